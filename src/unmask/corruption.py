@@ -1,0 +1,98 @@
+"""How training data are masked: which positions, and the weight that makes the loss an unbiased bound.
+
+Each function returns a `Corruption` whose ``weight`` satisfies: the mean over draws of
+``weight * (sum of cross-entropies over masked positions)`` is the negative log-likelihood bound in nats per sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unmask.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """masked bool [B, L]; weight float64 [B] of each sequence's summed cross-entropy; time float64 [B] or None."""
+
+    masked: Tensor
+    weight: Tensor
+    time: Tensor | None = None
+
+    def apply(self, tokens: Tensor, mask_id: int) -> Tensor:
+        """Tokens int64 [B, L] with the masked positions hidden."""
+        return tokens.masked_fill(self.masked, mask_id)
+
+
+def low_discrepancy(count: int, generator: torch.Generator, first: int = 0, total: int | None = None) -> Tensor:
+    """Times (u + i/total) mod 1 for i = first..first+count-1 with one shared u; float64 [count].
+
+    Evenly spread over the *global* batch: a rank passes its first index, the global total and a generator that is the
+    same on all ranks, so the union over ranks is one stratified batch (MD4, arXiv 2406.04329, "antithetic" times).
+    """
+    total = count if total is None else total
+    if not 0 <= first <= first + count <= total:
+        raise ValueError(f"indices {first}..{first + count - 1} of {total} times; expected them within 0..{total - 1}")
+    u = torch.rand((), dtype=torch.float64, generator=generator, device=generator.device)
+    return (u + torch.arange(first, first + count, dtype=torch.float64, device=generator.device) / total) % 1
+
+
+def independent(
+    maskable: Tensor, schedule: Schedule, generator: torch.Generator, times: Tensor | None = None
+) -> Corruption:
+    """Masks each maskable bool [B, L] position with probability 1 - alpha(t); weight -alpha'(t)/(1 - alpha(t)).
+
+    Times default to `low_discrepancy`. Continuous-time bound of MD4, arXiv 2406.04329; add the end-point terms of
+    `objectives.end_terms` when the schedule has eps > 0.
+    """
+    t = low_discrepancy(len(maskable), generator) if times is None else times
+    return Corruption(_hidden_with(maskable, 1 - schedule.alpha(t), generator), schedule.weight(t), t)
+
+
+def discrete_time(
+    maskable: Tensor, schedule: Schedule, grid: Tensor, generator: torch.Generator, levels: Tensor | None = None
+) -> Corruption:
+    """Masks at one of the T upper ends t of a time grid, drawn uniformly; weight T (alpha_s - alpha_t) / (1 - alpha_t).
+
+    ``grid`` float64 [T + 1] falls from 1 to 0, such as `schedules.uniform_grid` (T), and s is the time after t. ``levels``
+    u in [0, 1) float64 [B], default `low_discrepancy`, pick t: on the uniform grid it is (floor(u T) + 1) / T. Its mean
+    is the T-step bound `objectives.discrete_bound` (MD4, arXiv 2406.04329).
+    """
+    u = low_discrepancy(len(maskable), generator) if levels is None else levels
+    steps, rising = len(grid) - 1, grid.to(u.device, torch.float64).flip(0)
+    place = torch.floor(u * steps).long().clamp(max=steps - 1)
+    visible = schedule.alpha(rising)
+    before, now = visible[place], visible[place + 1]
+    masked = _hidden_with(maskable, 1 - now, generator)
+    return Corruption(masked, steps * (before - now) / (1 - now), rising[place + 1])
+
+
+def _hidden_with(maskable: Tensor, probability: Tensor, generator: torch.Generator) -> Tensor:
+    """Maskable bool [B, L] positions, each kept in the mask with its row's probability [B]."""
+    u = torch.rand(maskable.shape, dtype=torch.float64, generator=generator, device=generator.device)
+    return maskable & (u < probability[:, None])
+
+
+def exact_count(
+    maskable: Tensor, generator: torch.Generator, levels: Tensor | None = None
+) -> Corruption:
+    """Masks a uniform random set of n = 1 + floor(N u) of the N maskable bool [B, L] positions; weight N/n.
+
+    ``levels`` u in [0, 1) float64 [B] default to `low_discrepancy`, so that counts are stratified over the batch. This
+    is the order-agnostic bound (ARDM, arXiv 2110.02037), equal to the continuous-time one, without a schedule.
+    """
+    u = low_discrepancy(len(maskable), generator) if levels is None else levels
+    size = maskable.sum(1)
+    count = (1 + torch.floor(size * u).long()).clamp(max=size)
+    masked = random_subset(maskable, count, generator)
+    return Corruption(masked, size.double() / count.clamp(min=1))
+
+
+def random_subset(maskable: Tensor, count: Tensor, generator: torch.Generator) -> Tensor:
+    """A uniform random subset of each row of maskable bool [B, L] with count int64 [B] members."""
+    noise = torch.rand(maskable.shape, dtype=torch.float64, generator=generator, device=generator.device)
+    rank = noise.masked_fill(~maskable, 2.0).argsort(dim=1).argsort(dim=1)
+    return maskable & (rank < count[:, None])

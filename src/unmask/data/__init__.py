@@ -1,0 +1,1 @@
+"""Data: reading and making discrete data, as int64 tokens."""

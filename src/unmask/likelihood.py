@@ -1,0 +1,84 @@
+"""Exact log-likelihood along an order, and the bound that averages over orders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from unmask import unmasking
+from unmask.corruption import exact_count
+from unmask.objectives import cross_entropies
+from unmask.sampling import check_order_ids, check_tokens
+from unmask.sources import given
+from unmask.types import Choice, Denoiser, Estimate, Selector, View
+
+
+def log_likelihood(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    selector: Selector | Callable[[View], Choice],
+    *,
+    visible: Tensor | None = None,
+    substeps: int = 1,
+    order_ids: Tensor | None = None,
+) -> Tensor:
+    """Log-probability float64 [B], nats, with which `sample` under the same selector and order_ids yields these tokens.
+
+    tokens int64 [B, L] hold no mask. ``visible`` bool [B, L] marks the prompt (default: none), which is not scored.
+    ``order_ids`` default to 0 for every row.
+    """
+    check_tokens(tokens, denoiser, masks=False)
+    visible = _visible(visible, tokens)
+    orders = check_order_ids(order_ids, tokens, tokens.new_zeros(len(tokens)))
+    state = unmasking.init(torch.where(visible, tokens, denoiser.mask_id), denoiser.mask_id, orders)
+    return unmasking.run(state, denoiser, selector, given(tokens), substeps=substeps)[0].log_prob
+
+
+def nelbo(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    *,
+    generator: torch.Generator,
+    samples: int = 16,
+    visible: Tensor | None = None,
+) -> Estimate:
+    """Negative evidence lower bound, nats per sequence: value and standard error, float64 [B].
+
+    The mean over uniform orders of -log p (form (c) of `unmask.objectives`): N * CE(M) / |M| for ``samples`` random sets M
+    per sequence, their sizes stratified over 1..N. The standard error ignores the stratification, so it is on the safe
+    side; it is NaN for one sample. Positions of ``visible`` bool [B, L] are a prompt and are not scored.
+    """
+    check_tokens(tokens, denoiser, masks=False)
+    if samples < 1:
+        raise ValueError(f"samples {samples}: expected at least 1")
+    maskable = ~_visible(visible, tokens)
+    start = torch.rand(len(tokens), dtype=torch.float64, generator=generator, device=generator.device).to(tokens.device)
+    draws = torch.stack(
+        [_one_bound(denoiser, tokens, maskable, (start + s / samples) % 1, generator) for s in range(samples)]
+    )
+    spread = draws.std(0) / math.sqrt(samples) if samples > 1 else torch.full_like(draws[0], torch.nan)
+    return Estimate(draws.mean(0), spread)
+
+
+def _one_bound(
+    denoiser: Denoiser, tokens: Tensor, maskable: Tensor, levels: Tensor, generator: torch.Generator
+) -> Tensor:
+    """One unbiased draw of the bound for each row, float64 [B]."""
+    corruption = exact_count(maskable.to(generator.device), generator, levels.to(generator.device))
+    masked = corruption.masked.to(tokens.device)
+    losses = cross_entropies(denoiser, tokens, masked)
+    return torch.where(masked, losses, 0.0).sum(1) * corruption.weight.to(tokens.device)
+
+
+def _visible(visible: Tensor | None, tokens: Tensor) -> Tensor:
+    """The prompt as bool [B, L]; ValueError on another shape or dtype."""
+    if visible is None:
+        return torch.zeros_like(tokens, dtype=torch.bool)
+    if visible.dtype != torch.bool or visible.shape != tokens.shape:
+        raise ValueError(
+            f"visible has dtype {visible.dtype} and shape {list(visible.shape)}; expected bool {list(tokens.shape)}"
+        )
+    return visible

@@ -1,0 +1,87 @@
+"""`sample`: unmask the hidden positions of a batch of sequences."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unmask import unmasking
+from unmask.sources import draw
+from unmask.types import Choice, Denoiser, Result, Selector, TokenSource, View
+
+
+def sample(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    selector: Selector | Callable[[View], Choice],
+    *,
+    generator: torch.Generator,
+    source: TokenSource = draw,
+    substeps: int = 1,
+    order_ids: Tensor | None = None,
+) -> Result:
+    """Unmasks every position of tokens int64 [B, L] that holds ``denoiser.mask_id``; visible ones are the prompt.
+
+    Returns tokens, their exact log-probability (float64 [B], nats, of what was unmasked, given the prompt and the public
+    order), network calls, a trace and a manifest. ``order_ids`` int64 [B] (default 0..B-1) choose each row's random
+    order. Row b depends on the generator's next number and on b only, not on its neighbours.
+    """
+    check_tokens(tokens, denoiser, masks=True)
+    orders = check_order_ids(order_ids, tokens, torch.arange(len(tokens), device=tokens.device))
+    seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+    state = unmasking.init(tokens, denoiser.mask_id, orders)
+    state, trace = unmasking.run(state, denoiser, selector, source, substeps=substeps, seed=seed)
+    return Result(
+        state.tokens, state.log_prob, state.nfe, trace, manifest(denoiser, tokens, selector, source, substeps, seed)
+    )
+
+
+def manifest(
+    denoiser: Denoiser, tokens: Tensor, selector: object, source: object, substeps: int, seed: int
+) -> dict[str, Any]:
+    """What is needed to repeat a sample: versions, device, seed and the three choices, by name."""
+    from unmask import __version__
+
+    network = getattr(denoiser, "network", None)
+    dtypes = {str(p.dtype) for p in network.parameters()} if isinstance(network, torch.nn.Module) else set()
+    return {
+        "unmask": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": str(tokens.device),
+        "dtype": sorted(dtypes),
+        "denoiser": type(denoiser).__name__,
+        "selector": getattr(selector, "name", getattr(selector, "__name__", type(selector).__name__)),
+        "source": getattr(source, "__name__", type(source).__name__),
+        "substeps": substeps,
+        "seed": seed,
+        "shape": list(tokens.shape),
+    }
+
+
+def check_tokens(tokens: Tensor, denoiser: Denoiser, *, masks: bool) -> None:
+    """ValueError unless tokens are int64 [B, L] data symbols (or, with ``masks``, the mask)."""
+    if tokens.dtype != torch.int64 or tokens.ndim != 2:
+        raise ValueError(f"tokens have dtype {tokens.dtype} and shape {list(tokens.shape)}; expected int64 [batch, length]")
+    symbol = (tokens >= 0) & (tokens < denoiser.vocab_size) & (tokens != denoiser.mask_id)
+    good = symbol | (tokens == denoiser.mask_id) if masks else symbol
+    if not good.all():
+        row, column = (~good).nonzero()[0].tolist()
+        allowed = f"0..{denoiser.vocab_size - 1}" + (f" or the mask {denoiser.mask_id}" if masks else ", no masks")
+        raise ValueError(f"token {int(tokens[row, column])} at row {row}, position {column}; expected symbols {allowed}")
+
+
+def check_order_ids(order_ids: Tensor | None, tokens: Tensor, default: Tensor) -> Tensor:
+    """order_ids int64 [B], or the default; ValueError on another shape, dtype or a negative id."""
+    if order_ids is None:
+        return default
+    if order_ids.dtype != torch.int64 or order_ids.shape != tokens.shape[:1] or bool((order_ids < 0).any()):
+        raise ValueError(
+            f"order_ids have dtype {order_ids.dtype} and shape {list(order_ids.shape)}; "
+            f"expected int64 [{len(tokens)}], each at least 0"
+        )
+    return order_ids

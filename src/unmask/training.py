@@ -1,0 +1,213 @@
+"""One readable training loop: AdamW on a recipe's batches, with an EMA, checkpoints that resume bit for bit, and a log.
+
+A run lives in a folder: ``log.jsonl``, ``checkpoints/<step>/`` and, at the end, ``model/`` (EMA weights and config, which
+`unmask.load` reads). Batches are pure functions of (seed, step): the only random state is torch's, for dropout.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmask import checkpoints
+from unmask.progress import Progress
+from unmask.recipes.run import Optimiser, Run, describe
+
+MAY_CHANGE = {"machine": None, "optimiser": {"steps", "decay"}}
+"""What a resumed run may set differently: how to compute, and when to stop."""
+
+
+def train(run: Run, folder: Path, *, quiet: bool = False) -> Path:
+    """Trains a run in a folder, or goes on with what the folder holds; returns the folder of the finished model.
+
+    ValueError when the folder belongs to a run with other settings. On Ctrl-C the state is saved before leaving.
+    """
+    checkpoints.write_json(_checked(run, folder) / "run.json", describe(run))
+    _prepare_machine(run)
+    network = _initialised(run)
+    average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+    optimiser = _adamw(network, run.optimiser)
+    step = _resume(folder, network, average, optimiser)
+    objective = torch.compile(run.objective) if run.machine.compile else run.objective
+    saved = time.monotonic()
+    with Progress("train", run.optimiser.steps, step, quiet=quiet) as progress, _log(folder, step) as log:
+        try:
+            while step < run.optimiser.steps:
+                loss = update(run, network, average, optimiser, objective, step)
+                step += 1
+                if step % run.machine.log_every == 0:
+                    log(progress.advance(step, loss=_finite(loss, step), lr=learning_rate(run.optimiser, step)))
+                if time.monotonic() - saved > 60 * run.machine.save_minutes:
+                    save(run, folder, network, average, optimiser, step)
+                    saved = time.monotonic()
+        finally:
+            save(run, folder, network, average, optimiser, step)
+    return export(run, folder, average, step)
+
+
+def update(
+    run: Run,
+    network: nn.Module,
+    average: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    objective: Callable[..., Tensor],
+    step: int,
+) -> Tensor:
+    """One step of training, in place; returns the loss, nats per position."""
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(run.optimiser, step)
+    batch = run.batch(run, step).to(run.machine.device)
+    with torch.autocast(run.machine.device, torch.bfloat16, enabled=run.machine.bfloat16):
+        loss = objective(network, batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(network.parameters(), run.optimiser.clip)
+    optimiser.step()
+    optimiser.zero_grad()
+    decay = min(run.optimiser.ema, (1 + step) / (10 + step))
+    state = network.state_dict()
+    torch._foreach_lerp_([average[k] for k in state], list(state.values()), 1 - decay)
+    return loss.detach()
+
+
+def learning_rate(o: Optimiser, step: int) -> float:
+    """Learning rate at a step: linear warm-up, plateau, linear decay to zero over the last ``decay`` share."""
+    left = (o.steps - step) / max(o.decay * o.steps, 1)
+    return o.learning_rate * min(1.0, (step + 1) / max(o.warmup, 1), left)
+
+
+def save(
+    run: Run, folder: Path, network: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.Optimizer, step: int
+) -> None:
+    """Writes a checkpoint from which training continues bit for bit, then drops the oldest ones."""
+    groups = {"network": network.state_dict(), "average": average, "optimiser": _flat(optimiser)}
+    groups["random"] = {"torch": torch.get_rng_state()}
+    place = folder / "checkpoints" / f"{step:08d}"
+    checkpoints.write_folder(place, groups, {"state": {"step": step}, "run": describe(run)})
+    for old in _saved(folder)[: -run.machine.keep]:
+        shutil.rmtree(old)
+
+
+def export(run: Run, folder: Path, average: dict[str, Tensor], step: int) -> Path:
+    """Writes the model that `unmask.load` reads: EMA weights and the run's description."""
+    place = folder / "model"
+    checkpoints.write_folder(place, {"weights": average}, {"config": describe(run) | {"trained_steps": step}})
+    return place
+
+
+def _checked(run: Run, folder: Path) -> Path:
+    """The folder, after checking that what it holds belongs to this run."""
+    record = folder / "run.json"
+    if not record.exists():
+        return folder
+    old, new = _fixed(checkpoints.read_json(record)), _fixed(describe(run))
+    different = [k for k in new if old.get(k) != new[k]]
+    if different:
+        k = different[0]
+        raise ValueError(
+            f"{folder} holds a run with {k} {old.get(k)!r}, not {new[k]!r}; use another folder, or the same settings"
+        )
+    return folder
+
+
+def _fixed(record: dict[str, Any]) -> dict[str, Any]:
+    """The part of a run's description that resuming must not change, with dotted names."""
+    kept = {k: v for k, v in record.items() if k != "machine" and not isinstance(v, dict)}
+    for group in (k for k, v in record.items() if k != "machine" and isinstance(v, dict)):
+        free = MAY_CHANGE.get(group) or set()
+        kept |= {f"{group}.{k}": v for k, v in record[group].items() if k not in free}
+    return kept
+
+
+def _prepare_machine(run: Run) -> None:
+    """Threads, and an allocator that keeps freed memory: on Linux CPUs page faults cost up to a third of a step."""
+    if run.machine.threads:
+        torch.set_num_threads(run.machine.threads)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if run.machine.device == "cpu" else None
+    if mallopt is not None:
+        mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def _initialised(run: Run) -> nn.Module:
+    """The network at its start; torch's random state is seeded here, since initialisers and dropout read no other."""
+    torch.manual_seed(run.seed)
+    return run.build(run.network).to(run.machine.device)
+
+
+def _adamw(network: nn.Module, o: Optimiser) -> torch.optim.AdamW:
+    """AdamW; only matrices of linear layers decay."""
+    matrices = {id(m.weight) for m in network.modules() if isinstance(m, nn.Linear)}
+    decayed = [p for p in network.parameters() if id(p) in matrices]
+    rest = [p for p in network.parameters() if id(p) not in matrices]
+    groups = [{"params": decayed, "weight_decay": o.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=o.learning_rate, betas=(0.9, o.beta2), fused=True)
+
+
+def _resume(
+    folder: Path, network: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.Optimizer
+) -> int:
+    """Loads the newest checkpoint, if any, and returns its step."""
+    if not _saved(folder):
+        return 0
+    place = _saved(folder)[-1]
+    checkpoints.fill(network, checkpoints.read_tensors(place / "network.safetensors"), place)
+    for name, value in checkpoints.read_tensors(place / "average.safetensors").items():
+        average[name].copy_(value)
+    _unflatten(optimiser, checkpoints.read_tensors(place / "optimiser.safetensors"))
+    torch.set_rng_state(checkpoints.read_tensors(place / "random.safetensors")["torch"])
+    return int(checkpoints.read_json(place / "state.json")["step"])
+
+
+def _saved(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first."""
+    return sorted(p for p in folder.glob("checkpoints/*") if p.name.isdigit())
+
+
+def _flat(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors by name, ``<parameter>.<moment>``."""
+    state = optimiser.state_dict()["state"]
+    return {f"{i}.{k}": torch.as_tensor(v) for i, values in state.items() for k, v in values.items()}
+
+
+def _unflatten(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Puts tensors named by `_flat` back."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _finite(loss: Tensor, step: int) -> float:
+    """The loss as a number; ValueError when training has diverged."""
+    if not math.isfinite(value := loss.item()):
+        raise ValueError(f"the loss is {value} at step {step}: lower optimiser.learning_rate or optimiser.clip")
+    return value
+
+
+@contextmanager
+def _log(folder: Path, step: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that appends records to log.jsonl, after dropping those beyond the step resumed from."""
+    path = folder / "log.jsonl"
+    kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step] if path.exists() else []
+    checkpoints.write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
+    with path.open("a") as file:
+        yield lambda record: print(json.dumps(record), file=file, flush=True)
+
+
+def _step_of(line: str) -> float:
+    """The step of a log line; a line cut short by a crash counts as beyond everything."""
+    try:
+        return float(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError):
+        return math.inf

@@ -1,0 +1,205 @@
+"""The whole vocabulary on one page: shapes, records and protocols.
+
+Everything that unmasks a sequence is one loop (`unmasking.py`) and three choices:
+
+* a **denoiser** says how probable each symbol is at some positions, given the visible tokens;
+* a **selector** says which masked positions come next, judging only by what is visible;
+* a **token source** says where their symbols come from: drawn, taken greedily, given, or read from a stream.
+
+Shapes: B = batch, L = length, V = data symbols, k = positions in one step, R = rows evaluated.
+
+==============  =========================  =====================================================
+name            dtype and shape            meaning
+==============  =========================  =====================================================
+tokens          int64 [B, L]               masked positions hold ``denoiser.mask_id``
+masked          bool [B, L]                True where a position is still hidden
+rows            int64 [B, k]               positions along L; -1 pads rows that need fewer
+log_probs       float [B, k, V]            natural logarithms, normalised over the data symbols
+order_ids       int64 [B]                  which public random order each row follows
+==============  =========================  =====================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor
+
+Plan: TypeAlias = tuple[int, ...] | int | Callable[[int], tuple[int, ...]]
+"""Sizes of the steps: a tuple that sums to the masked count, k per step, or masked count -> tuple."""
+
+Cache: TypeAlias = Any
+"""What `Denoiser.full` leaves behind for `Denoiser.partial`; opaque to the loop."""
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """The contract of a model: log-probabilities of the data symbols at rows, given visible tokens.
+
+    ``denoiser(tokens, rows)`` returns float [B, k, V] at ``rows`` (int64 [B, k], all valid), or [B, L, V] when
+    rows is None. The mask never has probability. ``time`` is optional and ignored by time-free models.
+    """
+
+    @property
+    def mask_id(self) -> int:
+        """Symbol id that hides a position."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of symbols that log_probs range over."""
+        ...
+
+    def __call__(self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None) -> Tensor:
+        """Log-probabilities [B, k, V] of the symbols at rows."""
+        ...
+
+    def full(
+        self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None
+    ) -> tuple[Tensor, Cache]:
+        """As a call, and a cache from which `partial` may re-run chosen rows."""
+        ...
+
+    def partial(
+        self, tokens: Tensor, rows: Tensor, cache: Cache, *, time: Tensor | None = None
+    ) -> Tensor:
+        """Log-probabilities [B, k, V] at rows after only those rows are run again; updates the cache in place."""
+        ...
+
+
+@dataclass(frozen=True)
+class View:
+    """All that a score or selector may look at: never a drawn candidate.
+
+    ``log_probs`` is None before a blind choice. Where ``rows`` is given, ``log_probs`` has one entry per row
+    [B, R, V] (rows padded with -1); otherwise one per position [B, L, V].
+    """
+
+    tokens: Tensor
+    masked: Tensor
+    log_probs: Tensor | None = None
+    base_log_probs: Tensor | None = None
+    step: int = 0
+    time: Tensor | None = None
+    order_ids: Tensor | None = None
+    rows: Tensor | None = None
+    start: Tensor | None = None
+    """bool [B, L]: the positions that were masked before the first step (None: as `masked`)."""
+
+    def within(self, eligible: Tensor) -> View:
+        """The same view with only ``eligible`` bool [B, L] positions open to choice."""
+        start = self.masked if self.start is None else self.start
+        return replace(self, masked=self.masked & eligible, start=start & eligible)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The rows that are unmasked next, int64 [B, k] in order of choice, padded with -1.
+
+    ``tilt`` float [B, k, V], if any, is added to the log-probabilities of those rows, which are renormalised.
+    """
+
+    rows: Tensor
+    tilt: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """A preference among positions: ``score(view)`` is float [B, L], -inf where not eligible; high goes first.
+
+    ``blind`` scores never read log-probabilities, so the choice can be made before the network runs.
+    """
+
+    compute: Callable[[View], Tensor]
+    blind: bool = False
+    name: str = "score"
+
+    def __call__(self, view: View) -> Tensor:
+        """Scores float [B, L] of the masked positions; -inf elsewhere."""
+        return self.compute(view).masked_fill(~view.masked, -torch.inf)
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Chooses the next positions from a `View`. ``time``, if any, gives the model's time [B] at this step."""
+
+    choose: Callable[[View], Choice]
+    blind: bool = False
+    time: Callable[[View], Tensor] | None = None
+    name: str = "selector"
+
+    def __call__(self, view: View) -> Choice:
+        """The next rows, at least one for every batch row that can still move (ancestral may return none)."""
+        return self.choose(view)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the loop asks of a token source: symbols for ``rows`` [B, k] under ``log_probs`` [B, k, V].
+
+    ``items`` int64 [B] are the batch rows' places in the original batch, ``valid`` bool [B, k] marks real rows.
+    """
+
+    log_probs: Tensor
+    rows: Tensor
+    valid: Tensor
+    items: Tensor
+    step: int
+    seed: int | None
+
+
+TokenSource: TypeAlias = Callable[[Request], Tensor]
+"""Where symbols come from: a `Request` to int64 [B, k]."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What the next step needs. Every field is per batch row; ``log_prob`` float64, nats; ``nfe`` float64."""
+
+    tokens: Tensor
+    masked: Tensor
+    start: Tensor
+    order_ids: Tensor
+    log_prob: Tensor
+    nfe: Tensor
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a diagnostician wants of one step.
+
+    ``items`` int64 [B'] are the batch rows that moved; ``rows``, ``symbols`` int64 and ``log_probs`` float [B', k]
+    belong to them, with -1 in ``rows`` where a row moved fewer positions.
+    """
+
+    items: Tensor
+    rows: Tensor
+    symbols: Tensor
+    log_probs: Tensor
+    network_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished batch: tokens int64 [B, L], log_prob float64 [B] (nats), nfe float64 [B], trace, manifest.
+
+    ``nfe`` counts network calls in full-forward equivalents: a pass over m of N rows counts m/N.
+    """
+
+    tokens: Tensor
+    log_prob: Tensor
+    nfe: Tensor
+    trace: tuple[Info, ...] = ()
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A Monte Carlo value and its standard error, both float64 [B], in nats per sequence."""
+
+    value: Tensor
+    stderr: Tensor

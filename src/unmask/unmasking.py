@@ -1,0 +1,203 @@
+"""The loop. Unmasking a sequence is the same computation whether its tokens are drawn, given, written or read.
+
+``init`` makes a state, ``step`` unmasks once, ``run`` goes on until nothing is masked. A step asks a selector for rows, a
+denoiser for the law of their symbols and a token source for the symbols, and adds up the log-probability.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from unmask.denoisers import masked_rows, passes, sound, take_rows, untempered
+from unmask.selectors import is_blind
+from unmask.types import Cache, Choice, Denoiser, Info, Request, Selector, State, TokenSource, View
+
+
+def init(tokens: Tensor, mask_id: int, order_ids: Tensor | None = None) -> State:
+    """The state before the first step of tokens int64 [B, L] with ``mask_id`` where hidden; order_ids default to 0."""
+    masked, zeros = tokens == mask_id, torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device)
+    orders = tokens.new_zeros(len(tokens)) if order_ids is None else order_ids.to(tokens.device)
+    return State(tokens, masked, masked, orders, zeros, zeros.clone())
+
+
+def run(
+    state: State,
+    denoiser: Denoiser,
+    selector: Selector | Callable[[View], Choice],
+    source: TokenSource,
+    *,
+    substeps: int = 1,
+    seed: int | None = None,
+) -> tuple[State, tuple[Info, ...]]:
+    """Steps until no position is masked; returns the last state and what each step did."""
+    trace: list[Info] = []
+    while state.masked.any():
+        state, info = step(state, denoiser, selector, source, substeps=substeps, seed=seed)
+        trace.append(info)
+    return state, tuple(trace)
+
+
+def step(
+    state: State,
+    denoiser: Denoiser,
+    selector: Selector | Callable[[View], Choice],
+    source: TokenSource,
+    *,
+    substeps: int = 1,
+    seed: int | None = None,
+) -> tuple[State, Info]:
+    """Unmasks the rows that the selector chooses. Finished rows of the batch are left out and cost nothing.
+
+    With ``substeps`` S the chosen rows are split, in order, into S parts; later parts see the symbols of earlier ones
+    through ``denoiser.partial`` (partial caching, arXiv 2510.04525).
+    """
+    items = state.masked.any(1).nonzero()[:, 0]
+    view = _view(state, items, selector)
+    look = _Look(denoiser, view.time)
+    if not is_blind(selector):
+        view = look.at_masked(view, caching=substeps > 1)
+    choice = _checked(selector(view), view, selector)
+    if is_blind(selector):  # rows that stay still at this step (random counts) need no network call
+        moving = (choice.rows >= 0).any(1)
+        items, view, choice = items[moving], _rows_of(view, moving), _part(choice, moving)
+    valid = choice.rows >= 0
+    rows = torch.where(valid, choice.rows, choice.rows[:, :1].clamp(min=0))
+    tokens, symbols, log_probs = view.tokens, torch.zeros_like(rows), torch.zeros_like(rows, dtype=torch.float64)
+    part = _parts(valid, substeps)
+    calls = torch.full((len(items),), passes(denoiser), dtype=torch.float64, device=tokens.device)
+    for s in range(substeps if rows.numel() else 0):
+        mine = valid & (part == s)
+        if not mine.any():
+            continue
+        law = look.first(view, rows, caching=substeps > 1) if s == 0 else look.again(tokens, rows)
+        law = _tilted(law, choice.tilt)
+        took = source(Request(law, rows, mine, items, state.step, seed))
+        log_probs = torch.where(mine, law.gather(-1, took[..., None])[..., 0].double(), log_probs)
+        symbols = torch.where(mine, took, symbols)
+        tokens = _write(tokens, rows, took, mine)
+        calls += passes(denoiser) * mine.any(1) * valid.sum(1).double() / tokens.shape[1] if s else 0.0
+    after = replace(
+        state,
+        tokens=state.tokens.index_copy(0, items, tokens),
+        masked=state.masked.index_copy(0, items, _hide(view.masked, rows, valid)),
+        log_prob=state.log_prob.index_add(0, items, log_probs.sum(1)),
+        nfe=state.nfe.index_add(0, items, calls),
+        step=state.step + 1,
+    )
+    return after, Info(items, choice.rows, symbols.masked_fill(~valid, -1), log_probs, look.seconds)
+
+
+def _view(state: State, items: Tensor, selector: object) -> View:
+    """What the selector may see of the unfinished rows."""
+    view = View(
+        state.tokens[items], state.masked[items], step=state.step, order_ids=state.order_ids[items], start=state.start[items]
+    )
+    clock = getattr(selector, "time", None)
+    return view if clock is None else replace(view, time=clock(view))
+
+
+def _rows_of(view: View, kept: Tensor) -> View:
+    """A blind view restricted to some rows of the batch."""
+    names = ("tokens", "masked", "order_ids", "start", "time")
+    return replace(view, **{n: v[kept] for n in names if (v := getattr(view, n)) is not None})
+
+
+def _part(choice: Choice, kept: Tensor) -> Choice:
+    return Choice(choice.rows[kept], None if choice.tilt is None else choice.tilt[kept])
+
+
+class _Look:
+    """The network calls of one step: what was seen, the cache it left, and the seconds it took."""
+
+    def __init__(self, denoiser: Denoiser, time_: Tensor | None) -> None:
+        self.denoiser, self.time, self.seconds = denoiser, time_, 0.0
+        self.seen: tuple[Tensor, Tensor] | None = None
+        self.cache: Cache = None
+
+    def at_masked(self, view: View, caching: bool) -> View:
+        """The view with log-probabilities at every masked position, before and after tempering."""
+        rows, marked = masked_rows(view.masked)
+        root, change = untempered(self.denoiser)
+        base = self._call(root, view.tokens, rows, caching)
+        log_probs = base if root is self.denoiser else change(base)
+        slots = torch.zeros_like(view.tokens).scatter_(1, rows, torch.arange(rows.shape[1], device=rows.device).expand_as(rows))
+        self.seen = (log_probs, slots)
+        return replace(view, log_probs=log_probs, base_log_probs=base, rows=marked)
+
+    def first(self, view: View, rows: Tensor, caching: bool) -> Tensor:
+        """The law [B, k, V] at rows: from what was seen, or by running the network for those rows."""
+        if self.seen is not None:
+            log_probs, slots = self.seen
+            return sound(take_rows(log_probs, slots.gather(1, rows)), rows, self.denoiser)
+        self.time = view.time
+        return sound(self._call(self.denoiser, view.tokens, rows, caching), rows, self.denoiser)
+
+    def again(self, tokens: Tensor, rows: Tensor) -> Tensor:
+        """The law [B, k, V] at rows after a partial pass over them."""
+        began = time.perf_counter()
+        log_probs = self.denoiser.partial(tokens, rows, self.cache, time=self.time)
+        self.seconds += time.perf_counter() - began
+        return sound(log_probs, rows, self.denoiser)
+
+    def _call(self, denoiser: Denoiser, tokens: Tensor, rows: Tensor, caching: bool) -> Tensor:
+        began = time.perf_counter()
+        extra = {} if self.time is None else {"time": self.time}
+        if caching:
+            log_probs, self.cache = denoiser.full(tokens, rows, **extra)
+        else:
+            log_probs = denoiser(tokens, rows, **extra)
+        self.seconds += time.perf_counter() - began
+        return log_probs
+
+
+def _checked(choice: Choice, view: View, selector: object) -> Choice:
+    """The choice, if its rows are masked, distinct and, unless the selector keeps time, at least one per row."""
+    rows, valid = choice.rows, choice.rows >= 0
+    if rows.dtype != torch.int64 or rows.ndim != 2 or len(rows) != len(view.tokens):
+        raise ValueError(
+            f"the selector gave rows of dtype {rows.dtype} and shape {list(rows.shape)}; expected int64 [{len(view.tokens)}, k]"
+        )
+    place = rows.clamp(0, view.tokens.shape[1] - 1)
+    hit = torch.zeros_like(view.tokens).scatter_add_(1, place, valid.long())
+    wrong = valid & ((hit > view.masked).gather(1, place) | (place != rows))
+    if wrong.any():
+        raise ValueError(
+            f"the selector chose position {int(rows[wrong][0])}, which is visible, chosen twice or beyond the end; "
+            "expected distinct masked positions"
+        )
+    if getattr(selector, "time", None) is None and not valid.any(1).all():
+        raise ValueError("the selector chose no position for a row that is not finished; expected at least one")
+    order = (~valid).to(torch.uint8).sort(dim=1, stable=True).indices  # -1 may stand anywhere; move it to the end
+    return replace(choice, rows=choice.rows.gather(1, order), tilt=None if choice.tilt is None else take_rows(choice.tilt, order))
+
+
+def _tilted(log_probs: Tensor, tilt: Tensor | None) -> Tensor:
+    """The law times exp(tilt), renormalised."""
+    return log_probs if tilt is None else torch.log_softmax(log_probs + tilt, dim=-1)
+
+
+def _parts(valid: Tensor, substeps: int) -> Tensor:
+    """Which sub-step each chosen row belongs to, int64 [B, k]: consecutive parts of nearly equal size."""
+    if substeps < 1:
+        raise ValueError(f"substeps {substeps}: expected at least 1")
+    place = torch.arange(valid.shape[1], device=valid.device)
+    return place * substeps // valid.sum(1, keepdim=True).clamp(min=1)
+
+
+def _write(tokens: Tensor, rows: Tensor, symbols: Tensor, mine: Tensor) -> Tensor:
+    """Tokens with symbols at the rows that are ``mine``."""
+    tokens = tokens.clone()
+    item = torch.arange(len(rows), device=rows.device)[:, None].expand_as(rows)[mine]
+    tokens[item, rows[mine]] = symbols[mine]
+    return tokens
+
+
+def _hide(masked: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
+    """The map of masked positions without the rows that were unmasked."""
+    done = torch.zeros_like(masked, dtype=torch.int64).scatter_add_(1, rows, valid.long())
+    return masked & (done == 0)

@@ -421,6 +421,14 @@ def test_continuum_rule_approaches_the_optimum_on_smooth_profiles():
     assert excess[-1] < 0.02
 
 
+def test_continuum_rule_stops_right_before_a_single_jump():
+    for jump in range(90, 110):
+        x = np.arange(256)
+        profile = Profile(np.where(x < jump, 2.0, 1.0) - 1e-5 * x)
+        best = profile.kl(plans.optimal(profile, steps=8))
+        assert profile.kl(plans.continuum(profile, 8)) < 2 * best < 0.1
+
+
 def test_continuum_rule_fails_on_concentrated_profiles_where_the_optimum_does_not():
     profile = laws.NoisyRepetition(256, 0.1).profile()
     best = profile.kl(plans.optimal(profile, steps=8))

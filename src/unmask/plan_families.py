@@ -82,6 +82,17 @@ def arccos(length: int, steps: int) -> Sizes:
     return repaired(cut, length)
 
 
+def doubling(length: int) -> Sizes:
+    """1, 1, 2, 4, ..: the levels of `scores.bisection`, in 1 + ceil(log2 N) steps when nothing is visible at the start.
+
+    With that order no loss for any first-order Markov chain. N that is no power of two shortens its levels:
+    the l-th one holds the odd multiples of 2^(B-l) below N, B = ceil(log2 N). Derived.
+    """
+    bits = (_count(length, "length") - 1).bit_length()
+    strides = [1 << (bits - level) for level in range(1, bits + 1)]
+    return (1, *((length - 1 + stride) // (2 * stride) for stride in strides))
+
+
 def tc_at(length: int, rho: float) -> Sizes:
     """Large steps first: s = 1 + floor(rho (N-a-1)) after a positions. Costs at most rho TC nats. Derived."""
     return _by_rule(length, rho, lambda a: length - a - 1)

@@ -109,7 +109,7 @@ def _joined(entropies: Array, low: Path, high: Path, steps: int) -> Path:
     """The plan with ``steps`` blocks that follows ``high`` (fewer blocks) up to an edge, then ``low`` (more).
 
     The two paths cross at some edge for every number of blocks in between; because the cost is Monge, the
-    joined path is optimal wherever V is a straight line from one to the other.
+    joined path is optimal wherever V is a straight line from one to the other, so any such edge will do.
     """
     for path in (low, high):
         if path.steps == steps:
@@ -117,24 +117,10 @@ def _joined(entropies: Array, low: Path, high: Path, steps: int) -> Path:
     many, few = np.asarray(low.points), np.asarray(high.points)
     u = np.arange(len(few) - 1)
     w = u + low.steps - steps
-    fits = (w < low.steps) & (w >= 0)
-    u, w = u[fits], w[fits]
-    fits = (few[u] <= many[w]) & (many[w + 1] <= few[u + 1])
-    u, w = u[fits], w[fits]
-    edge = _edges(entropies, few[u], many[w + 1])
-    best = int(np.argmin(_cost_up_to(entropies, few)[u] + edge - _cost_up_to(entropies, many)[w + 1]))
-    points = (*high.points[: u[best] + 1], *low.points[w[best] + 1 :])
+    u, w = u[w < low.steps], w[w < low.steps]
+    fits = np.flatnonzero((few[u] <= many[w]) & (many[w + 1] <= few[u + 1]))
+    points = (*high.points[: u[fits[0]] + 1], *low.points[w[fits[0]] + 1 :])
     return Path(points, cost_between(entropies, points))
-
-
-def _edges(entropies: Array, before: NDArray[np.int64], after: NDArray[np.int64]) -> Array:
-    """Code length in nats of each block from ``before`` to ``after``."""
-    return (after - before) * entropies[before]
-
-
-def _cost_up_to(entropies: Array, points: NDArray[np.int64]) -> Array:
-    """Code length in nats of a path up to each of its boundaries."""
-    return np.concatenate([[0.0], np.cumsum(_edges(entropies, points[:-1], points[1:]))])
 
 
 def _charged(entropies: Array, charge: float) -> Path:

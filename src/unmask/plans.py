@@ -9,7 +9,7 @@ order disclosed.
     >>> plans.optimal(profile, steps=3)
     (2, 1, 3)
     >>> plans.describe((2, 1, 3), profile).kl
-    1.5
+    1.0
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from unmask.plan_families import (
     chen_cong_li_dtc,
     chen_cong_li_tc,
     cosine,
+    doubling,
     dtc,
     dtc_at,
     lengths,
@@ -64,6 +65,7 @@ __all__ = [
     "continuum",
     "cosine",
     "describe",
+    "doubling",
     "dtc",
     "dtc_at",
     "load",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from unmask import smoothing
+from unmask import measuring, smoothing
 from unmask.plan_families import check
 from unmask.records import read_record, write_text
-from unmask.types import Plan
+from unmask.types import Denoiser, Plan
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -99,10 +100,10 @@ class Profile:
     def kl(self, plan: Plan | Sequence[int]) -> float:
         """KL(data law || sampler) of a plan, nats, **with the order disclosed**, averaged over orders.
 
-        ``plan`` are step sizes that sum to N. This is E_fact = sum_k s_k h(a_{k-1}) - H(X) (Chen-Cong-Li, COLT
-        2026). A sampler that draws its order afresh and hides it follows the mixture over orders, whose KL is
-        smaller. A measured profile holds cross-entropies: then this is the excess over the model's own code
-        length one by one, the error of the model left out, and noise may turn it negative.
+        ``plan`` are step sizes that sum to N. This is E_fact = sum_k s_k h(a_{k-1}) - H(X) (Chen-Cong-Li,
+        COLT 2026). A sampler that draws its order afresh and hides it follows the mixture over orders,
+        whose KL is smaller. A measured profile holds cross-entropies: then this is the excess over the
+        model's own code length one by one, the error of the model left out, and noise may turn it negative.
         """
         sizes = np.asarray(check(plan, self.length))
         return float((np.repeat(self.entropies[_starts(sizes)], sizes) - self.entropies).sum())
@@ -168,6 +169,131 @@ def conditioned(profile: Profile, visible: int) -> Profile:
         provenance=profile.provenance | {"visible": profile.provenance.get("visible", 0) + visible},
         exact=profile.exact,
     )
+
+
+def measure(
+    denoiser: Denoiser,
+    tokens: torch.Tensor,
+    *,
+    generator: torch.Generator,
+    rounds: int = 1,
+    batch_size: int = 64,
+    state: Path | None = None,
+    quiet: bool = True,
+    provenance: dict[str, Any] | None = None,
+) -> Profile:
+    """The loss profile L(i) of a model on data, nats per masked position, with standard errors.
+
+    Each of the ``rounds`` passes over tokens int64 [n, L] (clean, held out) hides a random set per sequence, its size
+    stratified, and averages the cross-entropy over all masked positions: estimator (i), model error included. The same
+    calls give estimator (ii), the model's own entropies, kept in ``provenance["model_entropies"]``; `calibration` prints
+    the difference. The result is raw: `smooth` or `choose` it before planning, and judge plans on other data.
+    ValueError when the data are too few to observe every count.
+
+    ``state`` names a file that lets an interrupted measurement go on.
+    """
+    passes = measuring.Passes(rounds, batch_size, state, quiet)
+    tally = _tally(denoiser, tokens, generator, columns=2)
+    sums = measuring.collect(denoiser, tokens, measuring.losses_and_entropies, tally, passes)
+    _check_seen(sums.counts)
+    facts: dict[str, Any] = {"estimator": "cross-entropy", "sequences": len(tokens), "rounds": rounds}
+    facts |= {"data": measuring.fingerprint(tokens)}
+    facts |= {
+        "model_entropies": sums.means[:, 1].tolist(),
+        "model_entropies_stderr": sums.stderrs[:, 1].tolist(),
+    }
+    return Profile(sums.means[:, 0], sums.stderrs[:, 0], sums.counts, facts | (provenance or {}))
+
+
+def measure_entropies(
+    denoiser: Denoiser,
+    tokens: torch.Tensor,
+    *,
+    generator: torch.Generator,
+    rounds: int = 1,
+    batch_size: int = 64,
+) -> Profile:
+    """The profile by the model's own predictive entropies on contexts from data, nats: estimator (ii).
+
+    Equal to `measure` where the model is calibrated; lower where it is overconfident.
+    """
+    losses = measure(denoiser, tokens, generator=generator, rounds=rounds, batch_size=batch_size)
+    facts = {"estimator": "model entropies", "data": losses.provenance["data"]}
+    known = losses.provenance
+    return Profile(known["model_entropies"], known["model_entropies_stderr"], losses.counts, facts)
+
+
+def measure_gains(
+    denoiser: Denoiser,
+    tokens: torch.Tensor,
+    *,
+    generator: torch.Generator,
+    edges: Sequence[int],
+    rounds: int = 1,
+    batch_size: int = 64,
+) -> Profile:
+    """The profile by KL increments between nested reveals, nats: estimator (iii), which never rises.
+
+    ``edges`` are increasing numbers of visible positions, the first 0 and the last N - 1; between them the profile is
+    interpolated. h(0) is the model's entropy with nothing visible. Low variance; the model stands for the truth
+    (Wainwright, arXiv 2608.13520). Standard errors count the increments before each entry.
+    """
+    points = tuple(int(e) for e in edges)
+    last = tokens.shape[-1] - 1
+    if points[:1] != (0,) or points[-1] != last or any(b <= a for a, b in pairwise(points)):
+        raise ValueError(f"got edges {points}, expected increasing numbers from 0 to N-1 = {last}")
+    tally = _tally(denoiser, tokens, generator, columns=1, entries=len(points) - 1)
+    passes = measuring.Passes(rounds, batch_size)
+    sums = measuring.collect(denoiser, tokens, measuring.nested_gains(points), tally, passes)
+    hidden = denoiser(torch.full_like(tokens[:1], denoiser.mask_id)).double()
+    start = float(torch.special.entr(hidden.exp()).sum(-1).mean())
+    falls = np.concatenate([[0.0], np.cumsum(sums.means[:, 0])])
+    errors = np.sqrt(np.concatenate([[0.0], np.cumsum(sums.stderrs[:, 0] ** 2)]))
+    i = np.arange(tokens.shape[1])
+    curve = np.maximum(start - np.interp(i, points, falls), 0.0)
+    facts = {"estimator": "KL increments", "edges": list(points)}
+    return Profile(curve, np.interp(i, points, errors), provenance=facts)
+
+
+def calibration(measured: Profile) -> tuple[float, float]:
+    """Cross-entropy minus model entropy, mean over i, nats per position, and its standard error (upper bound).
+
+    Near zero for a calibrated model; positive where the model is overconfident. Needs a profile from `measure`.
+    """
+    known = measured.provenance
+    if "model_entropies" not in known or measured.stderr is None:
+        raise ValueError("got a profile without model entropies; expected one from profiles.measure")
+    gaps = measured.entropies - np.asarray(known["model_entropies"])
+    errors = measured.stderr + np.asarray(known["model_entropies_stderr"])
+    return float(gaps.mean()), float(np.sqrt((errors**2).sum()) / len(gaps))
+
+
+def _check_seen(counts: Array) -> None:
+    """ValueError when some number of visible positions was never observed."""
+    missing = int((counts == 0).sum())
+    if missing:
+        raise ValueError(
+            f"got {int(counts.sum())} observations, none at {missing} of {len(counts)} counts; "
+            "expected several at each: use more sequences or rounds"
+        )
+
+
+def _tally(
+    denoiser: Denoiser,
+    tokens: torch.Tensor,
+    generator: torch.Generator,
+    columns: int,
+    entries: int | None = None,
+) -> measuring.Tally:
+    """An empty tally with its seed, after checking the data."""
+    clean = tokens.ndim == 2 and tokens.dtype == torch.int64 and len(tokens) > 0
+    if not clean or bool((tokens == denoiser.mask_id).any()):
+        raise ValueError(
+            f"got tokens of dtype {tokens.dtype} and shape {list(tokens.shape)}, "
+            "expected clean int64 [sequences, length] without masks"
+        )
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    return measuring.Tally(tokens.shape[1] if entries is None else entries, columns, seed)
 
 
 Estimator: TypeAlias = Callable[[Profile], Profile]

@@ -1,0 +1,199 @@
+"""What a model loses at each number of visible positions, counted over data: the sums behind a measured profile.
+
+`unmask.profiles.measure` is the front; here are the observations. Everything is a function of (seed, batch index), so an
+interrupted measurement goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmask.corruption import low_discrepancy, random_subset
+from unmask.progress import Progress
+from unmask.records import read_record, write_text
+from unmask.types import Denoiser
+
+Array = NDArray[np.float64]
+Observe = Callable[[Denoiser, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""(denoiser, tokens [B, L], generator) -> (index int64 [B, M], values float64 [B, M, C]): C numbers at each index."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Per index i: number of observations, their sums and sums of squares, float64 [N] and [N, C]."""
+
+    counts: Array
+    sums: Array
+    squares: Array
+
+    @property
+    def means(self) -> Array:
+        """Means [N, C]; 0 where nothing was observed."""
+        return self.sums / np.maximum(self.counts, 1)[:, None]
+
+    @property
+    def stderrs(self) -> Array:
+        """Standard errors of the means [N, C]. Entries seen fewer than twice borrow the pooled variance."""
+        many = np.maximum(self.counts, 1)[:, None]
+        excess = np.maximum(self.squares - many * self.means**2, 0.0)
+        pooled = excess.sum(0) / max(float(np.maximum(self.counts - 1, 0).sum()), 1.0)
+        own = np.where(self.counts[:, None] > 1, excess / np.maximum(many - 1, 1), pooled)
+        return np.asarray(np.sqrt(own / many))
+
+
+@dataclass
+class Tally:
+    """A measurement under way: the seed, batches done, and what they added up to."""
+
+    length: int
+    columns: int
+    seed: int
+    done: int = 0
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shapes = {
+            "counts": (self.length,),
+            "sums": (self.length, self.columns),
+            "squares": (self.length, self.columns),
+        }
+        self.arrays = {
+            k: np.asarray(self.arrays.get(k, np.zeros(s)), dtype=np.float64).reshape(s)
+            for k, s in shapes.items()
+        }
+
+    def add(self, index: Tensor, values: Tensor) -> None:
+        """Adds observations: index int64 [B, M], values float64 [B, M, C]."""
+        where, what = index.flatten().cpu().numpy(), values.flatten(0, 1).cpu().numpy()
+        np.add.at(self.arrays["counts"], where, 1)
+        np.add.at(self.arrays["sums"], where, what)
+        np.add.at(self.arrays["squares"], where, what**2)
+        self.done += 1
+
+    def result(self) -> Sums:
+        """The sums so far."""
+        return Sums(**self.arrays)
+
+
+def losses_and_entropies(
+    denoiser: Denoiser, tokens: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """One number i of visible positions per sequence: [cross-entropy, entropy of the model], mean over masked, nats.
+
+    i is stratified over the batch, the visible set uniform; index int64 [B, 1], values float64 [B, 1, 2].
+    """
+    length = tokens.shape[1]
+    visible = torch.floor(length * low_discrepancy(len(tokens), generator)).long()
+    everywhere = torch.ones(tokens.shape, dtype=torch.bool, device=generator.device)
+    masked = random_subset(everywhere, length - visible.to(generator.device), generator).to(tokens.device)
+    log_probs = denoiser(tokens.masked_fill(masked, denoiser.mask_id)).double()
+    loss = -log_probs.gather(-1, tokens[..., None])[..., 0]
+    both = torch.stack([loss, torch.special.entr(log_probs.exp()).sum(-1)], dim=-1)
+    return visible[:, None].to(tokens.device), _mean_over(both, masked)[:, None]
+
+
+def _mean_over(values: Tensor, masked: Tensor) -> Tensor:
+    """Mean of values [B, L, C] over masked positions bool [B, L], float64 [B, C]."""
+    return torch.where(masked[..., None], values, 0.0).sum(1) / masked.sum(1)[:, None]
+
+
+def nested_gains(edges: tuple[int, ...]) -> Observe:
+    """Observes E KL(p(.|B) || p(.|A)) per position for nested sets of sizes edges[j] < edges[j+1], nats.
+
+    Index j, one column: an estimate of f(edges[j+1]) - f(edges[j]) that never is negative (Wainwright, arXiv 2608.13520).
+    The model's own conditionals stand for the truth. One random order per sequence, a call per edge.
+    """
+
+    def observe(denoiser: Denoiser, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        noise = torch.rand(tokens.shape, dtype=torch.float64, generator=generator, device=generator.device)
+        rank = noise.argsort(1).argsort(1).to(tokens.device)
+        seen = [denoiser(tokens.masked_fill(rank >= edge, denoiser.mask_id)).double() for edge in edges]
+        gains = [
+            _mean_over(_kl(b, a)[..., None], rank >= edge) for a, b, edge in zip(seen, seen[1:], edges[1:])
+        ]
+        index = torch.arange(len(gains), device=tokens.device).expand(len(tokens), -1)
+        return index, torch.stack(gains, dim=1)
+
+    return observe
+
+
+def _kl(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p || q) along the last axis of log-probabilities, nats."""
+    return torch.where(p > -torch.inf, p.exp() * (p - q), 0.0).sum(-1)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How often and in what pieces the data are gone through.
+
+    ``state`` is a file that keeps what is done after every batch; a measurement that finds it goes on from there.
+    """
+
+    rounds: int = 1
+    batch_size: int = 64
+    state: Path | None = None
+    quiet: bool = True
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"got rounds={self.rounds}, batch_size={self.batch_size}, expected at least 1 of each"
+            )
+
+    def slices(self, count: int) -> list[slice]:
+        """The batches of ``count`` sequences, all rounds in a row."""
+        starts = range(0, count, self.batch_size)
+        return [slice(i, min(i + self.batch_size, count)) for _ in range(self.rounds) for i in starts]
+
+
+def collect(denoiser: Denoiser, tokens: Tensor, observe: Observe, tally: Tally, passes: Passes) -> Sums:
+    """Runs ``observe`` over the data batch by batch and returns the sums."""
+    state = passes.state
+    tally, batches = _resumed(tally, state, tokens), passes.slices(len(tokens))
+    with Progress("profile", len(batches), tally.done, quiet=passes.quiet) as progress:
+        for place in batches[tally.done :]:
+            generator = torch.Generator().manual_seed((tally.seed + 1_000_003 * tally.done) % 2**63)
+            tally.add(*observe(denoiser, tokens[place], generator))
+            progress.advance(tally.done)
+            if state is not None:
+                _store(tally, state, tokens)
+    if state is not None:
+        state.unlink(missing_ok=True)
+    return tally.result()
+
+
+def _store(tally: Tally, path: Path, tokens: Tensor) -> None:
+    """Writes a tally and a fingerprint of the data."""
+    record = {
+        "format": "unmask.tally",
+        "version": 1,
+        "data": fingerprint(tokens),
+        "done": tally.done,
+        "seed": tally.seed,
+    }
+    write_text(path, json.dumps(record | {k: v.tolist() for k, v in tally.arrays.items()}))
+
+
+def _resumed(tally: Tally, path: Path | None, tokens: Tensor) -> Tally:
+    """The tally that the file holds, or the fresh one; ValueError when the file belongs to other data."""
+    if path is None or not path.exists():
+        return tally
+    record = read_record(path.read_text(), "unmask.tally")
+    if record["data"] != fingerprint(tokens) or len(record["counts"]) != tally.length:
+        raise ValueError(f"{path} belongs to another measurement; remove it to start afresh")
+    arrays = {k: np.array(record[k]) for k in ("counts", "sums", "squares")}
+    return Tally(tally.length, tally.columns, int(record["seed"]), int(record["done"]), arrays)
+
+
+def fingerprint(tokens: Tensor) -> str:
+    """SHA-256 of tokens, hexadecimal."""
+    return hashlib.sha256(tokens.detach().cpu().contiguous().numpy().tobytes()).hexdigest()

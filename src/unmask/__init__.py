@@ -5,42 +5,62 @@
 >>> masked = torch.full((2, 5), law.mask_id)
 >>> selector = unmask.selectors.top_k(unmask.scores.confidence, 1)
 >>> result = unmask.sample(law, masked, selector, generator=torch.Generator().manual_seed(0))
+
+Names are imported at first use, so that the command line answers ``--help`` without loading torch.
 """
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from unmask import (
-    corruption,
-    denoisers,
-    laws,
-    networks,
-    objectives,
-    plans,
-    profiles,
-    schedules,
-    scores,
-    selectors,
-    sources,
-)
-from unmask.denoisers import from_logits, guided, nucleus, tempered
-from unmask.likelihood import log_likelihood, nelbo
-from unmask.models import Model, load
-from unmask.profiles import Profile
-from unmask.sampling import sample
-from unmask.sources import draw, given, greedy
-from unmask.types import (
-    Choice,
-    Denoiser,
-    Estimate,
-    Info,
-    Request,
-    Result,
-    Score,
-    Selector,
-    State,
-    TokenSource,
-    View,
-)
+from unmask.version import __version__
+
+if TYPE_CHECKING:
+    from unmask import (
+        corruption,
+        denoisers,
+        laws,
+        networks,
+        objectives,
+        plans,
+        profiles,
+        schedules,
+        scores,
+        selectors,
+        sources,
+    )
+    from unmask.denoisers import from_logits, guided, nucleus, tempered
+    from unmask.likelihood import log_likelihood, nelbo
+    from unmask.models import Model, load
+    from unmask.profiles import Profile
+    from unmask.sampling import sample
+    from unmask.sources import draw, given, greedy
+    from unmask.types import (
+        Choice,
+        Denoiser,
+        Estimate,
+        Info,
+        Request,
+        Result,
+        Score,
+        Selector,
+        State,
+        TokenSource,
+        View,
+    )
+
+_HOMES = {
+    "denoisers": ("from_logits", "guided", "nucleus", "tempered"),
+    "likelihood": ("log_likelihood", "nelbo"),
+    "models": ("Model", "load"),
+    "profiles": ("Profile",),
+    "sampling": ("sample",),
+    "sources": ("draw", "given", "greedy"),
+    "types": (
+        *("Choice", "Denoiser", "Estimate", "Info", "Request", "Result"),
+        *("Score", "Selector", "State", "TokenSource", "View"),
+    ),
+}
+"""Where each public name lives."""
 
 __all__ = [
     "Choice",
@@ -56,6 +76,7 @@ __all__ = [
     "State",
     "TokenSource",
     "View",
+    "__version__",
     "corruption",
     "denoisers",
     "draw",
@@ -79,3 +100,17 @@ __all__ = [
     "sources",
     "tempered",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name or module, imported at first use."""
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is not None:
+        return getattr(import_module(f"unmask.{home}"), name)
+    if name in __all__:
+        return import_module(f"unmask.{name}")
+    raise AttributeError(f"module 'unmask' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from torch import Tensor
 
 from unmask import checkpoints, recipes
 from unmask.denoisers import NetworkDenoiser, from_logits
+from unmask.profiles import Profile
 from unmask.recipes import Run
+from unmask.recipes.run import tuples
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model: denoiser, ``encode(data) -> tokens``, ``decode(tokens) -> data`` and the recipe's config."""
+    """A trained model: denoiser, ``encode(data) -> tokens``, ``decode(tokens) -> data``, the run's config."""
 
     name: str
     denoiser: NetworkDenoiser
@@ -38,7 +40,7 @@ class Model:
         """SHA-256 of the weights, in hexadecimal: which model a measurement belongs to."""
         digest = hashlib.sha256()
         for name, value in sorted(self.denoiser.network.state_dict().items()):
-            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(name.encode() + _bytes(value))
         return digest.hexdigest()
 
     def all_masked(self, count: int) -> Tensor:
@@ -46,35 +48,57 @@ class Model:
         return torch.full((count, self.length), self.denoiser.mask_id)
 
 
-def load(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
-    """A shipped model by name, or a folder that `unmask train` wrote.
+def _bytes(value: Tensor) -> bytes:
+    """A tensor's memory, row-major."""
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
-    ValueError lists what exists when the name is unknown, and says what is wrong with a truncated or foreign folder.
+
+def load(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
+    """A shipped model by name, or a folder that `unmask train` wrote; a shipped name wins over a folder.
+
+    ValueError lists what exists when the name is unknown, and says what is wrong with a truncated or
+    foreign folder.
     """
     folder = _find(name_or_folder)
     config = checkpoints.read_json(folder / "config.json")
     recipe = _recipe_of(config, folder)
-    network = recipe.build(_network_config(recipe, config, folder))
-    checkpoints.fill(network, checkpoints.read_tensors(folder / "weights.safetensors"), folder / "weights.safetensors")
-    network = network.to(device).eval()
+    with torch.random.fork_rng(devices=()):  # what initialisation draws is not the caller's loss
+        network = recipe.build(_network_config(recipe, config, folder))
+    weights = folder / "weights.safetensors"
+    checkpoints.fill(network.state_dict(), checkpoints.read_tensors(weights), weights)
     vocab_size = int(config["network"]["vocab_size"])
-    denoiser = from_logits(network, mask_id=vocab_size, vocab_size=vocab_size)
+    denoiser = from_logits(network.to(device), mask_id=vocab_size, vocab_size=vocab_size)
     return Model(config["name"], denoiser, recipe.encode, recipe.decode, config)
+
+
+def measured_profile(model: Model) -> Profile | None:
+    """The information profile that ships with a model, if one does and it was measured on these weights."""
+    path = _pretrained() / model.name / "profile.json"
+    found = Profile.load(path) if path.exists() else None
+    return found if found is not None and found.provenance.get("model_hash") == model.hash else None
 
 
 def shipped() -> list[str]:
     """Names of the models that come with the package."""
-    root = Path(str(resources.files("unmask"))) / "pretrained"
-    return sorted(p.parent.name for p in root.glob("*/config.json"))
+    return sorted(p.parent.name for p in _pretrained().glob("*/config.json"))
+
+
+def _pretrained() -> Path:
+    """The folder of the models that come with the package."""
+    return Path(str(resources.files("unmask"))) / "pretrained"
 
 
 def _find(name_or_folder: str | Path) -> Path:
     """The folder with config.json and weights.safetensors."""
+    if str(name_or_folder) in shipped():
+        return _pretrained() / str(name_or_folder)
     for folder in (Path(name_or_folder), Path(name_or_folder) / "model"):
         if (folder / "config.json").exists():
             return folder
-    if str(name_or_folder) in shipped():
-        return Path(str(resources.files("unmask"))) / "pretrained" / str(name_or_folder)
+    if (Path(name_or_folder) / "run.json").exists():
+        raise ValueError(
+            f"the training in '{name_or_folder}' has not finished: expected its 'model' folder; train on"
+        )
     near = difflib.get_close_matches(str(name_or_folder), shipped(), n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise ValueError(
@@ -85,11 +109,15 @@ def _find(name_or_folder: str | Path) -> Path:
 
 def _recipe_of(config: dict[str, Any], folder: Path) -> Run:
     """The recipe that the model was trained with: it knows how to build the network and read the data."""
-    if not isinstance(config, dict) or not {"name", "network"} <= set(config):
-        raise ValueError(f"{folder / 'config.json'} has no name and network; expected a file written by `unmask train`")
+    if not isinstance(config.get("name"), str) or not isinstance(config.get("network"), dict):
+        raise ValueError(
+            f"{folder / 'config.json'} has no name and network; expected a file written by `unmask train`"
+        )
     known = recipes.all_recipes()
     if config["name"] not in known:
-        raise ValueError(f"{folder} was trained by recipe '{config['name']}'; this version knows {', '.join(known)}")
+        raise ValueError(
+            f"{folder} was trained by recipe '{config['name']}'; this version knows {', '.join(known)}"
+        )
     return known[config["name"]]()
 
 
@@ -97,14 +125,11 @@ def _network_config(recipe: Run, config: dict[str, Any], folder: Path) -> Any:
     """The stored network configuration as the recipe's typed record."""
     kind, stored = type(recipe.network), config["network"]
     known = {f.name for f in fields(kind)}
-    if set(stored) - known:
+    needed = {f.name for f in fields(kind) if f.default is MISSING}
+    if wrong := sorted((set(stored) - known) | (needed - set(stored))):
+        state = "unknown" if wrong[0] in stored else "missing"
         raise ValueError(
-            f"{folder / 'config.json'}: unknown network field '{sorted(set(stored) - known)[0]}'; this version knows "
+            f"{folder / 'config.json'}: {state} network field '{wrong[0]}'; this version knows "
             f"{', '.join(sorted(known))}"
         )
-    return kind(**{k: _tuples(v) for k, v in stored.items()})
-
-
-def _tuples(value: Any) -> Any:
-    """JSON lists as tuples."""
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+    return kind(**{k: tuples(v) for k, v in stored.items()})

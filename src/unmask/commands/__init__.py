@@ -1,0 +1,1 @@
+"""What the command line does: in each module, ``run`` returns a report and ``render`` prints it."""

@@ -1,0 +1,128 @@
+"""``unmask doctor``: what this machine and installation can do, and whether the engine agrees with itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import unmask
+from unmask import laws, scores, selectors
+from unmask.commands.output import Report
+from unmask.data import sudoku
+from unmask.likelihood import log_likelihood, nelbo
+from unmask.models import load, shipped
+from unmask.recipes.sudoku import encode
+from unmask.sampling import sample
+
+PACKAGES = ("torch", "numpy", "scipy", "safetensors", "tyro", "rich", "numba", "matplotlib")
+GRID = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
+"""A full grid, whose symmetry copies are the probe of Sudoku models."""
+
+
+def run() -> Report:
+    """Versions, devices, room, and checks; ``ok`` is False when a check fails."""
+    checks = [
+        _check("engine", engine),
+        *(_check(f"model {name}", partial(probe, name)) for name in shipped()),
+    ]
+    return {
+        "command": "doctor",
+        "ok": all(c["ok"] for c in checks),
+        "unmask": unmask.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "devices": devices(),
+        "threads": {"torch": torch.get_num_threads(), "cores": os.cpu_count()},
+        "memory_gb": _memory(),
+        "disk_free_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
+        "models": shipped(),
+        "checks": checks,
+    }
+
+
+def engine() -> str:
+    """Draws from an exact law: log-probability of sampler, likelihood and law must be one number."""
+    law, selector = laws.Permutation(6), selectors.top_k(scores.margin, 1)
+    drawn = sample(
+        law, torch.full((64, 6), law.mask_id), selector, generator=torch.Generator().manual_seed(0)
+    )
+    replayed = log_likelihood(law, drawn.tokens, selector, order_ids=torch.arange(64))
+    gap = max(float((value - drawn.log_prob).abs().max()) for value in (replayed, law.log_prob(drawn.tokens)))
+    if not gap < 1e-9:
+        raise ValueError(f"log-probabilities of samples differ by {gap:.2g} nats; expected less than 1e-9")
+    return f"sampler, likelihood and exact law agree within {gap:.1g} nats"
+
+
+def probe(name: str) -> str:
+    """A shipped model must know grids better than chance: NELBO per cell below ln V nats."""
+    model = load(name)
+    grids = sudoku.symmetries(encode([GRID] * 16), seed=0)
+    bound = nelbo(model.denoiser, grids, generator=torch.Generator().manual_seed(0), samples=4)
+    found, chance = float(bound.value.mean()) / grids.shape[1], math.log(model.denoiser.vocab_size)
+    if not found < chance:
+        raise ValueError(
+            f"NELBO {found:.3f} nats per cell, not below chance, {chance:.3f}; install the package again"
+        )
+    return f"NELBO {found:.3f} nats per cell on 16 grids (chance {chance:.3f})"
+
+
+def devices() -> list[str]:
+    """Devices that torch can compute on."""
+    names = ["cpu"]
+    names += [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    return names + (["mps"] if torch.backends.mps.is_available() else [])
+
+
+def _check(name: str, check: Callable[[], str]) -> Report:
+    """A check's outcome: what it found, or what is wrong."""
+    try:
+        return {"name": name, "ok": True, "found": check()}
+    except (ValueError, OSError, RuntimeError) as error:
+        return {"name": name, "ok": False, "found": str(error)}
+
+
+def _version(package: str) -> str | None:
+    """A package's version, None when it is not installed."""
+    if importlib.util.find_spec(package) is None:
+        return None
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _memory() -> float | None:
+    """Physical memory in GB (10^9 bytes), None where the system does not say."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def render(report: Report, console: Console) -> None:
+    """Prints one line a fact, then one a check."""
+    table = Table(box=None, show_header=False)
+    table.add_row("unmask", f"{report['unmask']}, Python {report['python']}, {report['platform']}")
+    table.add_row("packages", ", ".join(f"{k} {v or 'missing'}" for k, v in report["packages"].items()))
+    table.add_row("devices", ", ".join(report["devices"]))
+    table.add_row("threads", f"{report['threads']['torch']} of {report['threads']['cores']} cores")
+    table.add_row("memory", f"{report['memory_gb'] or '?'} GB")
+    table.add_row("disk", f"{report['disk_free_gb']} GB free here")
+    table.add_row("models", ", ".join(report["models"]) or "none")
+    for check in report["checks"]:
+        table.add_row(
+            check["name"], ("[green]ok[/]    " if check["ok"] else "[red]FAILED[/] ") + check["found"]
+        )
+    console.print(table)

@@ -1,0 +1,659 @@
+"""The command line: every command end to end on a tiny model, and one clear line for every bad input."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from scipy.stats import binomtest
+
+import unmask
+from unmask import animation, checkpoints, demo, training
+from unmask.cli import fields_as_options, main
+from unmask.commands import boards, doctor, evaluation
+from unmask.commands.orders import ORDERS, Options, read_plan, selector
+from unmask.data import sudoku
+from unmask.statistics import wilson
+
+pytest.importorskip("numba")
+pytestmark = pytest.mark.global_random  # training seeds torch's generator, networks start from it
+
+SOLUTION = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
+PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+NEARLY = "." * 6 + SOLUTION[6:]
+TINY = [
+    *("--network.width=16", "--network.depth", "1", "--network.loops", "1", "--network.heads", "2"),
+    *("--network.hidden", "32", "--batch-size", "8", "--machine.log_every", "1"),
+    *("--machine.compile", "false", "--machine.bfloat16", "False"),
+]
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(a) for a in arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def document(run: Run) -> Callable[..., Any]:
+    """Runs a command with --json --quiet: the one document on standard output."""
+
+    def call(*arguments: object, code: int = 0) -> Any:
+        got, out, err = run(*arguments, "--json")
+        assert got == code, err
+        return json.loads(out)
+
+    return call
+
+
+@pytest.fixture
+def refusal(run: Run) -> Callable[..., str]:
+    """Runs a command that must fail with exit code 2 and one line on standard error."""
+
+    def call(*arguments: object) -> str:
+        code, out, err = run(*arguments)
+        lines = [line for line in err.splitlines() if line.startswith("unmask: ")]
+        assert code == 2
+        assert out == ""
+        assert len(lines) == 1
+        assert "Traceback" not in err
+        return lines[0]
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    arguments = ["train", "sudoku", "--out", str(folder), *TINY, "--optimiser.steps", "4", "--quiet"]
+    assert main(arguments) == 0
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run that a test may break."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def puzzles(tmp_path: Path) -> Path:
+    path = tmp_path / "puzzles.txt"
+    path.write_text(f"# two puzzles\n{NEARLY},{SOLUTION}\n{SOLUTION[:75]}{'.' * 6},{SOLUTION}\n")
+    return path
+
+
+def numbers(report: Any) -> Iterator[dict[str, Any]]:
+    """All reported numbers of a document."""
+    if isinstance(report, dict):
+        if "value" in report:
+            yield report
+        for value in report.values():
+            yield from numbers(value)
+    elif isinstance(report, list):
+        for value in report:
+            yield from numbers(value)
+
+
+class TestStatistics:
+    @pytest.mark.parametrize(("successes", "trials"), [(0, 50), (1, 3), (95, 100), (50, 50), (333, 1000)])
+    def test_wilson_is_the_interval_of_scipy(self, successes: int, trials: int) -> None:
+        want = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+        assert wilson(successes, trials) == pytest.approx((want.low, want.high), abs=1e-12)
+
+    def test_wilson_without_trials_says_nothing(self) -> None:
+        assert wilson(0, 0) == (0.0, 1.0)
+
+    @pytest.mark.parametrize("bad", [(-1, 3), (4, 3), (1, 3, 1.0)])
+    def test_wilson_refuses(self, bad: tuple[Any, ...]) -> None:
+        with pytest.raises(ValueError, match="expected"):
+            wilson(*bad)
+
+
+class TestBoards:
+    def test_accuracy_needs_all_clues_and_the_whole_grid(self) -> None:
+        posed = boards.generate("30", 40, seed=5)
+        grids = posed.solutions.clone()
+        grids[1] = grids[0]  # valid, keeps some clues of puzzle 1, not all
+        blank = int((posed.puzzles[2] == sudoku.BLANK).nonzero()[0])
+        grids[2, blank] = (grids[2, blank] + 1) % 9  # keeps all clues, is not valid
+        zeros = torch.zeros(40, dtype=torch.float64)
+        found = boards.accuracy(posed, boards.Solved(grids, zeros, zeros, 0.0))
+        assert [found[k]["count"] for k in ("valid", "clues_kept", "solved", "exact_match")] == [
+            39,
+            39,
+            38,
+            38,
+        ]
+
+    def test_fresh_puzzles_share_no_grid_with_training_or_other_difficulties(self) -> None:
+        grids = [boards.generate(clues, 8, seed=0).solutions for clues in ("34", "minimal")]
+        grids += [torch.as_tensor(sudoku.full_grids(8, seed)) for seed in (0, 1, 2**31)]
+        assert len(torch.unique(torch.cat(grids), dim=0)) == 40
+
+    def test_fresh_puzzles_have_their_clues_and_one_solution(self) -> None:
+        posed = boards.generate("34", 8, seed=1)
+        assert ((posed.puzzles != sudoku.BLANK).sum(1) == 34).all()
+        assert sudoku.is_unique(posed.puzzles).all()
+
+
+class TestTrain:
+    def test_leaves_a_model_and_goes_on_from_its_checkpoint(
+        self, folder: Path, document: Callable[..., Any]
+    ) -> None:
+        assert unmask.load(folder).config["trained_steps"] == 4
+        report = document("train", "sudoku", "--out", folder, *TINY, "--optimiser.steps", "6", "--quiet")
+        assert (report["resumed_from"], report["steps"]) == (4, 6)
+        assert report["loss"]["unit"] == "nats per position"
+        assert unmask.load(report["model"]).config["trained_steps"] == 6
+
+    def test_prints_the_folder_of_the_model_last(self, folder: Path, run: Run) -> None:
+        code, out, err = run("train", "sudoku", "--out", folder, *TINY, "--optimiser.steps", "4")
+        assert code == 0
+        assert out.splitlines()[-1] == f"model: {folder / 'model'}"
+        assert "going on from step 4" in err
+
+    def test_lists_fields(self, document: Callable[..., Any], run: Run) -> None:
+        fields = document("train", "sudoku", "--fields")["fields"]
+        assert fields["optimiser.steps"] == unmask.recipes.sudoku().optimiser.steps
+        assert "--optimiser.steps" in run("train", "sudoku", "--fields")[1]
+
+    def test_dotted_options_become_replacements(self) -> None:
+        given = [
+            "train",
+            "--batch-size",
+            "4",
+            "sudoku",
+            "--a.b-c=x=y",
+            "--out",
+            "f",
+            "--data.z",
+            "-1",
+            "--json",
+        ]
+        want = [
+            "train",
+            "--set",
+            "batch_size=4",
+            "sudoku",
+            "--set",
+            "a.b_c=x=y",
+            "--out",
+            "f",
+            "--set",
+            "data.z=-1",
+        ]
+        assert fields_as_options(given) == [*want, "--json"]
+        assert fields_as_options(["sample", "--a.b", "1"]) == ["sample", "--a.b", "1"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "parts"),
+        [
+            (["sudok"], ["no recipe 'sudok'", "did you mean 'sudoku'"]),
+            (["chess"], ["no recipe 'chess'", "recipes: sudoku"]),
+            (["sudoku", "--optimizer.steps", "3"], ["optimizer.steps", "did you mean 'optimiser.steps'"]),
+            (["sudoku", "--optimiser.stesp=3"], ["did you mean 'optimiser.steps'"]),
+            (["sudoku", "--optimiser.steps", "few"], ["'few'", "expected int"]),
+            (["sudoku", "--optimiser.steps"], ["expected a value after --optimiser.steps"]),
+            (["sudoku", "--set", "nothing"], ["'nothing'", "FIELD=VALUE"]),
+            (["sudoku", "--batch_size", "0"], ["batch_size 0: expected"]),
+            (["sudoku", "--machine.device", "abacus"], ["no device 'abacus'"]),
+            (["sudoku", "--network.width", "17"], ["width 17"]),
+        ],
+    )
+    def test_refuses(
+        self, arguments: list[str], parts: list[str], refusal: Callable[..., str], tmp_path: Path
+    ) -> None:
+        message = refusal("train", *arguments, "--out", tmp_path / "run")
+        assert all(part in message for part in parts), message
+        assert not (tmp_path / "run").exists()
+
+    def test_refuses_a_folder_of_another_run(self, folder: Path, refusal: Callable[..., str]) -> None:
+        assert "batch_size 8, not 9" in refusal(
+            "train", "sudoku", "--out", folder, *TINY, "--batch_size", "9"
+        )
+
+    def test_refuses_a_truncated_checkpoint(self, folder: Path, refusal: Callable[..., str]) -> None:
+        path = folder / "checkpoints" / "00000004" / "network.safetensors"
+        path.write_bytes(path.read_bytes()[:1000])
+        assert "truncated" in refusal(
+            "train", "sudoku", "--out", folder, *TINY, "--optimiser.steps", "6", "--quiet"
+        )
+
+    def test_a_full_disk_leaves_earlier_work_intact(
+        self, folder: Path, refusal: Callable[..., str], run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = {p: p.read_bytes() for p in folder.rglob("*.safetensors")}
+        more = ("train", "sudoku", "--out", folder, *TINY, "--optimiser.steps", "6", "--quiet")
+
+        def full(handle: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints.os, "fsync", full)
+            assert "No space left on device" in refusal(*more)
+        assert {p: p.read_bytes() for p in folder.rglob("*.safetensors")} == before
+        assert not list(folder.rglob(".*"))
+        assert run(*more)[0] == 0
+
+    def test_ctrl_c_saves_and_says_how_to_go_on(
+        self, folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        update = training.update
+
+        def pressed(*arguments: Any) -> torch.Tensor:
+            signal.raise_signal(signal.SIGINT)
+            return update(*arguments)
+
+        monkeypatch.setattr(training, "update", pressed)
+        code, out, err = run("train", "sudoku", "--out", folder, *TINY, "--optimiser.steps", "9", "--quiet")
+        assert (code, out) == (130, "")
+        assert err.startswith("unmask: interrupted: step 5 is saved")
+        assert err.count("\n") == 1
+        assert (folder / "checkpoints" / "00000005").is_dir()
+
+
+class TestEval:
+    def test_every_number_has_unit_and_estimator(
+        self, trained: Path, puzzles: Path, document: Callable[..., Any]
+    ) -> None:
+        report = document("eval", trained, puzzles, "--samples", 2, "--quiet")
+        found = list(numbers(report))
+        assert len(found) == 9
+        assert all(n["unit"] and n["estimator"] for n in found)
+        assert report["calls"]["value"] == 6
+        assert report["clues_kept"]["count"] == 2
+        assert report["nelbo"]["value"] == pytest.approx(
+            81 * 2.1972, rel=0.01
+        )  # an untrained model: ln 9 a cell
+        assert report["nelbo_given_clues"]["value"] == pytest.approx(6 * 2.1972, rel=0.01)
+        assert report["nelbo_given_clues"]["bits_per_cell"]["value"] == pytest.approx(3.17, rel=0.01)
+
+    def test_fresh_puzzles_and_text(self, trained: Path, run: Run) -> None:
+        options = (
+            "--generate",
+            "minimal",
+            "--num",
+            3,
+            "--order",
+            "random",
+            "--plan",
+            20,
+            "--greedy",
+            "--samples",
+            1,
+        )
+        code, out, _ = run("eval", trained, *options)
+        assert code == 0
+        assert "3 puzzles (minimal)" in out
+        assert "nats per grid" in out
+
+    def test_solutions_are_found_where_they_are_unique(
+        self, trained: Path, tmp_path: Path, document: Callable[..., Any]
+    ) -> None:
+        path = tmp_path / "p.txt"
+        path.write_text(PUZZLE)
+        options = ("--plan", 30, "--samples", 1, "--quiet")
+        assert document("eval", trained, path, *options)["exact_match"]["of"] == 1
+        path.write_text(f"{PUZZLE}\n{PUZZLE[:40]}{'.' * 41}")
+        report = document("eval", trained, path, *options)
+        assert report["exact_match"] is None
+        assert report["nelbo"] is None
+        assert report["solved"]["of"] == 2
+
+    @pytest.mark.parametrize("data", [[], ["x.txt", "--generate", "34"]])
+    def test_wants_one_source_of_puzzles(
+        self, data: list[str], trained: Path, refusal: Callable[..., str]
+    ) -> None:
+        assert "one of the two" in refusal("eval", trained, *data)
+
+    @pytest.mark.parametrize("clues", ["many", "5"])
+    def test_refuses_clues(self, clues: str, trained: Path, refusal: Callable[..., str]) -> None:
+        assert "expected" in refusal("eval", trained, "--generate", clues)
+
+
+class TestSample:
+    def test_prompt_gives_one_grid_a_line_that_keeps_its_clues(
+        self, trained: Path, puzzles: Path, run: Run
+    ) -> None:
+        code, out, err = run("sample", trained, "--prompt", puzzles, "--order", "margin", "--quiet")
+        grids = out.splitlines()
+        assert code == 0
+        assert [len(g) for g in grids] == [81, 81]
+        assert (grids[0][6:], grids[1][:75]) == (SOLUTION[6:], SOLUTION[:75])
+        assert err == ""
+        assert "equal to the known solution" in run("sample", trained, "--prompt", puzzles)[2]
+
+    @pytest.mark.parametrize("order", ["random", "margin", "threshold"])
+    def test_log_probability_is_the_likelihood_along_the_order(
+        self, order: str, trained: Path, puzzles: Path, document: Callable[..., Any]
+    ) -> None:
+        report = document(
+            "sample",
+            trained,
+            "--prompt",
+            puzzles,
+            "--num",
+            2,
+            "--order",
+            order,
+            "--seed",
+            3,
+            "--temperature",
+            0.5,
+        )
+        model = unmask.load(trained)
+        tokens = torch.tensor([[int(c) - 1 for c in s["text"]] for s in report["samples"]])
+        want = unmask.log_likelihood(
+            unmask.tempered(model.denoiser, 0.5),
+            tokens,
+            selector(order, Options(seed=3)),
+            visible=torch.tensor([[c != "." for c in s["prompt"]] for s in report["samples"]]),
+            order_ids=torch.arange(4),
+        )
+        assert [s["log_prob"] for s in report["samples"]] == pytest.approx(want.tolist(), abs=1e-6)
+
+    def test_without_a_prompt(self, trained: Path, run: Run, document: Callable[..., Any]) -> None:
+        _, out, err = run("sample", trained, "--num", 3, "--plan", 27)
+        rows = [line.split("\t") for line in out.splitlines()[1:]]
+        assert [(len(text), float(calls)) for text, _, calls in rows] == [(81, 3.0)] * 3
+        assert all(-180 < float(log_prob) < -170 for _, log_prob, _ in rows)
+        assert "valid" in err
+        again, other = (
+            document("sample", trained, "--num", 3, "--plan", 27, "--seed", s)["samples"] for s in (0, 1)
+        )
+        assert [s["text"] for s in again] == [text for text, _, _ in rows]
+        assert [s["text"] for s in other] != [text for text, _, _ in rows]
+
+    def test_plans(self, trained: Path, tmp_path: Path, document: Callable[..., Any]) -> None:
+        unmask.plans.save(tmp_path / "plan.json", (1, 10, 20, 50))
+        calls = {
+            plan: document("sample", trained, "--order", "random", "--plan", plan)["samples"][0]["nfe"]
+            for plan in ("40", "1,80", str(tmp_path / "plan.json"))
+        }
+        assert list(calls.values()) == [3, 2, 4]
+        partial = document("sample", trained, "--plan", "40,41", "--substeps", 2)["samples"][0]["nfe"]
+        assert partial == pytest.approx(2 + 40 / 81 + 41 / 81)
+        assert read_plan(None) == 1
+
+    @pytest.mark.parametrize("order", ORDERS)
+    def test_every_order_runs(
+        self, order: str, trained: Path, puzzles: Path, document: Callable[..., Any]
+    ) -> None:
+        report = document("sample", trained, "--prompt", puzzles, "--order", order, "--greedy")
+        assert report["accuracy"]["clues_kept"]["count"] == 2
+        assert all(1 <= s["nfe"] <= 6 for s in report["samples"])
+
+    def test_pretty_boards(self, trained: Path, puzzles: Path, run: Run) -> None:
+        out = run("sample", trained, "--prompt", puzzles, "--pretty")[1]
+        assert "------+-------+------" in out
+
+    @pytest.mark.parametrize(
+        ("options", "part"),
+        [
+            (["--plan", "40,40"], "sums to 80 but 81 positions are masked"),
+            (["--plan", "0"], "at least one position"),
+            (["--plan", "nowhere.json"], "no such file"),
+            (["--order", "margn"], "did you mean 'margin'"),
+            (["--order", "threshold", "--plan", "3"], "does not read --plan"),
+            (["--order", "ancestral", "--steps", "0"], "steps 0"),
+            (["--order", "entropy-budget", "--gamma", "-1"], "gamma"),
+            (["--temperature", "0"], "temperature 0"),
+            (["--num", "0"], "num 0"),
+            (["--substeps", "0"], "substeps 0"),
+            (["--prompt", "missing.txt"], "No such file or directory: missing.txt"),
+        ],
+    )
+    def test_refuses(self, options: list[str], part: str, trained: Path, refusal: Callable[..., str]) -> None:
+        assert part in refusal("sample", trained, "--quiet", *options)
+
+    def test_refuses_a_foreign_plan_file(
+        self, trained: Path, tmp_path: Path, refusal: Callable[..., str]
+    ) -> None:
+        path = tmp_path / "plan.json"
+        path.write_text("[1, 2]")
+        assert "format" in refusal("sample", trained, "--plan", path)
+
+    @pytest.mark.parametrize(
+        ("line", "part"),
+        [
+            (PUZZLE[:80], "line 1: puzzle has 80 characters; expected 81"),
+            ("55" + PUZZLE[2:], "row 1 holds 5 twice"),
+            (PUZZLE[:10] + "x" + PUZZLE[11:], "'x' at character 11"),
+            ("", "no puzzles found"),
+        ],
+    )
+    @pytest.mark.parametrize("command", [["eval"], ["sample", "--prompt"]])
+    def test_refuses_malformed_puzzles(
+        self,
+        command: list[str],
+        line: str,
+        part: str,
+        trained: Path,
+        tmp_path: Path,
+        refusal: Callable[..., str],
+    ) -> None:
+        path = tmp_path / "p.txt"
+        path.write_text(line + "\n")
+        assert part in refusal(command[0], trained, *command[1:], path)
+
+
+class TestModels:
+    def edit(self, folder: Path, **changes: Any) -> None:
+        """Changes the network's record of a model."""
+        path = folder / "model" / "config.json"
+        config = json.loads(path.read_text())
+        config["network"] = {k: v for k, v in (config["network"] | changes).items() if v != "gone"}
+        path.write_text(json.dumps(config))
+
+    def weigh(self, folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+        """Changes the weights of a model."""
+        path = folder / "model" / "weights.safetensors"
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path)
+
+    def test_unknown_name(self, refusal: Callable[..., str]) -> None:
+        message = refusal("sample", "sudoko")
+        assert "no model 'sudoko'" in message
+        assert "shipped models: " in message
+
+    def test_wrong_vocabulary(self, folder: Path, refusal: Callable[..., str]) -> None:
+        self.edit(folder, vocab_size=12)
+        assert "another architecture" in refusal("sample", folder)
+
+    def test_nan_weights(self, folder: Path, refusal: Callable[..., str]) -> None:
+        self.weigh(folder, lambda tensors: next(iter(tensors.values())).view(-1)[0].fill_(torch.nan))
+        assert "NaN" in refusal("sample", folder)
+
+    def test_missing_weights(self, folder: Path, refusal: Callable[..., str]) -> None:
+        self.weigh(folder, lambda tensors: tensors.popitem())
+        assert "the file lacks" in refusal("sample", folder)
+
+    def test_truncated_weights(self, folder: Path, refusal: Callable[..., str]) -> None:
+        path = folder / "model" / "weights.safetensors"
+        path.write_bytes(path.read_bytes()[:-8])
+        assert "truncated" in refusal("eval", folder, "--generate", "34", "--num", 1)
+
+    def test_truncated_config(self, folder: Path, refusal: Callable[..., str]) -> None:
+        path = folder / "model" / "config.json"
+        path.write_text(path.read_text()[:100])
+        assert "is not JSON" in refusal("sample", folder)
+
+    @pytest.mark.parametrize(("field", "value"), [("colour", 3), ("width", "gone"), ("vocab_size", "many")])
+    def test_foreign_config(self, field: str, value: Any, folder: Path, refusal: Callable[..., str]) -> None:
+        self.edit(folder, **{field: value})
+        assert field in refusal("sample", folder)
+
+
+class TestDemo:
+    def test_report(self, trained: Path, document: Callable[..., Any]) -> None:
+        report = document("demo", "--model", trained, "--num", 4, "--seed", 2, "--quiet")
+        assert report["puzzles"] == {"34 clues": 2, "minimal": 2}
+        rows = {(r["order"], r["symbols"]): r["sets"] for r in report["solving"]}
+        assert {
+            ("random", "drawn"),
+            ("margin", "drawn"),
+            ("margin", "arg-max"),
+            ("threshold 0.9", "arg-max"),
+        } <= {*rows}
+        assert all(
+            s["34 clues"]["calls"]["value"] == 47 for s in rows.values()
+        )  # one cell a call: even an untrained model is never sure
+        assert all(s["minimal"]["exact_match"]["of"] == 2 for s in rows.values())
+
+    def test_text_ends_with_a_board(self, trained: Path, run: Run) -> None:
+        code, out, _ = run("demo", "--model", trained, "--num", 2, "--precision", "bfloat16")
+        assert code == 0
+        assert "Wilson" in out
+        last = out.splitlines()[-11:]
+        assert len(sudoku.pretty(sudoku.parse(SOLUTION)).splitlines()) == len(last)
+        assert all(len(line) == 21 for line in last)
+        assert "(probability" in out
+        assert "(probability" not in run("demo", "--model", trained, "--num", 2, "--no-animation")[1]
+
+    @pytest.mark.parametrize("options", [["--num", "1"], ["--tau", "0"], ["--model", "chess"]])
+    def test_refuses(self, options: list[str], trained: Path, refusal: Callable[..., str]) -> None:
+        assert "unmask: " in refusal("demo", "--model", trained, *options)
+
+    def test_remembering_changes_nothing_and_runs_each_board_once(self) -> None:
+        law, calls = unmask.laws.Permutation(5), []
+
+        class Counting:
+            mask_id, vocab_size = law.mask_id, law.vocab_size
+
+            def __call__(self, tokens: torch.Tensor, rows: Any = None, *, time: Any = None) -> torch.Tensor:
+                calls.append(len(tokens))
+                return law(tokens, rows)
+
+        remembering, masked = demo.Remembering(Counting()), torch.full((7, 5), law.mask_id)
+        chosen = unmask.selectors.top_k(unmask.scores.margin, 1)
+        for _ in range(2):
+            results = [
+                unmask.sample(d, masked, chosen, generator=torch.Generator().manual_seed(0))
+                for d in (remembering, law)
+            ]
+            assert torch.equal(results[0].tokens, results[1].tokens)
+            assert torch.equal(results[0].log_prob, results[1].log_prob)
+            assert torch.equal(results[0].nfe, results[1].nfe)
+        assert sum(calls) == len(remembering.known) < 35
+
+
+class TestAnimation:
+    def steps(self, trained: Path) -> tuple[torch.Tensor, list[animation.Move]]:
+        model = unmask.load(trained)
+        puzzle = model.encode(NEARLY)
+        chosen = unmask.selectors.top_k(unmask.scores.margin, 2)
+        batch = torch.cat([model.encode(SOLUTION), puzzle])
+        result = unmask.sample(model.denoiser, batch, chosen, generator=torch.Generator().manual_seed(0))
+        moves = animation.moves(result, row=1)
+        assert {m.cell: m.symbol for m in moves} == dict(enumerate(result.tokens[1, :6].tolist()))
+        assert [m.call for m in moves] == [1, 1, 2, 2, 3, 3]
+        assert all(0 < m.probability < 1 for m in moves)
+        return puzzle[0], moves
+
+    def test_a_terminal_gets_colours(self, trained: Path) -> None:
+        console = Console(file=StringIO(), force_terminal=True, color_system="truecolor", width=80)
+        animation.show(console, *self.steps(trained), seconds=0.0)
+        assert "\x1b[" in console.file.getvalue()
+        assert "probability" in console.file.getvalue()
+
+    def test_a_file_gets_a_few_lines(self, trained: Path) -> None:
+        console = Console(file=StringIO(), width=80)
+        animation.show(console, *self.steps(trained))
+        text = console.file.getvalue()
+        assert "\x1b" not in text
+        assert len(text.splitlines()) == 2 * 11 + 6
+
+    def test_colour_follows_probability(self) -> None:
+        assert animation._style(0.0) == "rgb(214,69,65)"
+        assert animation._style(1.0) == "rgb(46,160,67)"
+
+
+class TestDoctor:
+    def test_is_content(self, document: Callable[..., Any], run: Run) -> None:
+        report = document("doctor")
+        assert report["ok"]
+        assert report["packages"]["torch"] == torch.__version__
+        assert report["checks"][0]["name"] == "engine"
+        assert "ok" in run("doctor")[1]
+
+    def test_a_broken_model_is_reported(
+        self, folder: Path, document: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folder / "model" / "weights.safetensors").write_bytes(b"nothing")
+        monkeypatch.setattr(doctor, "shipped", lambda: [str(folder)])
+        report = document("doctor", code=1)
+        assert "truncated" in report["checks"][1]["found"]
+
+    def test_a_model_no_better_than_chance_is_reported(
+        self, trained: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            doctor, "nelbo", lambda *_, **__: unmask.Estimate(torch.full((16,), 200.0), torch.zeros(16))
+        )
+        with pytest.raises(ValueError, match="not below chance"):
+            doctor.probe(str(trained))
+
+
+class TestShell:
+    def test_orders_are_listed(self, document: Callable[..., Any], run: Run) -> None:
+        assert [o["name"] for o in document("orders")["orders"]] == [*ORDERS]
+        assert all(name in run("orders")[1] for name in ORDERS)
+
+    @pytest.mark.parametrize(
+        "arguments", [[], ["frobnicate"], ["doctor", "--frobnicate"], ["demo", "--num", "x"]]
+    )
+    def test_unknown_commands_and_options_exit_with_2(self, arguments: list[str], run: Run) -> None:
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        assert err
+
+    def test_help_and_version(self, run: Run) -> None:
+        assert "doctor" in run("--help")[1]
+        assert run("--version") == (0, f"unmask {unmask.__version__}\n", "")
+
+    def test_ctrl_c_exits_with_130(self, trained: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def stop(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(evaluation, "nelbo", stop)
+        code, out, err = run("eval", trained, "--generate", "80", "--num", 1, "--quiet")
+        assert (code, out, err) == (130, "", "unmask: interrupted\n")
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+    def test_a_full_disk_behind_standard_output_is_one_line(self) -> None:
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "unmask", "--version"], stdout=full, stderr=subprocess.PIPE
+            )
+        assert done.returncode == 2
+        assert done.stderr.decode().splitlines() == ["unmask: No space left on device"]
+
+    def test_a_closed_pipe_is_quiet(self) -> None:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "unmask", "--version"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+        process.stderr.close()

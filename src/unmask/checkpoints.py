@@ -14,6 +14,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+TEMPORARY = ".tmp"
+"""How the names of unfinished files and folders end; they begin with a dot."""
+
+
+def sweep(folder: Path) -> None:
+    """Removes the unfinished files and folders that a crash left in a folder."""
+    for leftover in list(folder.glob(f".*{TEMPORARY}")):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
 
 def write_json(path: Path, record: Any) -> None:
     """Writes a record as JSON, atomically."""
@@ -23,7 +32,7 @@ def write_json(path: Path, record: Any) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes data atomically: a failure leaves the old file, or none, and no temporary one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -36,14 +45,19 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file; ValueError when it is not one."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a record from a JSON file; ValueError when it holds none."""
     try:
-        return json.loads(path.read_text())
+        record = json.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist: expected a folder written by `unmask train`") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error}): the file is truncated or foreign") from None
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"{path} holds a {type(record).__name__}; expected a record written by `unmask train`"
+        )
+    return record
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -58,39 +72,44 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not readable ({error}): truncated or foreign; use an earlier checkpoint") from None
+        raise ValueError(f"{path} is not readable ({error}): the file is truncated or foreign") from None
 
 
 def write_folder(path: Path, tensors: dict[str, dict[str, Tensor]], records: dict[str, Any]) -> None:
-    """Writes a checkpoint folder in one rename: ``<name>.safetensors`` and ``<name>.json`` files."""
+    """Writes ``<name>.safetensors`` and ``<name>.json`` files as one folder, in place of an older one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY))
+    older = staging.with_suffix(f".old{TEMPORARY}")
     try:
         for name, values in tensors.items():
             write_tensors(staging / f"{name}.safetensors", values)
         for name, record in records.items():
             write_json(staging / f"{name}.json", record)
-        if path.exists():
-            shutil.rmtree(path)
         staging.chmod(0o755)
+        if path.exists():
+            path.replace(older)
         staging.replace(path)
+        shutil.rmtree(older, ignore_errors=True)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
 
 
-def fill(module: torch.nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Loads weights into a module; ValueError names the first missing, foreign, misshapen or non-finite tensor."""
-    own = module.state_dict()
+def fill(own: dict[str, Tensor], tensors: dict[str, Tensor], source: Path) -> None:
+    """Copies tensors read from ``source`` into those of a network, by name, in place.
+
+    ValueError names the first one that is missing, foreign, misshapen or not finite; nothing is copied then.
+    """
     for name in [*own, *tensors]:
         if name not in tensors or name not in own:
             lacks = "the file lacks" if name not in tensors else "the network has no"
             raise ValueError(f"{source}: {lacks} '{name}'; the checkpoint belongs to another architecture")
         if own[name].shape != tensors[name].shape:
             raise ValueError(
-                f"{source}: '{name}' has shape {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}; "
-                "the checkpoint belongs to another architecture"
+                f"{source}: '{name}' has shape {tuple(tensors[name].shape)}, "
+                f"expected {tuple(own[name].shape)}; the checkpoint belongs to another architecture"
             )
         if not torch.isfinite(tensors[name]).all():
-            raise ValueError(f"{source}: '{name}' holds NaN or infinite weights; use an earlier checkpoint")
-    module.load_state_dict(tensors)
+            raise ValueError(f"{source}: '{name}' holds NaN or infinite weights; expected finite ones")
+    for name, value in tensors.items():
+        own[name].copy_(value)

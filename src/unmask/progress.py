@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 PLAIN_SECONDS = 30.0
 """Time between two plain lines when the output is not a terminal."""
@@ -31,7 +32,9 @@ class Progress:
             self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stops the bar and leaves it on the screen."""
         if self.bar:
             self.bar.stop()
@@ -47,7 +50,11 @@ class Progress:
         elif not self.quiet and time.monotonic() - self.printed > PLAIN_SECONDS:
             self.printed = time.monotonic()
             left = (self.total - step) / max(rate, 1e-9)
-            print(f"{self.label} {step}/{self.total} {note} {left / 60:.1f} min left", file=sys.stderr, flush=True)
+            print(
+                f"{self.label} {step}/{self.total} {note} {left / 60:.1f} min left",
+                file=sys.stderr,
+                flush=True,
+            )
         return {"step": step, **values, "per_second": round(rate, 4), "seconds": round(seconds, 2)}
 
 

@@ -1,7 +1,8 @@
-"""One readable training loop: AdamW on a recipe's batches, with an EMA, checkpoints that resume bit for bit, and a log.
+"""One readable training loop: AdamW on a recipe's batches, EMA, log, checkpoints that resume bit for bit.
 
-A run lives in a folder: ``log.jsonl``, ``checkpoints/<step>/`` and, at the end, ``model/`` (EMA weights and config, which
-`unmask.load` reads). Batches are pure functions of (seed, step): the only random state is torch's, for dropout.
+A run lives in a folder: ``log.jsonl``, ``checkpoints/<step>/`` and, at the end, ``model/`` (EMA weights and
+config, which `unmask.load` reads). Batches are pure functions of (seed, step): the only random state is
+torch's, for dropout.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import ctypes
 import json
 import math
 import shutil
+import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,12 +31,19 @@ MAY_CHANGE = {"machine": None, "optimiser": {"steps", "decay"}}
 """What a resumed run may set differently: how to compute, and when to stop."""
 
 
+@torch.random.fork_rng(devices=())  # seeded inside; the caller's random state is left as it was
 def train(run: Run, folder: Path, *, quiet: bool = False) -> Path:
-    """Trains a run in a folder, or goes on with what the folder holds; returns the folder of the finished model.
+    """Trains a run in a folder, or goes on with what it holds; returns the folder of the finished model.
 
-    ValueError when the folder belongs to a run with other settings. On Ctrl-C the state is saved before leaving.
+    ValueError when the folder belongs to a run with other settings, when its newest checkpoint is damaged,
+    and when the gradient is not finite. Ctrl-C finishes the step and saves before it leaves; a second one
+    leaves at once. Whatever goes wrong, checkpoints hold whole steps only and the earlier ones stay as they
+    were.
     """
-    checkpoints.write_json(_checked(run, folder) / "run.json", describe(run))
+    _check_settings(run, folder)
+    for place in (folder, folder / "checkpoints"):
+        checkpoints.sweep(place)
+    checkpoints.write_json(folder / "run.json", describe(run))
     _prepare_machine(run)
     network = _initialised(run)
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
@@ -40,18 +51,20 @@ def train(run: Run, folder: Path, *, quiet: bool = False) -> Path:
     step = _resume(folder, network, average, optimiser)
     objective = torch.compile(run.objective) if run.machine.compile else run.objective
     saved = time.monotonic()
-    with Progress("train", run.optimiser.steps, step, quiet=quiet) as progress, _log(folder, step) as log:
-        try:
-            while step < run.optimiser.steps:
-                loss = update(run, network, average, optimiser, objective, step)
-                step += 1
-                if step % run.machine.log_every == 0:
-                    log(progress.advance(step, loss=_finite(loss, step), lr=learning_rate(run.optimiser, step)))
-                if time.monotonic() - saved > 60 * run.machine.save_minutes:
-                    save(run, folder, network, average, optimiser, step)
-                    saved = time.monotonic()
-        finally:
-            save(run, folder, network, average, optimiser, step)
+    with (
+        Progress("train", run.optimiser.steps, step, quiet=quiet) as progress,
+        _log(folder, step) as log,
+        _ctrl_c() as stop,
+    ):
+        while step < run.optimiser.steps and not stop():
+            loss = update(run, network, average, optimiser, objective, step)
+            step += 1
+            if step % run.machine.log_every == 0:
+                log(progress.advance(step, loss=loss.item(), lr=learning_rate(run.optimiser, step)))
+            if time.monotonic() - saved > 60 * run.machine.save_minutes:
+                save(run, folder, network, average, optimiser, step)
+                saved = time.monotonic()
+        save(run, folder, network, average, optimiser, step)
     return export(run, folder, average, step)
 
 
@@ -63,14 +76,17 @@ def update(
     objective: Callable[..., Tensor],
     step: int,
 ) -> Tensor:
-    """One step of training, in place; returns the loss, nats per position."""
+    """One step of training, in place; returns the loss, nats per position; ValueError on divergence."""
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(run.optimiser, step)
     batch = run.batch(run, step).to(run.machine.device)
     with torch.autocast(run.machine.device, torch.bfloat16, enabled=run.machine.bfloat16):
         loss = objective(network, batch)
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(network.parameters(), run.optimiser.clip)
+    if not nn.utils.clip_grad_norm_(network.parameters(), run.optimiser.clip).isfinite():
+        raise ValueError(
+            f"the gradient is not finite at step {step}: lower optimiser.learning_rate or optimiser.clip"
+        )
     optimiser.step()
     optimiser.zero_grad()
     decay = min(run.optimiser.ema, (1 + step) / (10 + step))
@@ -80,18 +96,25 @@ def update(
 
 
 def learning_rate(o: Optimiser, step: int) -> float:
-    """Learning rate at a step: linear warm-up, plateau, linear decay to zero over the last ``decay`` share."""
+    """Learning rate at a step: linear warm-up, plateau, linear decay to 0 over the last ``decay`` share."""
     left = (o.steps - step) / max(o.decay * o.steps, 1)
     return o.learning_rate * min(1.0, (step + 1) / max(o.warmup, 1), left)
 
 
 def save(
-    run: Run, folder: Path, network: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.Optimizer, step: int
+    run: Run,
+    folder: Path,
+    network: nn.Module,
+    average: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    step: int,
 ) -> None:
     """Writes a checkpoint from which training continues bit for bit, then drops the oldest ones."""
+    place = folder / "checkpoints" / f"{step:08d}"
+    if place.exists():  # this run was at this step before, in the same state
+        return
     groups = {"network": network.state_dict(), "average": average, "optimiser": _flat(optimiser)}
     groups["random"] = {"torch": torch.get_rng_state()}
-    place = folder / "checkpoints" / f"{step:08d}"
     checkpoints.write_folder(place, groups, {"state": {"step": step}, "run": describe(run)})
     for old in _saved(folder)[: -run.machine.keep]:
         shutil.rmtree(old)
@@ -104,19 +127,18 @@ def export(run: Run, folder: Path, average: dict[str, Tensor], step: int) -> Pat
     return place
 
 
-def _checked(run: Run, folder: Path) -> Path:
-    """The folder, after checking that what it holds belongs to this run."""
+def _check_settings(run: Run, folder: Path) -> None:
+    """ValueError unless what the folder holds belongs to this run."""
     record = folder / "run.json"
     if not record.exists():
-        return folder
+        return
     old, new = _fixed(checkpoints.read_json(record)), _fixed(describe(run))
     different = [k for k in new if old.get(k) != new[k]]
-    if different:
-        k = different[0]
+    for k in different[:1]:
         raise ValueError(
-            f"{folder} holds a run with {k} {old.get(k)!r}, not {new[k]!r}; use another folder, or the same settings"
+            f"{folder} holds a run with {k} {old.get(k)!r}, not {new[k]!r}; "
+            "use another folder or the same settings"
         )
-    return folder
 
 
 def _fixed(record: dict[str, Any]) -> dict[str, Any]:
@@ -129,17 +151,17 @@ def _fixed(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prepare_machine(run: Run) -> None:
-    """Threads, and an allocator that keeps freed memory: on Linux CPUs page faults cost up to a third of a step."""
+    """Threads, and an allocator that keeps freed memory: page faults cost up to a third of a step."""
     if run.machine.threads:
         torch.set_num_threads(run.machine.threads)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if run.machine.device == "cpu" else None
-    if mallopt is not None:
+    if run.machine.device == "cpu" and sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)  # other C libraries have none
         mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def _initialised(run: Run) -> nn.Module:
-    """The network at its start; torch's random state is seeded here, since initialisers and dropout read no other."""
+    """The network at its start. Seeds torch's random state: initialisers and dropout read no other."""
     torch.manual_seed(run.seed)
     return run.build(run.network).to(run.machine.device)
 
@@ -156,13 +178,22 @@ def _adamw(network: nn.Module, o: Optimiser) -> torch.optim.AdamW:
 def _resume(
     folder: Path, network: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.Optimizer
 ) -> int:
-    """Loads the newest checkpoint, if any, and returns its step."""
-    if not _saved(folder):
-        return 0
-    place = _saved(folder)[-1]
-    checkpoints.fill(network, checkpoints.read_tensors(place / "network.safetensors"), place)
-    for name, value in checkpoints.read_tensors(place / "average.safetensors").items():
-        average[name].copy_(value)
+    """Loads the newest checkpoint, if any, and returns its step; ValueError when it is damaged."""
+    for place in _saved(folder)[-1:]:
+        try:
+            return _restore(place, network, average, optimiser)
+        except ValueError as error:
+            raise ValueError(f"{error}; delete {place} to go on from an earlier checkpoint") from None
+    return 0
+
+
+def _restore(
+    place: Path, network: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.Optimizer
+) -> int:
+    """Loads what `save` wrote and returns its step."""
+    for name, own in (("network", network.state_dict()), ("average", average)):
+        path = place / f"{name}.safetensors"
+        checkpoints.fill(own, checkpoints.read_tensors(path), path)
     _unflatten(optimiser, checkpoints.read_tensors(place / "optimiser.safetensors"))
     torch.set_rng_state(checkpoints.read_tensors(place / "random.safetensors")["torch"])
     return int(checkpoints.read_json(place / "state.json")["step"])
@@ -188,13 +219,6 @@ def _unflatten(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> 
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def _finite(loss: Tensor, step: int) -> float:
-    """The loss as a number; ValueError when training has diverged."""
-    if not math.isfinite(value := loss.item()):
-        raise ValueError(f"the loss is {value} at step {step}: lower optimiser.learning_rate or optimiser.clip")
-    return value
-
-
 @contextmanager
 def _log(folder: Path, step: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that appends records to log.jsonl, after dropping those beyond the step resumed from."""
@@ -211,3 +235,28 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"])
     except (json.JSONDecodeError, KeyError):
         return math.inf
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Tells whether Ctrl-C was pressed: it waits for the end of the block, a second one does not."""
+    pressed: list[bool] = []
+
+    def press(*_: object) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(True)
+
+    main = threading.current_thread() is threading.main_thread()
+    ours = (
+        main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )  # leave a caller's own handler alone
+    if ours:
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt

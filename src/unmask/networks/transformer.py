@@ -1,7 +1,7 @@
 """A bidirectional transformer in plain PyTorch: tokens in, logits at the rows that are asked for out.
 
-It takes no time: the best denoiser of uniformly masked data depends on the visible tokens only (MD4, arXiv 2406.04329).
-Shape legend: B batch, L length, R rows evaluated, D width, H heads, V data symbols.
+It takes no time: the best denoiser of uniformly masked data depends on the visible tokens only (MD4, arXiv
+2406.04329). Shape legend: B batch, L length, R rows evaluated, D width, H heads, V data symbols.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -31,17 +31,29 @@ class TransformerConfig:
     axes: tuple[tuple[int, ...], ...] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("vocab_size", "length", "width", "depth", "heads", "loops", "hidden"):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value >= 1) and (name, value) != ("hidden", None):
+                raise ValueError(f"{name} {value!r}: expected a whole number of at least 1")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
-                f"width {self.width} over {self.heads} heads: expected an even whole number of channels per head"
+                f"width {self.width} over {self.heads} heads: expected an even number of channels per head"
+            )
+        count = 1 if self.axes is None else len(self.axes)
+        if count < 1 or (self.rotary and count > self.width // self.heads // 2):
+            raise ValueError(
+                f"{count} position axes: expected 1 or more; with rotary, a channel pair for each"
             )
         for axis in self.axes or ():
-            if len(axis) != self.length or min(axis) < 0:
-                raise ValueError(f"a position axis has {len(axis)} entries; expected {self.length}, each >= 0")
+            if len(axis) != self.length or not all(isinstance(i, int) and i >= 0 for i in axis):
+                raise ValueError(f"a position axis is {axis}: expected {self.length} whole numbers >= 0")
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotary position code: turns channel pairs of x [B, H, R, D/H] by angles [B or 1, 1, R, D/2H] (2104.09864)."""
+    """Rotary positions: channel pairs of x [B, H, R, D/H] turned by angles [B or 1, 1, R, D/2H].
+
+    RoFormer, arXiv 2104.09864.
+    """
     even, odd = x.chunk(2, dim=-1)
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     return torch.cat([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
@@ -59,7 +71,9 @@ class AxisEmbedding(nn.Module):
 
     def forward(self) -> Tensor:
         """The vectors of all positions, [L, D]."""
-        return sum((self.weight[axis + o] for axis, o in zip(self.axes, self.offsets)), torch.zeros(()))
+        terms = (self.weight[axis + o] for axis, o in zip(self.axes, self.offsets))
+        vectors: Tensor = sum(terms, torch.zeros(()))
+        return vectors
 
 
 class Block(nn.Module):
@@ -79,7 +93,7 @@ class Block(nn.Module):
             nn.init.normal_(layer.weight, std=0.02 / math.sqrt(config.depth * config.loops))
         self.q_positions = self.k_positions = None
         if not config.rotary:
-            # q and k start equal, so positions that share a coordinate attend to each other from the first step.
+            # q and k start equal: positions that share a coordinate attend to each other from the start
             self.q_positions = AxisEmbedding(axes, width, std=(config.width // config.heads) ** -0.25)
             self.k_positions = AxisEmbedding(axes, width, std=0.0)
             self.k_positions.weight.data.copy_(self.q_positions.weight.data)
@@ -99,11 +113,11 @@ class Block(nn.Module):
         """Attention of q over k and v, then the MLP, both added to x [B, R, D]."""
         x = x + self.out(attend(q, k, v).transpose(1, 2).flatten(2))
         gate, up = self.up(self.norm_mlp(x)).chunk(2, dim=-1)
-        return x + self.down(F.silu(gate) * up)
+        return x + self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention without a mask, in float32 on CPU under autocast (bfloat16 attention is far slower there)."""
+    """Softmax attention without a mask; float32 on CPU under autocast, where bfloat16 is far slower."""
     if q.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return F.scaled_dot_product_attention(q, k, v)
     with torch.autocast("cpu", enabled=False):
@@ -118,9 +132,10 @@ def _at(table: Tensor, rows: Tensor | None) -> Tensor:
 class Transformer(nn.Module):
     """Bidirectional transformer: ``network(tokens, rows=None) -> logits`` float [B, R, V].
 
-    ``loops`` runs the same ``depth`` blocks several times (weights shared, the input added again each time), which buys
-    depth without parameters. ``axes`` gives each position several coordinates (row, column, box), embedded separately;
-    ``rotary`` uses the position index instead. ``mask_id`` is ``vocab_size``.
+    ``loops`` runs the same ``depth`` blocks several times (weights shared, the input added again each
+    time), which buys depth without parameters. ``axes`` gives each position several coordinates (row,
+    column, box), embedded separately (default: the position index); with ``rotary`` they turn queries and
+    keys instead. ``mask_id`` is ``vocab_size``. ValueError on sizes that do not fit together.
     """
 
     def __init__(
@@ -166,21 +181,23 @@ class Transformer(nn.Module):
         return self.logits(self._run(tokens, None, cache), rows), cache
 
     def partial(self, tokens: Tensor, rows: Tensor, cache: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Logits [B, R, V] at rows after running only those rows against cached keys and values, updated in place.
+        """Logits [B, R, V] at rows, running only those against cached keys and values, updated in place.
 
-        Exact for one layer; deeper, rows that are not run stay as they were (partial caching, arXiv 2510.04525).
+        Exact for one layer; deeper, rows that are not run stay as they were (partial caching, arXiv
+        2510.04525).
         """
         return self.logits(self._run(tokens, rows, cache), None)
 
     def readouts(self, tokens: Tensor) -> list[Tensor]:
-        """Logits [B, L, V] after every loop, the last one first used for generation (deep supervision in training)."""
+        """Logits [B, L, V] after every loop, the last as `forward` gives them (for deep supervision)."""
         return [self.head(self.norm(x)) for x in self._loops(tokens, None, None)]
 
     def logits(self, x: Tensor, rows: Tensor | None) -> Tensor:
         """The output head at rows of the residual stream x [B, L, D]."""
         if rows is not None:
             x = x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
-        return self.head(self.norm(x))
+        logits: Tensor = self.head(self.norm(x))
+        return logits
 
     def _run(self, tokens: Tensor, rows: Tensor | None, cache: list[tuple[Tensor, Tensor]] | None) -> Tensor:
         return self._loops(tokens, rows, cache)[-1]
@@ -196,9 +213,9 @@ class Transformer(nn.Module):
         for loop in range(self.shape.loops):
             x = x + inputs
             for i, block in enumerate(self.blocks):
-                q, k, v = block.project(x, angles, rows)
+                q, k, v = block.project(x, angles, rows)  # type: ignore[operator]
                 k, v = self._remember(k, v, rows, cache, loop * self.shape.depth + i)
-                x = block.finish(x, q, k, v)
+                x = block.finish(x, q, k, v)  # type: ignore[operator]
             states.append(x)
         return states
 

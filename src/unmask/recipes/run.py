@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +17,16 @@ from torch import Tensor, nn
 T = TypeVar("T")
 
 
+def check_ranges(record: Any, **ranges: tuple[float, float]) -> None:
+    """ValueError unless each named field lies in its closed range."""
+    for name, (low, high) in ranges.items():
+        if not low <= getattr(record, name) <= high:
+            raise ValueError(f"{name} {getattr(record, name)}: expected a number in {low:g}..{high:g}")
+
+
 @dataclass(frozen=True)
 class Optimiser:
-    """AdamW with linear warm-up, a plateau and linear decay to zero over the last ``decay`` share of the steps."""
+    """AdamW: linear warm-up, plateau and linear decay to 0 over the last ``decay`` share of the steps."""
 
     steps: int = 10_000
     learning_rate: float = 1e-3
@@ -27,6 +36,13 @@ class Optimiser:
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.999
+
+    def __post_init__(self) -> None:
+        anything = (0, math.inf)
+        check_ranges(
+            self, steps=anything, learning_rate=anything, warmup=anything, decay=(0, 1), beta2=(0, 1)
+        )
+        check_ranges(self, weight_decay=anything, clip=anything, ema=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -40,13 +56,17 @@ class Machine:
     """CPU threads; 0 leaves the library's choice."""
     save_minutes: float = 4.0
     keep: int = 2
-    """Checkpoints kept on disk."""
+    """Checkpoints kept on disk; 0 keeps all."""
     log_every: int = 20
+
+    def __post_init__(self) -> None:
+        anything = (0, math.inf)
+        check_ranges(self, threads=anything, save_minutes=anything, keep=anything, log_every=(1, math.inf))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """tokens int64 [B, L] without masks, masked bool [B, L], weight float64 [B] of each row's summed cross-entropy."""
+    """tokens int64 [B, L] without masks, masked bool [B, L], weight float [B] of its summed cross-entropy."""
 
     tokens: Tensor
     masked: Tensor
@@ -59,11 +79,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Run:
-    """A complete training. ``network`` holds keyword arguments of the constructor ``build``.
+    """A complete training. ``network`` is the typed record that ``build`` takes, ``data`` is for ``batch``.
 
     ``batch(run, step)`` is a pure function of the run and the step, so a resumed run sees the same data;
-    ``objective(network, batch)`` returns the loss (nats per token) to minimise. ``encode`` and ``decode`` turn data into
-    tokens int64 [n, L] and back, for the finished model.
+    ``objective(network, batch)`` returns the loss (nats per token) to minimise. ``encode`` and ``decode``
+    turn data into tokens int64 [n, L] and back, for the finished model.
     """
 
     name: str
@@ -79,52 +99,86 @@ class Run:
     optimiser: Optimiser = field(default_factory=Optimiser)
     machine: Machine = field(default_factory=Machine)
 
+    def __post_init__(self) -> None:
+        check_ranges(self, batch_size=(1, math.inf), seed=(0, 2**31 - 1))
+
 
 def describe(run: Run) -> dict[str, Any]:
     """The run's values as JSON: all fields but the functions, nested records as dictionaries."""
     plain = {f.name: getattr(run, f.name) for f in fields(run) if not callable(getattr(run, f.name))}
-    named = {k: dataclasses.asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for k, v in plain.items()}
+    named = {
+        k: dataclasses.asdict(v) if is_dataclass(v) and not isinstance(v, type) else v
+        for k, v in plain.items()
+    }
     loaded: dict[str, Any] = json.loads(json.dumps(named))
     return loaded
 
 
-def override(record: T, changes: Mapping[str, str], where: str = "") -> T:
-    """The record with dotted fields replaced, ``{"optimiser.steps": "200"}``, values read as the field's type.
+def override(record: T, changes: Mapping[str, str]) -> T:
+    """The record with dotted fields replaced, ``{"optimiser.steps": "200"}``, read as the field's type.
 
-    ValueError names the nearest field when one does not exist, and says what type was expected.
+    All changes are made together, so that fields which must fit each other may change at once. ValueError
+    names the nearest field when one does not exist, and says what type was expected.
     """
-    for path, text in changes.items():
-        record = _replace(record, path.split("."), text, path)
-    return record
+    kinds = field_types(record)
+    for path in changes:
+        if path not in kinds:
+            raise ValueError(f"unknown field '{path}': did you mean '{_nearest(path, kinds)}'?")
+    return _replace(record, {path: _read(text, kinds[path], path) for path, text in changes.items()})
 
 
-def _replace(record: T, path: list[str], text: str, whole: str) -> T:
-    known = [f.name for f in fields(record) if not callable(getattr(record, f.name))]  # type: ignore[arg-type]
-    if path[0] not in known:
-        near = difflib.get_close_matches(path[0], known, n=1, cutoff=0.0)
-        raise ValueError(f"unknown field '{whole}': did you mean '{'.'.join([*whole.split('.')[:-len(path)], *near])}'? "
-                         f"fields here: {', '.join(known)}")
-    old = getattr(record, path[0])
-    if is_dataclass(old) != (len(path) > 1):
-        kind = "a group of fields" if is_dataclass(old) else "a single value"
-        raise ValueError(f"field '{whole}': '{path[0]}' is {kind}")
-    new = _replace(old, path[1:], text, whole) if len(path) > 1 else _read(text, old, whole)
-    return dataclasses.replace(record, **{path[0]: new})  # type: ignore[type-var]
+def field_types(record: Any, prefix: str = "") -> dict[str, Any]:
+    """The types of a record's single values by dotted name, nested records opened and functions left out."""
+    hints = get_type_hints(type(record))
+    types: dict[str, Any] = {}
+    for name in (f.name for f in fields(record)):
+        value = getattr(record, name)
+        if is_dataclass(value):
+            types |= field_types(value, f"{prefix}{name}.")
+        elif not callable(value):
+            types[prefix + name] = hints[name]
+    return types
 
 
-def _read(text: str, old: Any, where: str) -> Any:
-    """``text`` as a value of the type of ``old``."""
-    if isinstance(old, str):
-        return text
+def _nearest(path: str, known: Iterable[str]) -> str:
+    """The known name most like a path, in full or in its last part."""
+
+    def likeness(name: str) -> float:
+        parts = (name, path), (name.split(".")[-1], path.split(".")[-1])
+        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in parts)
+
+    return max(known, key=likeness)
+
+
+def _replace(record: T, values: Mapping[str, Any]) -> T:
+    """The record with dotted fields set; a nested record is made once, so its checks see all its values."""
+    own: dict[str, Any] = {path: value for path, value in values.items() if "." not in path}
+    for group in {path.split(".")[0] for path in values} - set(own):
+        inner = {p.removeprefix(f"{group}."): v for p, v in values.items() if p.startswith(f"{group}.")}
+        own[group] = _replace(getattr(record, group), inner)
+    return dataclasses.replace(record, **own)  # type: ignore[type-var]
+
+
+def _read(text: str, kind: Any, where: str) -> Any:
+    """``text`` as a value of type ``kind``: JSON, or Python's True, False and None; lists become tuples."""
+    kinds = [get_origin(k) or k for k in (get_args(kind) if isinstance(kind, UnionType) else (kind,))]
     try:
-        value = json.loads(text.lower() if text in ("True", "False", "None") else text)
+        value = tuples(json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text)))
     except json.JSONDecodeError:
         value = text
-    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if old is not None and type(value) is not type(old) and not (isinstance(old, tuple) and isinstance(value, list)):
-        raise ValueError(f"field '{where}': got {text!r}; expected {type(old).__name__}, such as {old!r}")
-    return tuple(value) if isinstance(value, list) else value
+    if float in kinds and type(value) is int:
+        return float(value)
+    if str in kinds and type(value) not in kinds:
+        return text
+    if type(value) not in kinds:
+        names = " or ".join("None" if k is NoneType else k.__name__ for k in kinds)
+        raise ValueError(f"field '{where}': got {text!r}; expected {names}")
+    return value
+
+
+def tuples(value: Any) -> Any:
+    """A JSON value with tuples for lists, all the way down."""
+    return tuple(tuples(v) for v in value) if isinstance(value, list) else value
 
 
 def generator(run: Run, step: int, stream: int = 0) -> torch.Generator:

@@ -1,11 +1,13 @@
 """Recipe `sudoku`: a masked diffusion model of 9x9 Sudoku grids that solves puzzles in an adaptive order.
 
-Reproduces, at small scale, the claim of "Train for the worst, plan for the best" (arXiv 2502.06768): near 0 % of puzzles
-in random order, nearly all in an adaptive one. Grids and puzzles are made as they are needed, so none is seen twice.
+Reproduces, at small scale, the claim of "Train for the worst, plan for the best" (arXiv 2502.06768): near 0
+% of puzzles in random order, nearly all in an adaptive one. Grids and puzzles are made as they are needed,
+so none is seen twice.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +19,7 @@ from unmask.corruption import low_discrepancy, random_subset
 from unmask.data import sudoku as boards
 from unmask.networks import Transformer, TransformerConfig
 from unmask.objectives import masked_cross_entropy
-from unmask.recipes.run import Batch, Machine, Optimiser, Run, generator
+from unmask.recipes.run import Batch, Machine, Optimiser, Run, check_ranges, generator
 
 AXES = (
     tuple(cell // 9 for cell in range(81)),
@@ -29,15 +31,18 @@ AXES = (
 
 @dataclass(frozen=True)
 class SudokuData:
-    """What the batches hold: ``grids`` is the share of full grids masked uniformly, the rest are minimal puzzles.
+    """Batches: ``grids`` is the share of full grids masked uniformly, the rest are minimal puzzles.
 
-    Each puzzle appears ``copies`` times under different symmetries, with floor(blanks * u^reveal) of its blanks shown,
-    u uniform: high powers dwell on the puzzle as it is posed.
+    Each puzzle appears ``copies`` times under different symmetries, with floor(blanks * u^reveal) of its
+    blanks shown, u uniform: high powers dwell on the puzzle as it is posed.
     """
 
     grids: float = 0.25
     copies: int = 4
     reveal: float = 3.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self, grids=(0, 1), copies=(1, math.inf), reveal=(0, math.inf))
 
 
 def sudoku() -> Run:
@@ -60,7 +65,7 @@ def sudoku() -> Run:
 
 
 def encode(puzzles: str | Sequence[str]) -> Tensor:
-    """Tokens int64 [n, 81] of one puzzle or several, each 81 characters with ``.``, ``0`` or ``_`` for blanks."""
+    """Tokens int64 [n, 81] of a puzzle or several, each 81 characters, ``.``, ``0`` or ``_`` for a blank."""
     texts = [puzzles] if isinstance(puzzles, str) else puzzles
     return torch.as_tensor(np.stack([boards.parse(t) for t in texts]))
 
@@ -72,7 +77,7 @@ def decode(tokens: Tensor) -> list[str]:
 
 def build(config: TransformerConfig) -> Transformer:
     """The network of a configuration."""
-    return Transformer(**config.__dict__)
+    return Transformer(**vars(config))
 
 
 def batch(run: Run, step: int) -> Batch:
@@ -83,13 +88,15 @@ def batch(run: Run, step: int) -> Batch:
     puzzles, solutions = _puzzles(run, step, run.batch_size - grids)
     tokens = torch.cat([torch.as_tensor(full), solutions])
     blank = torch.cat([torch.ones(grids, 81, dtype=torch.bool), puzzles == boards.BLANK])
-    count = torch.cat([_uniform_counts(grids, random), _puzzle_counts(blank[grids:], run.data.reveal, random)])
+    count = torch.cat(
+        [_uniform_counts(grids, random), _puzzle_counts(blank[grids:], run.data.reveal, random)]
+    )
     masked = random_subset(blank, count, random)
     return Batch(tokens, masked, 81.0 / count)
 
 
 def _puzzles(run: Run, step: int, count: int) -> tuple[Tensor, Tensor]:
-    """``count`` minimal puzzles and their solutions, int64 [count, 81]: a few fresh ones and symmetric copies."""
+    """``count`` minimal puzzles and their solutions, int64 [count, 81]: fresh ones and symmetry copies."""
     fresh = -(-count // run.data.copies)
     puzzles, solutions = boards.puzzles(fresh, seed=run.seed * 2**32 + step + 2**31)
     pair = [torch.as_tensor(b).repeat(run.data.copies, 1)[:count] for b in (puzzles, solutions)]
@@ -109,7 +116,8 @@ def _puzzle_counts(blank: Tensor, power: float, random: torch.Generator) -> Tens
 
 
 def objective(network: nn.Module, data: Batch) -> Tensor:
-    """Mean over loops of the weighted masked cross-entropy, nats per cell (deep supervision of every loop)."""
+    """Weighted masked cross-entropy, nats per cell: half the last loop's, half all loops' mean."""
     tokens = data.tokens.masked_fill(data.masked, boards.BLANK)
-    losses = [masked_cross_entropy(z, data.tokens, data.masked, data.weight) for z in network.readouts(tokens)]  # type: ignore[operator]
+    readouts: list[Tensor] = network.readouts(tokens)  # type: ignore[operator]
+    losses = [masked_cross_entropy(z, data.tokens, data.masked, data.weight) for z in readouts]
     return (losses[-1] + torch.stack(losses).mean()) / 2

@@ -54,7 +54,7 @@ def main() -> None:
 
 
 NOTES = f"""
-Exact KL (nats, order disclosed) of the uniform plan with {BLOCK} positions per step, and the bound (s_max - 1) f(N-1), which
+Exact KL (nats, order disclosed) of the uniform plan with {BLOCK} positions per step, and the bound (s_max - 1) f(N-1), that
 depends on positions per step only.
 """
 
@@ -67,7 +67,13 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
     for colour, name in zip(("tab:blue", "tab:orange", "tab:green"), FAMILIES):
         axes.plot([r["N"] for r in rows], [r[f"{name}: KL"] for r in rows], color=colour, label=name)
         axes.plot([r["N"] for r in rows], [r[f"{name}: bound"] for r in rows], "--", color=colour)
-    axes.set(xscale="log", yscale="log", xlabel="length N", ylabel="nats", title=f"{BLOCK} positions per step: KL, bound dashed")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="length N",
+        ylabel="nats",
+        title=f"{BLOCK} positions per step: KL, bound dashed",
+    )
     axes.legend()
     figure.savefig(path, dpi=110)
 

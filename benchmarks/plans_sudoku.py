@@ -54,7 +54,9 @@ def main() -> None:
     rows = realised(model, second, chosen, options.realised)
     saved = [savings(fitted, second, steps) for steps in (8, 16, 32)]
     gap, error = profiles.calibration(second)
-    notes = NOTES.format(gap=gap, error=error, hash=model.hash, fit=fitted.provenance["estimator"], **vars(options))
+    notes = NOTES.format(
+        gap=gap, error=error, hash=model.hash, fit=fitted.provenance["estimator"], **vars(options)
+    )
     print("\n".join([notes, *record.table(rows), "", *record.table(saved)]))
     if options.write:
         path = record.write("plans_sudoku", rows, notes, saved=saved, profile=second.entropies.tolist())

@@ -184,8 +184,9 @@ def test_a_batch_is_a_function_of_run_and_step(run):
         assert torch.equal(getattr(first, name), getattr(second, name))
     other, reseeded = run.batch(run, 8), run.batch(replace(run, seed=1), 7)
     for batch in (other, reseeded):
-        assert not (batch.tokens[:, None] == first.tokens[None]).all(-1).any()  # no board twice
+        assert not (batch.tokens[:, None] == first.tokens[None]).all(-1).any()
         assert not torch.equal(batch.masked, first.masked)
+        assert not {*boards.invariant(batch.tokens).tolist()} & {*boards.invariant(first.tokens).tolist()}
 
 
 def test_batches_hold_valid_grids_hidden_within_range(run):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,8 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-TEMPORARY = ".tmp"
-"""How the names of unfinished files and folders end; they begin with a dot."""
+from unmask.records import TEMPORARY, write_bytes
 
 
 def sweep(folder: Path) -> None:
@@ -27,22 +25,6 @@ def sweep(folder: Path) -> None:
 def write_json(path: Path, record: Any) -> None:
     """Writes a record as JSON, atomically."""
     write_bytes(path, (json.dumps(record, indent=1) + "\n").encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes data atomically: a failure leaves the old file, or none, and no temporary one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -27,7 +27,9 @@ class Corruption:
         return tokens.masked_fill(self.masked, mask_id)
 
 
-def low_discrepancy(count: int, generator: torch.Generator, first: int = 0, total: int | None = None) -> Tensor:
+def low_discrepancy(
+    count: int, generator: torch.Generator, first: int = 0, total: int | None = None
+) -> Tensor:
     """Times (u + i/total) mod 1 for i = first..first+count-1 with one shared u; float64 [count].
 
     Evenly spread over the *global* batch: a rank passes its first index, the global total and a generator that is the
@@ -35,7 +37,9 @@ def low_discrepancy(count: int, generator: torch.Generator, first: int = 0, tota
     """
     total = count if total is None else total
     if not 0 <= first <= first + count <= total:
-        raise ValueError(f"indices {first}..{first + count - 1} of {total} times; expected them within 0..{total - 1}")
+        raise ValueError(
+            f"indices {first}..{first + count - 1} of {total} times; expected them within 0..{total - 1}"
+        )
     u = torch.rand((), dtype=torch.float64, generator=generator, device=generator.device)
     return (u + torch.arange(first, first + count, dtype=torch.float64, device=generator.device) / total) % 1
 
@@ -53,7 +57,11 @@ def independent(
 
 
 def discrete_time(
-    maskable: Tensor, schedule: Schedule, grid: Tensor, generator: torch.Generator, levels: Tensor | None = None
+    maskable: Tensor,
+    schedule: Schedule,
+    grid: Tensor,
+    generator: torch.Generator,
+    levels: Tensor | None = None,
 ) -> Corruption:
     """Masks at one of the T upper ends t of a time grid, drawn uniformly; weight T (alpha_s - alpha_t) / (1 - alpha_t).
 
@@ -76,9 +84,7 @@ def _hidden_with(maskable: Tensor, probability: Tensor, generator: torch.Generat
     return maskable & (u < probability[:, None])
 
 
-def exact_count(
-    maskable: Tensor, generator: torch.Generator, levels: Tensor | None = None
-) -> Corruption:
+def exact_count(maskable: Tensor, generator: torch.Generator, levels: Tensor | None = None) -> Corruption:
     """Masks a uniform random set of n = 1 + floor(N u) of the N maskable bool [B, L] positions; weight N/n.
 
     ``levels`` u in [0, 1) float64 [B] default to `low_discrepancy`, so that counts are stratified over the batch. This

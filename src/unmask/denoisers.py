@@ -29,23 +29,26 @@ class NetworkDenoiser:
 
     def __call__(self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None) -> Tensor:
         """Log-probabilities float [B, R, V] at rows."""
+        stored = torch.is_inference_mode_enabled()
         with torch.inference_mode():
-            return self._normalised(self.network(tokens, rows, **self._time(time)))
+            return self._normalised(self.network(tokens, rows, **self._time(time)), stored)
 
     def full(
         self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None
     ) -> tuple[Tensor, Cache]:
         """As a call, and the network's cache for `partial`."""
         self._check_caching()
+        stored = torch.is_inference_mode_enabled()
         with torch.inference_mode():
             logits, cache = self.network.full(tokens, rows, **self._time(time))
-            return self._normalised(logits), cache
+            return self._normalised(logits, stored), cache
 
     def partial(self, tokens: Tensor, rows: Tensor, cache: Cache, *, time: Tensor | None = None) -> Tensor:
         """Log-probabilities at rows after running only them against the cache."""
         self._check_caching()
+        stored = torch.is_inference_mode_enabled()
         with torch.inference_mode():
-            return self._normalised(self.network.partial(tokens, rows, cache, **self._time(time)))
+            return self._normalised(self.network.partial(tokens, rows, cache, **self._time(time)), stored)
 
     def _time(self, time: Tensor | None) -> dict[str, Tensor]:
         return {"time": time} if self.takes_time and time is not None else {}
@@ -56,17 +59,22 @@ class NetworkDenoiser:
                 f"{type(self.network).__name__} has no `full` and `partial`; use substeps=1, or give it partial passes"
             )
 
-    def _normalised(self, logits: Tensor) -> Tensor:
-        """Log-probabilities of the data symbols, in place where possible; ValueError on NaN or a wrong width."""
+    def _normalised(self, logits: Tensor, stored: bool) -> Tensor:
+        """Log-probabilities of the data symbols; ValueError on NaN or a wrong width.
+
+        Logits made by this call, which inference tensors are unless the caller was in that mode too
+        (``stored``: they may be the network's own), are overwritten.
+        """
         if logits.shape[-1] < self.vocab_size:
-            raise ValueError(f"the network gave {logits.shape[-1]} logits; expected vocab_size {self.vocab_size}")
+            raise ValueError(
+                f"the network gave {logits.shape[-1]} logits; expected vocab_size {self.vocab_size}"
+            )
         logits = logits[..., : self.vocab_size]
         if self.mask_id < self.vocab_size:
             logits = logits.clone()
             logits[..., self.mask_id] = -torch.inf
-        own = logits.is_inference()  # made by this call, not stored by the network: free to overwrite
         kept = logits if logits.dtype == torch.float64 else logits.float()
-        return log_normalise_(kept if own else kept.clone())
+        return log_normalise_(kept.clone() if stored or not logits.is_inference() else kept)
 
 
 def log_normalise_(logits: Tensor) -> Tensor:
@@ -74,7 +82,9 @@ def log_normalise_(logits: Tensor) -> Tensor:
 
     Working in slices keeps the peak memory at one copy of the logits. ValueError when a row has no finite maximum.
     """
-    flat = logits.view(-1, logits.shape[-1]) if logits.is_contiguous() else logits.reshape(-1, logits.shape[-1])
+    flat = (
+        logits.view(-1, logits.shape[-1]) if logits.is_contiguous() else logits.reshape(-1, logits.shape[-1])
+    )
     rows = max(1, 2**20 // max(1, flat.shape[-1]))
     for start in range(0, len(flat), rows):
         part = flat[start : start + rows]
@@ -95,7 +105,9 @@ def from_logits(network: Callable[..., Tensor], mask_id: int, vocab_size: int) -
     evaluation mode.
     """
     if vocab_size < 1 or mask_id < 0:
-        raise ValueError(f"mask_id {mask_id}, vocab_size {vocab_size}: expected mask_id >= 0 and vocab_size >= 1")
+        raise ValueError(
+            f"mask_id {mask_id}, vocab_size {vocab_size}: expected mask_id >= 0 and vocab_size >= 1"
+        )
     if isinstance(network, torch.nn.Module):
         network.eval()
     names = inspect.signature(network.forward if isinstance(network, torch.nn.Module) else network).parameters
@@ -126,15 +138,23 @@ def masked_rows(masked: Tensor) -> tuple[Tensor, Tensor]:
     return rows, rows.masked_fill(torch.arange(width, device=rows.device) >= count[:, None], -1)
 
 
-def sound(log_probs: Tensor, rows: Tensor, denoiser: Denoiser) -> Tensor:
-    """The log-probabilities of a denoiser at rows [B, k]; ValueError unless they are [B, k, V] and free of NaN."""
+def shaped(log_probs: Tensor, rows: Tensor, denoiser: Denoiser) -> Tensor:
+    """The log-probabilities of a denoiser at rows [B, k]; ValueError unless they have shape [B, k, V]."""
     if log_probs.shape != (*rows.shape, denoiser.vocab_size):
         raise ValueError(
             f"the denoiser returned shape {list(log_probs.shape)}; expected {[*rows.shape, denoiser.vocab_size]}, "
             "log-probabilities of the data symbols at the rows it was asked for"
         )
+    return log_probs
+
+
+def sound(log_probs: Tensor, rows: Tensor, denoiser: Denoiser) -> Tensor:
+    """The log-probabilities of a denoiser at rows [B, k]; ValueError unless they are [B, k, V] and free of NaN."""
+    shaped(log_probs, rows, denoiser)
     if torch.isnan(log_probs).any():
-        raise ValueError("the denoiser returned NaN; expected log-probabilities: check its weights and its inputs")
+        raise ValueError(
+            "the denoiser returned NaN; expected log-probabilities: check its weights and its inputs"
+        )
     return log_probs
 
 
@@ -177,7 +197,9 @@ def tempered(denoiser: Denoiser, temperature: float) -> Denoiser:
     The exponent beta of the moment sampler (arXiv 2510.04525) is 1/temperature.
     """
     if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature {temperature}: expected a positive number; for the arg-max use source=greedy")
+        raise ValueError(
+            f"temperature {temperature}: expected a positive number; for the arg-max use source=greedy"
+        )
     if temperature == 1:
         return denoiser
     return Reshaped(denoiser, lambda log_probs: torch.log_softmax(log_probs / temperature, dim=-1))

@@ -55,7 +55,9 @@ def nelbo(
     if samples < 1:
         raise ValueError(f"samples {samples}: expected at least 1")
     maskable = ~_visible(visible, tokens)
-    start = torch.rand(len(tokens), dtype=torch.float64, generator=generator, device=generator.device).to(tokens.device)
+    start = torch.rand(len(tokens), dtype=torch.float64, generator=generator, device=generator.device).to(
+        tokens.device
+    )
     draws = torch.stack(
         [_one_bound(denoiser, tokens, maskable, (start + s / samples) % 1, generator) for s in range(samples)]
     )

@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from unmask.denoisers import masked_rows, sound
@@ -42,7 +42,9 @@ def masked_cross_entropy(logits: Tensor, tokens: Tensor, masked: Tensor, weight:
     logits float [B, L, V], tokens int64 [B, L] (clean), masked bool [B, L]. Visible positions cost nothing. With the
     weights of `unmask.corruption` it is an unbiased estimate of the bound, divided by L.
     """
-    losses = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+    losses = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(
+        tokens.shape
+    )
     per_row = (losses * masked).sum(1) * weight.to(losses.dtype)
     return per_row.mean() / tokens.shape[1]
 
@@ -73,7 +75,9 @@ def bound_by_subsets(denoiser: Denoiser, tokens: Tensor) -> Tensor:
     hidden = _all_masks(tokens.shape[1], _LONGEST)
     sizes = hidden.sum(1).tolist()
     share = [1 / (n * math.comb(tokens.shape[1], n)) if n else 0.0 for n in sizes]
-    return subset_losses(denoiser, tokens).sum(2) @ torch.tensor(share, dtype=torch.float64, device=tokens.device)
+    return subset_losses(denoiser, tokens).sum(2) @ torch.tensor(
+        share, dtype=torch.float64, device=tokens.device
+    )
 
 
 def bound_by_orders(denoiser: Denoiser, tokens: Tensor) -> Tensor:
@@ -84,7 +88,9 @@ def bound_by_orders(denoiser: Denoiser, tokens: Tensor) -> Tensor:
     length = _short_enough(tokens.shape[1], _LONGEST_ORDERED)
     orders = torch.tensor(list(itertools.permutations(range(length))), device=tokens.device)
     members = 1 << orders
-    still_hidden = members.flip(1).cumsum(1).flip(1)  # the mask, as a bit set, when each token of the order is predicted
+    still_hidden = (
+        members.flip(1).cumsum(1).flip(1)
+    )  # the mask, as a bit set, when each token of the order is predicted
     return subset_losses(denoiser, tokens)[:, still_hidden, orders].sum(2).mean(1)
 
 
@@ -160,7 +166,9 @@ def losses_by_count(denoiser: Denoiser, tokens: Tensor) -> Tensor:
     sizes = _all_masks(length, _LONGEST).sum(1).to(tokens.device)
     sums = torch.zeros(len(tokens), length + 1, dtype=torch.float64, device=tokens.device)
     sums.index_add_(1, sizes, subset_losses(denoiser, tokens).sum(2))
-    return sums[:, 1:] / torch.tensor([math.comb(length, n) for n in range(1, length + 1)], device=tokens.device)
+    return sums[:, 1:] / torch.tensor(
+        [math.comb(length, n) for n in range(1, length + 1)], device=tokens.device
+    )
 
 
 def subset_losses(denoiser: Denoiser, tokens: Tensor) -> Tensor:
@@ -173,7 +181,10 @@ def subset_losses(denoiser: Denoiser, tokens: Tensor) -> Tensor:
     hidden = _all_masks(tokens.shape[1], _LONGEST).to(tokens.device)
     rows = tokens[:, None].expand(-1, len(hidden), -1).flatten(0, 1)
     masks = hidden.repeat(len(tokens), 1)
-    parts = [cross_entropies(denoiser, *part) for part in zip(rows.split(_CHUNK), masks.split(_CHUNK))]
+    parts = [
+        cross_entropies(denoiser, *part)
+        for part in zip(torch.split(rows, _CHUNK), torch.split(masks, _CHUNK))
+    ]
     return torch.cat(parts).view(len(tokens), len(hidden), -1)
 
 
@@ -202,13 +213,19 @@ def _all_masks(length: int, longest: int) -> Tensor:
 
 def _short_enough(length: int, longest: int) -> int:
     if not 1 <= length <= longest:
-        raise ValueError(f"length {length}: expected 1..{longest}, since all masks are visited; use unmask.nelbo")
+        raise ValueError(
+            f"length {length}: expected 1..{longest}, since all masks are visited; use unmask.nelbo"
+        )
     return length
 
 
 def _check(denoiser: Denoiser, tokens: Tensor) -> None:
     """ValueError unless tokens are int64 [B, N] data symbols."""
     if tokens.dtype != torch.int64 or tokens.ndim != 2:
-        raise ValueError(f"tokens have dtype {tokens.dtype} and shape {list(tokens.shape)}; expected int64 [batch, length]")
-    if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < denoiser.vocab_size):
-        raise ValueError(f"symbols {int(tokens.min())}..{int(tokens.max())}; expected 0..{denoiser.vocab_size - 1}, no masks")
+        raise ValueError(
+            f"tokens have dtype {tokens.dtype} and shape {list(tokens.shape)}; expected int64 [batch, length]"
+        )
+    if tokens.numel() and bool(((tokens < 0) | (tokens >= denoiser.vocab_size)).any()):
+        raise ValueError(
+            f"symbols {int(tokens.min())}..{int(tokens.max())}; expected 0..{denoiser.vocab_size - 1}, no masks"
+        )

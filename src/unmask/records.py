@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,26 @@ def read_record(text: str, expected: str) -> dict[str, Any]:
     return dict(record)
 
 
+TEMPORARY = ".tmp"
+"""How the names of unfinished files and folders end; they begin with a dot."""
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file through a temporary name, so that a failure leaves the old file as it was."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    """Writes a text file atomically, as `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes data atomically: a failure leaves the old file, or none, and no temporary one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -12,6 +12,7 @@ from torch import Tensor
 from unmask import unmasking
 from unmask.sources import draw
 from unmask.types import Choice, Denoiser, Result, Selector, TokenSource, View
+from unmask.version import __version__
 
 
 def sample(
@@ -36,7 +37,11 @@ def sample(
     state = unmasking.init(tokens, denoiser.mask_id, orders)
     state, trace = unmasking.run(state, denoiser, selector, source, substeps=substeps, seed=seed)
     return Result(
-        state.tokens, state.log_prob, state.nfe, trace, manifest(denoiser, tokens, selector, source, substeps, seed)
+        state.tokens,
+        state.log_prob,
+        state.nfe,
+        trace,
+        manifest(denoiser, tokens, selector, source, substeps, seed),
     )
 
 
@@ -44,8 +49,6 @@ def manifest(
     denoiser: Denoiser, tokens: Tensor, selector: object, source: object, substeps: int, seed: int
 ) -> dict[str, Any]:
     """What is needed to repeat a sample: versions, device, seed and the three choices, by name."""
-    from unmask import __version__
-
     network = getattr(denoiser, "network", None)
     dtypes = {str(p.dtype) for p in network.parameters()} if isinstance(network, torch.nn.Module) else set()
     return {
@@ -66,13 +69,19 @@ def manifest(
 def check_tokens(tokens: Tensor, denoiser: Denoiser, *, masks: bool) -> None:
     """ValueError unless tokens are int64 [B, L] data symbols (or, with ``masks``, the mask)."""
     if tokens.dtype != torch.int64 or tokens.ndim != 2:
-        raise ValueError(f"tokens have dtype {tokens.dtype} and shape {list(tokens.shape)}; expected int64 [batch, length]")
+        raise ValueError(
+            f"tokens have dtype {tokens.dtype} and shape {list(tokens.shape)}; expected int64 [batch, length]"
+        )
     symbol = (tokens >= 0) & (tokens < denoiser.vocab_size) & (tokens != denoiser.mask_id)
     good = symbol | (tokens == denoiser.mask_id) if masks else symbol
     if not good.all():
         row, column = (~good).nonzero()[0].tolist()
-        allowed = f"0..{denoiser.vocab_size - 1}" + (f" or the mask {denoiser.mask_id}" if masks else ", no masks")
-        raise ValueError(f"token {int(tokens[row, column])} at row {row}, position {column}; expected symbols {allowed}")
+        allowed = f"0..{denoiser.vocab_size - 1}" + (
+            f" or the mask {denoiser.mask_id}" if masks else ", no masks"
+        )
+        raise ValueError(
+            f"token {int(tokens[row, column])} at row {row}, position {column}; expected symbols {allowed}"
+        )
 
 
 def check_order_ids(order_ids: Tensor | None, tokens: Tensor, default: Tensor) -> Tensor:

@@ -68,7 +68,11 @@ def geometric(low: float = 1e-5, high: float = 20.0, eps: float = 0.0) -> Schedu
     if not 0 < low < high:
         raise ValueError(f"low {low}, high {high}: expected 0 < low < high")
     ratio = math.log(high / low)
-    rate = lambda t: low ** (1 - t) * high**t  # noqa: E731 - the B(t) of the formula
+
+    def rate(t: Tensor) -> Tensor:
+        """B(t) of the formula."""
+        return torch.as_tensor(low ** (1 - t) * high**t)
+
     return _cut(
         Schedule(
             lambda t: torch.exp(-rate(t)),

@@ -1,8 +1,9 @@
 """Selectors: which masked positions come next, judging only by what is visible.
 
-A selector is ``selector(view) -> Choice``. It never sees a drawn candidate, so sampling with it has an exact likelihood.
-Scores are rounded to 1e-9 before they are compared and ties go to the lowest position, so an order does not hang on float
-noise. Every selector here is a pure function of the view: nothing is remembered between steps.
+A selector is ``selector(view) -> Choice``. It never sees a drawn candidate, so sampling with it has an exact
+likelihood. Scores are rounded to 1e-9 before they are compared and ties go to the lowest position, so an
+order does not hang on float noise. Every selector here is a pure function of the view: nothing is remembered
+between steps.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor
 
 from unmask.schedules import Schedule
-from unmask.scores import negative_entropy, public_uniform
-from unmask.types import Choice, Plan, Score, Selector, View
+from unmask.scores import at_step, confidence, negative_entropy, public_uniform, setting
+from unmask.types import Choice, PerStep, Plan, Score, Selector, View
 
 GRID = 1e-9
 """Scores closer than this count as equal."""
@@ -25,19 +26,23 @@ GRID = 1e-9
 def top_k(score: Score, plan: Plan) -> Selector:
     """The highest-scoring positions, as many per step as the plan says.
 
-    ``plan`` is k per step (int), the sizes of all steps (tuple summing to the masked count of every row), or a function
-    from a row's masked count to such a tuple. ValueError when it does not sum to the masked count.
+    ``plan`` is k per step (int), the sizes of all steps (tuple summing to the masked count of every row), or
+    a function from a row's masked count to such a tuple. ValueError when it does not sum to the masked count.
     """
     sizes = step_sizes(plan)
     return Selector(
-        lambda view: take(view, score(view), sizes(view)), blind=is_blind(score), name=f"top_k({_name(score)}, {_name(plan)})"
+        lambda view: take(view, score(view), sizes(view)),
+        blind=is_blind(score),
+        name=f"top_k({_name(score)}, {_name(plan)})",
     )
 
 
 def threshold(score: Score, tau: float) -> Selector:
     """All positions that score at least ``tau``, and always the best one (arXiv 2505.22618 with confidence, tau 0.9)."""
     if math.isnan(tau):
-        raise ValueError("tau is NaN: expected a number on the scale of the score, such as 0.9 for a probability")
+        raise ValueError(
+            "tau is NaN: expected a number on the scale of the score, such as 0.9 for a probability"
+        )
     level = on_grid(torch.tensor(tau, dtype=torch.float64)).item()
 
     def choose(view: View) -> Choice:
@@ -48,11 +53,65 @@ def threshold(score: Score, tau: float) -> Selector:
     return Selector(choose, blind=is_blind(score), name=f"threshold({_name(score)}, {tau})")
 
 
+def all_best(score: Score) -> Selector:
+    """All positions that tie for the highest score: a score of group numbers unmasks one group per call.
+
+    With `scores.bisection_levels` it is exact on every first-order Markov chain, gaps between visible tokens
+    included.
+    """
+
+    def choose(view: View) -> Choice:
+        values = score(view)
+        keys = on_grid(values)
+        return take(view, values, (view.masked & (keys == keys.amax(1, keepdim=True))).sum(1))
+
+    return Selector(choose, blind=is_blind(score), name=f"all_best({_name(score)})")
+
+
+def factor(limit: float = 1.0, score: Score = confidence) -> Selector:
+    """The n best positions for the largest n with (n + 1) (1 - c_n) < limit, c_n the n-th best probability; at least one.
+
+    For limit <= 1 and arg-max symbols the batch is the arg-max of the product law and of the joint law alike;
+    drawn symbols have no such guarantee. Source: Fast-dLLM, arXiv 2505.22618.
+    """
+    if not limit > 0:
+        raise ValueError(f"factor {limit}: expected a positive number, such as 1")
+
+    def choose(view: View) -> Choice:
+        values = score(view)
+        sizes = torch.arange(2, values.shape[1] + 2, dtype=torch.float64, device=values.device)
+        best = values.gather(1, ranked(values, view.masked))  # -inf from the first visible position on
+        return take(view, values, (sizes * (1 - best) < limit - GRID).cumprod(1).sum(1).clamp(min=1))
+
+    return Selector(choose, is_blind(score), name=f"factor({limit}, {_name(score)})")
+
+
+def hybrid(explore: Score, exploit: Score, share: PerStep, plan: Plan) -> Selector:
+    """First the round(share * k) best positions of ``explore``, then the best of ``exploit`` that are left, k in all.
+
+    Exploration comes first, so that under partial caching it conditions the rest; halves are rounded up.
+    ``share`` in [0, 1] may depend on the step. Blind if both are. Source: the hybrid order of arXiv
+    2510.04525, its proportions left open there.
+    """
+    sizes = step_sizes(plan)
+
+    def choose(view: View) -> Choice:
+        counts, part = sizes(view).to(view.masked.device), at_step(share, view.step)
+        if not 0 <= part <= 1:
+            raise ValueError(f"hybrid: share {part}, expected a number between 0 and 1")
+        first, second = (_places(score(view), view.masked) for score in (explore, exploit))
+        mine = first < torch.floor(part * counts + 0.5)[:, None]
+        return take(view, torch.where(mine, -first, -second - view.tokens.shape[1]).double(), counts)
+
+    name = f"hybrid({_name(explore)}, {_name(exploit)}, {setting(share)}, {_name(plan)})"
+    return Selector(choose, is_blind(explore) and is_blind(exploit), name=name)
+
+
 def entropy_budget(gamma: float, score: Score = negative_entropy) -> Selector:
     """The longest prefix, by score, whose entropies sum to at most gamma nats beyond the largest, and always one position.
 
-    The joint entropy of the batch is at least its largest member's, so each step adds at most gamma nats of KL
-    (entropy-bounded sampler, arXiv 2505.24857). ``score`` sets the sorting only.
+    The joint entropy of the batch is at least its largest member's, so each step adds at most gamma nats of
+    KL (entropy-bounded sampler, arXiv 2505.24857). ``score`` sets the sorting only.
     """
     if not gamma >= 0:
         raise ValueError(f"gamma {gamma}: expected nats >= 0")
@@ -60,7 +119,9 @@ def entropy_budget(gamma: float, score: Score = negative_entropy) -> Selector:
     def choose(view: View) -> Choice:
         values = score(view)
         order = ranked(values, view.masked)
-        entropies = -negative_entropy(view).gather(1, order).masked_fill(~view.masked.gather(1, order), torch.inf)
+        entropies = (
+            -negative_entropy(view).gather(1, order).masked_fill(~view.masked.gather(1, order), torch.inf)
+        )
         excess = entropies.cumsum(1) - entropies.cummax(1).values
         return take(view, values, (excess <= gamma + GRID).cumprod(1).sum(1).clamp(min=1))
 
@@ -70,8 +131,9 @@ def entropy_budget(gamma: float, score: Score = negative_entropy) -> Selector:
 def in_blocks(selector: Selector, block_length: int) -> Selector:
     """The selector inside the first block of ``block_length`` positions that is not finished yet; blocks left to right.
 
-    A tuple plan of the inner selector is the plan of one block (semi-autoregressive generation). Steps are counted from
-    the start of the whole sequence, so the clock of `ancestral` does not begin again with each block.
+    A tuple plan of the inner selector is the plan of one block (semi-autoregressive generation). Steps are
+    counted from the start of the whole sequence, so the clock of `ancestral` does not begin again with each
+    block.
     """
     if block_length < 1:
         raise ValueError(f"block_length {block_length}: expected at least 1")
@@ -93,14 +155,18 @@ def in_blocks(selector: Selector, block_length: int) -> Selector:
 def ancestral(schedule: Schedule, times: Tensor, seed: int) -> Selector:
     """Reverse diffusion on a grid: each masked position unmasks from t to s with (alpha_s - alpha_t) / (1 - alpha_t).
 
-    ``times`` float64 [T + 1] falls from 1 to 0 (`schedules.uniform_grid`, `cosine_grid`). Position i has one public
-    uniform U_i per order_id and unmasks in the step where 1 - alpha falls below it, which is that law. Steps that unmask
-    nothing cost no network call; the last one unmasks the rest (MD4, arXiv 2406.04329).
+    ``times`` float64 [T + 1] falls from 1 to 0 (`schedules.uniform_grid`, `cosine_grid`). Position i has one
+    public uniform U_i per order_id and unmasks in the step where 1 - alpha falls below it, which is that law.
+    Steps that unmask nothing cost no network call; the last one unmasks the rest (MD4, arXiv 2406.04329).
     """
     if times.ndim != 1 or len(times) < 2 or not (times.diff() < 0).all():
-        raise ValueError("times: expected float64 [T + 1], strictly falling, such as schedules.uniform_grid(T)")
+        raise ValueError(
+            "times: expected float64 [T + 1], strictly falling, such as schedules.uniform_grid(T)"
+        )
     hidden = 1 - schedule.alpha(times.double())
-    hidden = hidden / hidden[0]  # given that all is masked at the first time, even where a cut-off leaves alpha > 0
+    hidden = (
+        hidden / hidden[0]
+    )  # given that all is masked at the first time, even where a cut-off leaves alpha > 0
     hidden[-1] = 0.0
 
     def choose(view: View) -> Choice:
@@ -117,8 +183,8 @@ def ancestral(schedule: Schedule, times: Tensor, seed: int) -> Selector:
 def first_hitting(schedule: Schedule, seed: int) -> Selector:
     """Ancestral sampling in the limit of many steps, one position per call in uniformly random order (arXiv 2409.02908).
 
-    Positions fall in the order of their public uniforms U; the time of an event is alpha^-1(1 - U), so with n masked it
-    is the next order statistic, alpha(t') = 1 - u^(1/n) (1 - alpha(t)).
+    Positions fall in the order of their public uniforms U; the time of an event is alpha^-1(1 - U), so with n
+    masked it is the next order statistic, alpha(t') = 1 - u^(1/n) (1 - alpha(t)).
     """
 
     def keys(view: View) -> Tensor:
@@ -150,6 +216,14 @@ def ranked(score: Tensor, masked: Tensor) -> Tensor:
         raise ValueError("a score is NaN; expected a number, or -inf where a position is not eligible")
     keys = keys.clamp(min=torch.finfo(keys.dtype).min).masked_fill(~masked, -torch.inf)
     return keys.sort(dim=1, descending=True, stable=True).indices
+
+
+def _places(score: Tensor, masked: Tensor) -> Tensor:
+    """Where each position stands in `ranked`, int64 [B, L]."""
+    order = ranked(score, masked)
+    return torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
 
 
 def take(view: View, score: Tensor, counts: Tensor) -> Choice:
@@ -200,7 +274,9 @@ def _next_sizes(sizes: tuple[int, ...], total: int) -> dict[int, int]:
 def _look_up(table: dict[int, int], left: int, total: int) -> int:
     """Size of the next step with ``left`` positions masked."""
     if left not in table:
-        raise ValueError(f"{left} of {total} positions are masked, which is no boundary of the plan; do not mix plans")
+        raise ValueError(
+            f"{left} of {total} positions are masked, which is no boundary of the plan; do not mix plans"
+        )
     return table[left]
 
 
@@ -211,7 +287,11 @@ def is_blind(choice: object) -> bool:
 
 def _name(thing: object) -> str:
     """A short name for manifests."""
-    return _short(thing) if isinstance(thing, tuple) else str(getattr(thing, "name", getattr(thing, "__name__", thing)))
+    return (
+        _short(thing)
+        if isinstance(thing, tuple)
+        else str(getattr(thing, "name", getattr(thing, "__name__", thing)))
+    )
 
 
 def _short(sizes: tuple[int, ...]) -> str:

@@ -17,7 +17,7 @@ def draw(request: Request) -> Tensor:
     if request.seed is None:
         raise ValueError("drawing needs a seed; call unmask.sample(..., generator=...)")
     u = noise.uniform(request.seed, noise.SYMBOL, request.items[:, None], request.rows, request.step)
-    total = request.log_probs.double().exp().cumsum_(dim=-1)
+    total = request.log_probs.double().contiguous().exp().cumsum_(dim=-1)
     level = (u * total[..., -1])[..., None]
     symbol = torch.searchsorted(total, level, right=True)
     last = torch.searchsorted(total, total[..., -1:].contiguous())  # the last symbol that has probability

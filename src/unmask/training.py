@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask import checkpoints
+from unmask import checkpoints, records
 from unmask.progress import Progress
 from unmask.recipes.run import Optimiser, Run, describe
 
@@ -224,7 +224,7 @@ def _log(folder: Path, step: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that appends records to log.jsonl, after dropping those beyond the step resumed from."""
     path = folder / "log.jsonl"
     kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step] if path.exists() else []
-    checkpoints.write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
+    records.write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
     with path.open("a") as file:
         yield lambda record: print(json.dumps(record), file=file, flush=True)
 
@@ -247,10 +247,9 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         pressed.append(True)
 
+    # a caller's own handler is left alone, and only the main thread may set one
     main = threading.current_thread() is threading.main_thread()
-    ours = (
-        main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )  # leave a caller's own handler alone
+    ours = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
         signal.signal(signal.SIGINT, press)
     try:

@@ -34,13 +34,16 @@ Plan: TypeAlias = tuple[int, ...] | int | Callable[[int], tuple[int, ...]]
 Cache: TypeAlias = Any
 """What `Denoiser.full` leaves behind for `Denoiser.partial`; opaque to the loop."""
 
+PerStep: TypeAlias = float | Callable[[int], float]
+"""A number, or a function of the step (0, 1, ..) that gives it: how samplers are annealed."""
+
 
 @runtime_checkable
 class Denoiser(Protocol):
     """The contract of a model: log-probabilities of the data symbols at rows, given visible tokens.
 
-    ``denoiser(tokens, rows)`` returns float [B, k, V] at ``rows`` (int64 [B, k], all valid), or [B, L, V] when
-    rows is None. The mask never has probability. ``time`` is optional and ignored by time-free models.
+    ``denoiser(tokens, rows)`` returns float [B, k, V] at ``rows`` (int64 [B, k], all valid), or [B, L, V]
+    when rows is None. The mask never has probability. ``time`` is optional and ignored by time-free models.
     """
 
     @property
@@ -63,9 +66,7 @@ class Denoiser(Protocol):
         """As a call, and a cache from which `partial` may re-run chosen rows."""
         ...
 
-    def partial(
-        self, tokens: Tensor, rows: Tensor, cache: Cache, *, time: Tensor | None = None
-    ) -> Tensor:
+    def partial(self, tokens: Tensor, rows: Tensor, cache: Cache, *, time: Tensor | None = None) -> Tensor:
         """Log-probabilities [B, k, V] at rows after only those rows are run again; updates the cache in place."""
         ...
 
@@ -88,6 +89,8 @@ class View:
     rows: Tensor | None = None
     start: Tensor | None = None
     """bool [B, L]: the positions that were masked before the first step (None: as `masked`)."""
+    memory: tuple[Tensor, ...] = ()
+    """What the selector left in `Choice.memory` at the step before, for these rows; empty at the first step."""
 
     def within(self, eligible: Tensor) -> View:
         """The same view with only ``eligible`` bool [B, L] positions open to choice."""
@@ -100,10 +103,15 @@ class Choice:
     """The rows that are unmasked next, int64 [B, k] in order of choice, padded with -1.
 
     ``tilt`` float [B, k, V], if any, is added to the log-probabilities of those rows, which are renormalised.
+    ``calls`` float64 [B] counts network calls that the selector made itself (a look-ahead). ``memory``,
+    tensors that begin with B, comes back in the next view: a selector that needs the past says so, and stays
+    a pure function.
     """
 
     rows: Tensor
     tilt: Tensor | None = None
+    calls: Tensor | None = None
+    memory: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,8 @@ class Selector:
 class Request:
     """What the loop asks of a token source: symbols for ``rows`` [B, k] under ``log_probs`` [B, k, V].
 
-    ``items`` int64 [B] are the batch rows' places in the original batch, ``valid`` bool [B, k] marks real rows.
+    ``items`` int64 [B] are the batch rows' places in the original batch, ``valid`` bool [B, k] marks real
+    rows.
     """
 
     log_probs: Tensor
@@ -166,14 +175,15 @@ class State:
     log_prob: Tensor
     nfe: Tensor
     step: int = 0
+    memory: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
 class Info:
     """What a diagnostician wants of one step.
 
-    ``items`` int64 [B'] are the batch rows that moved; ``rows``, ``symbols`` int64 and ``log_probs`` float [B', k]
-    belong to them, with -1 in ``rows`` where a row moved fewer positions.
+    ``items`` int64 [B'] are the batch rows that moved; ``rows``, ``symbols`` int64 and ``log_probs`` float
+    [B', k] belong to them, with -1 in ``rows`` where a row moved fewer positions.
     """
 
     items: Tensor

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from unmask.denoisers import masked_rows, passes, sound, take_rows, untempered
+from unmask.denoisers import masked_rows, passes, shaped, sound, take_rows, untempered
 from unmask.selectors import is_blind
 from unmask.types import Cache, Choice, Denoiser, Info, Request, Selector, State, TokenSource, View
 
@@ -62,14 +62,20 @@ def step(
     if not is_blind(selector):
         view = look.at_masked(view, caching=substeps > 1)
     choice = _checked(selector(view), view, selector)
+    memory = tuple(_placed(m, items, len(state.tokens)) for m in choice.memory)
     if is_blind(selector):  # rows that stay still at this step (random counts) need no network call
         moving = (choice.rows >= 0).any(1)
         items, view, choice = items[moving], _rows_of(view, moving), _part(choice, moving)
     valid = choice.rows >= 0
     rows = torch.where(valid, choice.rows, choice.rows[:, :1].clamp(min=0))
-    tokens, symbols, log_probs = view.tokens, torch.zeros_like(rows), torch.zeros_like(rows, dtype=torch.float64)
+    tokens, symbols, log_probs = (
+        view.tokens,
+        torch.zeros_like(rows),
+        torch.zeros_like(rows, dtype=torch.float64),
+    )
     part = _parts(valid, substeps)
     calls = torch.full((len(items),), passes(denoiser), dtype=torch.float64, device=tokens.device)
+    calls += 0.0 if choice.calls is None else choice.calls
     for s in range(substeps if rows.numel() else 0):
         mine = valid & (part == s)
         if not mine.any():
@@ -88,6 +94,7 @@ def step(
         log_prob=state.log_prob.index_add(0, items, log_probs.sum(1)),
         nfe=state.nfe.index_add(0, items, calls),
         step=state.step + 1,
+        memory=memory,
     )
     return after, Info(items, choice.rows, symbols.masked_fill(~valid, -1), log_probs, look.seconds)
 
@@ -95,7 +102,12 @@ def step(
 def _view(state: State, items: Tensor, selector: object) -> View:
     """What the selector may see of the unfinished rows."""
     view = View(
-        state.tokens[items], state.masked[items], step=state.step, order_ids=state.order_ids[items], start=state.start[items]
+        state.tokens[items],
+        state.masked[items],
+        step=state.step,
+        order_ids=state.order_ids[items],
+        start=state.start[items],
+        memory=tuple(m[items] for m in state.memory),
     )
     clock = getattr(selector, "time", None)
     return view if clock is None else replace(view, time=clock(view))
@@ -108,7 +120,13 @@ def _rows_of(view: View, kept: Tensor) -> View:
 
 
 def _part(choice: Choice, kept: Tensor) -> Choice:
-    return Choice(choice.rows[kept], None if choice.tilt is None else choice.tilt[kept])
+    tilt, calls = (None if x is None else x[kept] for x in (choice.tilt, choice.calls))
+    return Choice(choice.rows[kept], tilt, calls)
+
+
+def _placed(values: Tensor, items: Tensor, total: int) -> Tensor:
+    """Values [B', ..] of some batch rows among ``total``, zero for the others."""
+    return values.new_zeros(total, *values.shape[1:]).index_copy(0, items, values)
 
 
 class _Look:
@@ -125,7 +143,9 @@ class _Look:
         root, change = untempered(self.denoiser)
         base = self._call(root, view.tokens, rows, caching)
         log_probs = base if root is self.denoiser else change(base)
-        slots = torch.zeros_like(view.tokens).scatter_(1, rows, torch.arange(rows.shape[1], device=rows.device).expand_as(rows))
+        slots = torch.zeros_like(view.tokens).scatter_(
+            1, rows, torch.arange(rows.shape[1], device=rows.device).expand_as(rows)
+        )
         self.seen = (log_probs, slots)
         return replace(view, log_probs=log_probs, base_log_probs=base, rows=marked)
 
@@ -152,7 +172,7 @@ class _Look:
         else:
             log_probs = denoiser(tokens, rows, **extra)
         self.seconds += time.perf_counter() - began
-        return log_probs
+        return shaped(log_probs, rows, denoiser)
 
 
 def _checked(choice: Choice, view: View, selector: object) -> Choice:
@@ -160,7 +180,8 @@ def _checked(choice: Choice, view: View, selector: object) -> Choice:
     rows, valid = choice.rows, choice.rows >= 0
     if rows.dtype != torch.int64 or rows.ndim != 2 or len(rows) != len(view.tokens):
         raise ValueError(
-            f"the selector gave rows of dtype {rows.dtype} and shape {list(rows.shape)}; expected int64 [{len(view.tokens)}, k]"
+            f"the selector gave rows of dtype {rows.dtype} and shape {list(rows.shape)}; "
+            f"expected int64 [{len(view.tokens)}, k]"
         )
     place = rows.clamp(0, view.tokens.shape[1] - 1)
     hit = torch.zeros_like(view.tokens).scatter_add_(1, place, valid.long())
@@ -171,9 +192,17 @@ def _checked(choice: Choice, view: View, selector: object) -> Choice:
             "expected distinct masked positions"
         )
     if getattr(selector, "time", None) is None and not valid.any(1).all():
-        raise ValueError("the selector chose no position for a row that is not finished; expected at least one")
-    order = (~valid).to(torch.uint8).sort(dim=1, stable=True).indices  # -1 may stand anywhere; move it to the end
-    return replace(choice, rows=choice.rows.gather(1, order), tilt=None if choice.tilt is None else take_rows(choice.tilt, order))
+        raise ValueError(
+            "the selector chose no position for a row that is not finished; expected at least one"
+        )
+    order = (
+        (~valid).to(torch.uint8).sort(dim=1, stable=True).indices
+    )  # -1 may stand anywhere; move it to the end
+    return replace(
+        choice,
+        rows=choice.rows.gather(1, order),
+        tilt=None if choice.tilt is None else take_rows(choice.tilt, order),
+    )
 
 
 def _tilted(log_probs: Tensor, tilt: Tensor | None) -> Tensor:

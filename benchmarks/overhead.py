@@ -1,0 +1,84 @@
+"""What does the loop cost on top of the network? Time of `sample` over K full ``network(tokens)`` calls.
+
+Run: python benchmarks/overhead.py [--repeats 7] [--write]. Both sides of each ratio run in turn in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import record
+import torch
+
+import unmask
+
+STEPS, BATCH = 16, 4
+
+
+def main() -> None:
+    """Prints, and with --write records, the ratios for V = 10 and V = 50,257, blind and sighted."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    cases = [(10, 81, 128, 4), (10, 256, 256, 4), (50_257, 256, 256, 4)]
+    rows = [measure(*case, name, options.repeats) for case in cases for name in ("blind", "sighted")]
+    print("\n".join(record.table(rows)))
+    if options.write:
+        print(record.write("overhead", rows, NOTES))
+
+
+NOTES = f"""
+Time of `unmask.sample` (all masked, uniform plan of {STEPS} steps, batch {BATCH}, symbols drawn) over {STEPS} calls of
+`network(tokens)` with the head at every position, same batch, in turn. Blind: `at_random`; sighted: `confidence`.
+Ratio: median over repeats, with the smallest and largest.
+"""
+
+
+def measure(
+    vocab_size: int, length: int, width: int, depth: int, order: str, repeats: int
+) -> dict[str, object]:
+    """Ratios for one network and order."""
+    torch.manual_seed(0)
+    network = unmask.networks.Transformer(vocab_size, length, width, depth, heads=width // 32, rotary=True)
+    torch.nn.init.normal_(network.head.weight, std=0.05)
+    denoiser = unmask.from_logits(network, vocab_size, vocab_size)
+    score = unmask.scores.at_random(0) if order == "blind" else unmask.scores.confidence
+    selector = unmask.selectors.top_k(score, unmask.plans.uniform(length, STEPS))
+    masked = torch.full((BATCH, length), vocab_size)
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for _ in range(STEPS):
+                network(masked)
+
+    def ours() -> None:
+        unmask.sample(denoiser, masked, selector, generator=torch.Generator().manual_seed(1))
+
+    pairs = [(seconds(ours), seconds(bare)) for _ in range(repeats + 1)][1:]
+    ratios = [a / b for a, b in pairs]
+    return {
+        "V": vocab_size,
+        "L": length,
+        "width": width,
+        "order": order,
+        "sample s": statistics.median(a for a, _ in pairs),
+        f"{STEPS} calls s": statistics.median(b for _, b in pairs),
+        "ratio": statistics.median(ratios),
+        "min": min(ratios),
+        "max": max(ratios),
+    }
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """Wall-clock seconds of one run."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,561 @@
+"""Deliberate bugs, each of which the tests must catch: ``python tests/mutants.py [--list] [--only NAME ...]``.
+
+Every mutant is one edit of a copy of ``src``; the named tests must fail on it, and all of them must pass without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMEOUT = 120
+"""Seconds after which a mutant that never ends counts as killed."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One bug: ``old`` stands exactly once in src/unmask/``file``; ``tests`` are node ids below tests/."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    why: str
+    tests: tuple[str, ...]
+
+
+SUMS = "test_engine.py::test_probabilities_of_all_sequences_sum_to_one[table]"
+DRAWS = "test_engine.py::test_draws_follow_the_likelihood[table]"
+JOINT = "test_engine.py::test_one_token_per_step_in_any_order_is_the_joint_law[table]"
+SUBSTEPS = "test_engine.py::test_substeps_are_a_law_of_their_own[table-2]"
+WEIGHTS = "test_schedules.py::test_the_weight_makes_every_position_count_once"
+LOSS = "test_objectives.py::test_the_training_loss_estimates_the_bound"
+NELBO = "test_objectives.py::test_nelbo_of_the_exact_denoiser_is_the_entropy[markov]"
+TIES = "test_scores_selectors.py::test_scores_within_the_grid_tie_and_the_lowest_position_wins"
+
+PEEK = """view = look.at_masked(view, caching=substeps > 1)
+        guess = source(Request(view.log_probs, view.rows.clamp(min=0), view.rows >= 0, items, state.step, seed))
+        view = replace(view, log_probs=view.log_probs.gather(-1, guess[..., None]).expand_as(view.log_probs))"""
+
+MUTANTS = (
+    # The loop.
+    Mutant(
+        "order-looks-at-the-candidate",
+        "unmasking.py",
+        "view = look.at_masked(view, caching=substeps > 1)",
+        PEEK,
+        "scores read the probability of the drawn symbol, as MaskGIT does: there is no such likelihood",
+        (SUMS,),
+    ),
+    Mutant(
+        "stale-tokens-in-substeps",
+        "unmasking.py",
+        "look.again(tokens, rows)",
+        "look.again(view.tokens, rows)",
+        "later sub-steps do not see the symbols of earlier ones",
+        ("test_engine.py::test_substeps_split_a_choice_into_parts_that_cost_their_share",),
+    ),
+    Mutant(
+        "stale-tokens-between-steps",
+        "unmasking.py",
+        "tokens=state.tokens.index_copy(0, items, tokens)",
+        "tokens=state.tokens if state.step == 0 else state.tokens.index_copy(0, items, tokens)",
+        "the first step forgets what it wrote",
+        (JOINT, DRAWS),
+    ),
+    Mutant(
+        "log-prob-over-every-position",
+        "unmasking.py",
+        "torch.where(mine, law.gather",
+        "torch.where(part >= 0, law.gather",
+        "padding counts in the log-probability as if it had been unmasked",
+        (SUMS,),
+    ),
+    Mutant(
+        "tilt-not-renormalised",
+        "unmasking.py",
+        "torch.log_softmax(log_probs + tilt, dim=-1)",
+        "log_probs + tilt",
+        "a tilted law that does not sum to one",
+        ("test_engine.py::test_a_tilt_changes_the_law_and_its_likelihood",),
+    ),
+    Mutant(
+        "finished-rows-are-asked",
+        "unmasking.py",
+        "items = state.masked.any(1).nonzero()[:, 0]",
+        "items = torch.arange(len(state.masked))",
+        "rows without masks cost network calls",
+        ("test_engine.py::test_finished_rows_are_not_asked_for",),
+    ),
+    Mutant(
+        "still-rows-are-asked",
+        "unmasking.py",
+        "moving = (choice.rows >= 0).any(1)",
+        "moving = (choice.rows >= -1).any(1)",
+        "ancestral steps that unmask nothing in a row cost a network call all the same",
+        ("test_engine.py::test_ancestral_asks_for_the_rows_that_move_at_their_time",),
+    ),
+    Mutant(
+        "partial-passes-are-free",
+        "unmasking.py",
+        "calls += passes(denoiser) * mine",
+        "calls += 0 * mine",
+        "sub-steps are left out of the count of network calls",
+        ("test_engine.py::test_substeps_split_a_choice_into_parts_that_cost_their_share",),
+    ),
+    Mutant(
+        "time-of-the-whole-batch",
+        "unmasking.py",
+        "self.time = view.time",
+        "self.time = self.time",
+        "after rows that stay still were left out, the others get the wrong time",
+        ("test_engine.py::test_ancestral_asks_for_the_rows_that_move_at_their_time",),
+    ),
+    # Symbols.
+    Mutant(
+        "temperature-in-the-draw",
+        "sources.py",
+        "request.log_probs.double()",
+        "(request.log_probs / 0.8).log_softmax(-1).double()",
+        "symbols come from a sharper law than the one whose log-probability is reported",
+        (DRAWS,),
+    ),
+    Mutant(
+        "one-uniform-for-the-batch",
+        "sources.py",
+        "request.items[:, None]",
+        "0 * request.items[:, None]",
+        "all rows of a batch draw with the same noise",
+        ("test_engine.py::test_rows_draw_with_noise_of_their_own",),
+    ),
+    Mutant(
+        "one-uniform-for-the-row",
+        "sources.py",
+        "request.rows, request.step",
+        "0 * request.rows, request.step",
+        "all positions of a step draw with the same noise",
+        (DRAWS, "test_engine.py::test_rows_draw_with_noise_of_their_own"),
+    ),
+    Mutant(
+        "draws-impossible-symbols",
+        "sources.py",
+        "searchsorted(total, level, right=True)",
+        "searchsorted(total, level) + 1",
+        "the inverse CDF is one symbol off",
+        (DRAWS,),
+    ),
+    Mutant(
+        "float32-uniforms",
+        "noise.py",
+        "return torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-52)",
+        "return torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-52).float().double()",
+        "24 bits: rare symbols vanish, and one is reached exactly",
+        ("test_noise.py::test_uniforms_are_uniform_and_have_all_their_bits",),
+    ),
+    Mutant(
+        "order-and-symbols-share-noise",
+        "noise.py",
+        "ORDER, SYMBOL = 1, 2",
+        "ORDER, SYMBOL = 1, 1",
+        "the public noise of the order decides the private noise of the symbols",
+        ("test_noise.py::test_every_argument_gives_unrelated_numbers",),
+    ),
+    # Denoisers.
+    Mutant(
+        "nucleus-drops-the-crossing-token",
+        "denoisers.py",
+        "before >= p)",
+        "before + values.exp() >= p)",
+        "the symbol that crosses p is lost, as in two public code bases",
+        ("test_wrappers.py::test_the_nucleus_keeps_the_symbol_that_crosses_p",),
+    ),
+    Mutant(
+        "temperature-is-the-exponent",
+        "denoisers.py",
+        "log_probs / temperature, dim",
+        "log_probs * temperature, dim",
+        "low temperatures flatten the law",
+        ("test_wrappers.py::test_temperature_is_an_exponent",),
+    ),
+    Mutant(
+        "guidance-towards-the-other",
+        "denoisers.py",
+        "ours + self.scale * ratio",
+        "ours - self.scale * ratio",
+        "guidance has the wrong sign",
+        ("test_wrappers.py::test_guidance_moves_away_from_the_other",),
+    ),
+    # Orders and plans.
+    Mutant(
+        "plan-off-by-one",
+        "selectors.py",
+        "(len(view.tokens),), plan, dtype",
+        "(len(view.tokens),), plan + 1, dtype",
+        "a plan of k per step unmasks k + 1",
+        (JOINT, "test_engine.py::test_mixed_masked_counts_keep_their_own_plans"),
+    ),
+    Mutant(
+        "plan-backwards",
+        "selectors.py",
+        "for size in sizes:",
+        "for size in reversed(sizes):",
+        "the last step of a plan comes first",
+        ("test_scores_selectors.py::test_plans_are_followed_by_what_is_left",),
+    ),
+    Mutant(
+        "ranks-among-all-positions",
+        "selectors.py",
+        "keys.clamp(min=torch.finfo(keys.dtype).min).masked_fill(~masked, -torch.inf)",
+        "keys.clamp(min=torch.finfo(keys.dtype).min)",
+        "visible positions take part in the ranking",
+        ("test_scores_selectors.py::test_masked_positions_go_before_visible_ones_whatever_they_score",),
+    ),
+    Mutant(
+        "no-rounding-grid",
+        "selectors.py",
+        "return torch.round(score.double() / GRID)",
+        "return score.double() / GRID",
+        "float noise decides between equal scores",
+        (TIES,),
+    ),
+    Mutant(
+        "ties-to-the-highest-position",
+        "selectors.py",
+        "return keys.sort(dim=1, descending=True, stable=True).indices",
+        "return keys.shape[1] - 1 - keys.flip(1).sort(dim=1, descending=True, stable=True).indices",
+        "ties go to the highest position",
+        (TIES,),
+    ),
+    Mutant(
+        "threshold-may-choose-nothing",
+        "selectors.py",
+        "take(view, values, reached.sum(1).clamp(min=1))",
+        "take(view, values, reached.sum(1))",
+        "nothing reaches the threshold and nothing is unmasked",
+        ("test_scores_selectors.py::test_threshold_takes_all_that_reach_it_and_the_best_otherwise",),
+    ),
+    Mutant(
+        "budget-counts-the-largest",
+        "selectors.py",
+        "entropies.cumsum(1) - entropies.cummax(1).values",
+        "entropies.cumsum(1)",
+        "the entropy budget is spent on the largest member too",
+        ("test_scores_selectors.py::test_entropy_budget_by_hand",),
+    ),
+    Mutant(
+        "blocks-ignored",
+        "selectors.py",
+        "return view.within(block == current)",
+        "return view.within(block >= current)",
+        "positions of later blocks may be chosen",
+        ("test_scores_selectors.py::test_blocks_go_from_left_to_right",),
+    ),
+    Mutant(
+        "ancestral-leaves-masks",
+        "selectors.py",
+        "hidden[-1] = 0.0",
+        "hidden[-1] = hidden[-1] + 0.01",
+        "the last ancestral step leaves some positions masked",
+        ("test_engine.py::test_ancestral_leaves_no_mask",),
+    ),
+    Mutant(
+        "ancestral-from-an-uncut-start",
+        "selectors.py",
+        "hidden / hidden[0]",
+        "hidden / 1.0",
+        "with a cut-off, the first ancestral step unmasks too many",
+        ("test_engine.py::test_ancestral_unmasks_with_the_probability_of_the_reverse_process",),
+    ),
+    Mutant(
+        "order-ignores-order-id",
+        "scores.py",
+        "else view.order_ids[:, None]",
+        "else 0 * view.order_ids[:, None]",
+        "every row gets the same random order",
+        ("test_engine.py::test_random_orders_are_public_and_uniform",),
+    ),
+    Mutant(
+        "noise-frozen-over-steps",
+        "scores.py",
+        "_positions(view).long(), 1 + view.step)",
+        "_positions(view).long(), 1)",
+        "noise on a score is the same at every step",
+        ("test_scores_selectors.py::test_noise_on_a_score_changes_with_step_order_and_seed",),
+    ),
+    Mutant(
+        "margin-is-confidence",
+        "scores.py",
+        "return best.values[..., 0].exp() - second.exp()",
+        "return best.values[..., 0].exp()",
+        "the second largest probability is not subtracted",
+        ("test_scores_selectors.py::test_confidence_margin_and_entropy_by_hand",),
+    ),
+    # Training losses.
+    Mutant(
+        "weight-one-for-one-over-t",
+        "schedules.py",
+        "return -self.slope(t) / (1 - self.alpha(t))",
+        "return torch.ones_like(t)",
+        "MaskGIT's unweighted loss is not a bound",
+        (f"{WEIGHTS}[linear]", f"{LOSS}[linear]"),
+    ),
+    Mutant(
+        "masks-with-alpha",
+        "corruption.py",
+        "_hidden_with(maskable, 1 - schedule.alpha(t), generator)",
+        "_hidden_with(maskable, schedule.alpha(t), generator)",
+        "positions are masked with the probability of staying visible",
+        (
+            f"{WEIGHTS}[cosine]",
+            "test_schedules.py::test_independent_masks_have_the_probability_of_their_time",
+        ),
+    ),
+    Mutant(
+        "exact-count-without-weight",
+        "corruption.py",
+        "size.double() / count.clamp(min=1)",
+        "torch.ones_like(size).double()",
+        "small masks count too little",
+        (f"{WEIGHTS}[exact count]", f"{LOSS}[exact count]", NELBO),
+    ),
+    Mutant(
+        "count-never-all",
+        "corruption.py",
+        "(1 + torch.floor(size * u).long()).clamp(max=size)",
+        "(1 + torch.floor((size - 1) * u).long()).clamp(max=size)",
+        "the fully masked sequence is never trained on",
+        ("test_schedules.py::test_exact_counts_are_exact_stratified_and_uniform", NELBO),
+    ),
+    Mutant(
+        "low-discrepancy-per-rank",
+        "corruption.py",
+        "device=generator.device) / total) % 1",
+        "device=generator.device) / count) % 1",
+        "times are spread over one rank's batch instead of the global one",
+        ("test_schedules.py::test_ranks_together_draw_one_global_batch",),
+    ),
+    Mutant(
+        "discrete-time-weight-of-the-limit",
+        "corruption.py",
+        "steps * (before - now) / (1 - now)",
+        "schedule.weight(rising[place + 1])",
+        "the T-step loss gets the weight of continuous time",
+        (f"{WEIGHTS}[discrete cosine]", f"{LOSS}[cosine grid]"),
+    ),
+    Mutant(
+        "loss-on-all-positions",
+        "objectives.py",
+        "(losses * masked).sum(1)",
+        "losses.sum(1)",
+        "visible positions are scored",
+        ("test_objectives.py::test_visible_positions_cost_nothing",),
+    ),
+    Mutant(
+        "loss-per-masked-token",
+        "objectives.py",
+        "per_row.mean() / tokens.shape[1]",
+        "per_row.sum() / masked.sum()",
+        "averaging over masked positions weighs micro-batches by what was masked",
+        ("test_objectives.py::test_the_loss_is_the_same_for_any_split_into_micro_batches", f"{LOSS}[linear]"),
+    ),
+    Mutant(
+        "prior-forgotten",
+        "objectives.py",
+        "length * end * math.log(vocab_size)",
+        "0.0",
+        "MD4's code leaves the prior term out, so cut-offs do not compare",
+        ("test_objectives.py::test_a_cut_off_loses_what_the_end_terms_add",),
+    ),
+    Mutant(
+        "nelbo-scores-the-prompt",
+        "likelihood.py",
+        "maskable = ~_visible(visible, tokens)",
+        "maskable = torch.ones_like(_visible(visible, tokens))",
+        "the prompt is masked and scored",
+        ("test_objectives.py::test_nelbo_does_not_score_a_prompt",),
+    ),
+    # Kernels without a likelihood.
+    Mutant(
+        "commit-scores-the-tempered-law",
+        "commit.py",
+        "return log_prob_of(base, drawn.symbols).exp()",
+        "return log_prob_of(_law(view), drawn.symbols).exp()",
+        "low_confidence ranks by the tempered probability where the denoiser is wrapped",
+        ("test_commit.py::test_the_score_is_the_probability_before_tempering",),
+    ),
+    Mutant(
+        "commit-peeks-at-other-symbols",
+        "commit.py",
+        "places[item], view.step, seed)",
+        "places[item], view.step + 1, seed)",
+        "the rule judges symbols that the loop does not write, and the bias is gone",
+        ("test_commit.py::test_maskgit_one_position_per_step[chain-1]",),
+    ),
+    Mutant(
+        "commit-noise-stays-the-same",
+        "commit.py",
+        "_rows(view), 1 + view.step)",
+        "_rows(view), 1)",
+        "MaskGIT's choice noise is not drawn anew at each step",
+        ("test_commit.py::test_maskgit_one_position_per_step[chain-1]",),
+    ),
+    Mutant(
+        "commit-claims-a-likelihood",
+        "commit.py",
+        "torch.full_like(state.log_prob, torch.nan)",
+        "state.log_prob",
+        "a biased sampler reports the sum of the kept symbols' log-probabilities",
+        ("test_commit.py::test_a_rule_that_does_not_look_is_choosing_first[table]",),
+    ),
+    Mutant(
+        "commit-anneals-one-step-late",
+        "commit.py",
+        "(step + 1) / steps)",
+        "step / steps)",
+        "the last step but one is still noisy, the first too hot",
+        ("test_commit.py::test_annealing_reaches_zero_at_the_last_step",),
+    ),
+    Mutant(
+        "remask-touches-the-prompt",
+        "remask.py",
+        "where = where & state.start & ~state.masked",
+        "where = where & ~state.masked",
+        "symbols that the user gave are hidden and drawn again",
+        ("test_remask.py::test_the_prompt_stays_and_the_trace_tells_everything[cap]",),
+    ),
+    Mutant(
+        "remask-without-compensation",
+        "remask.py",
+        "interval.alpha_s - (1 - hidden) * interval.alpha_t",
+        "interval.alpha_s - interval.alpha_t",
+        "masked positions unmask as if none were hidden, so fewer than alpha are visible",
+        ("test_remask.py::test_the_visible_fraction_stays_on_alpha[cap]",),
+    ),
+    Mutant(
+        "remask-noise-stays-the-same",
+        "remask.py",
+        "places[None], state.step)",
+        "places[None], 0)",
+        "the same positions are hidden and unmasked at every step",
+        ("test_remask.py::test_the_law_of_remdm_is_the_product_of_its_steps[cap]",),
+    ),
+    Mutant(
+        "p2-replaces-what-stays",
+        "remask.py",
+        "_write(state, drawn, kept & before.masked)",
+        "_write(state, drawn, kept)",
+        "visible symbols that were kept are overwritten by fresh draws",
+        ("test_remask.py::test_p2_keeps_its_counts_and_hides_what_scores_lowest",),
+    ),
+    Mutant(
+        "gibbs-redraws-the-most-reliable",
+        "remask.py",
+        "View(state.tokens, visible), -scores",
+        "View(state.tokens, visible), scores",
+        "the corrector hides the symbols that it should trust",
+        ("test_remask.py::test_the_informed_corrector_redraws_the_least_reliable",),
+    ),
+    # Puzzles.
+    Mutant(
+        "any-clue-kept",
+        "data/sudoku.py",
+        "((asked == BLANK) | (asked == given)).all(1)",
+        "((asked == BLANK) | (asked == given)).any(1)",
+        "a grid passes when it keeps any clue instead of all",
+        ("test_sudoku_data.py::TestChecking::test_every_clue_must_be_kept",),
+    ),
+)
+
+
+def main() -> int:
+    """Runs the list; 0 if every mutant was killed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--list", action="store_true", help="print the mutants and stop")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="run these mutants only")
+    options = parser.parse_args()
+    unknown = set(options.only or ()) - {mutant.name for mutant in MUTANTS}
+    if unknown:
+        parser.error(f"no mutant is called {', '.join(sorted(unknown))}; see --list")
+    chosen = [mutant for mutant in MUTANTS if not options.only or mutant.name in options.only]
+    if options.list:
+        print("\n".join(f"{mutant.name:36} {mutant.file:20} {mutant.why}" for mutant in chosen))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        return _run(chosen, Path(folder))
+
+
+def _run(chosen: list[Mutant], folder: Path) -> int:
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    healthy, seconds = _verdict(sorted({test for mutant in chosen for test in mutant.tests}), folder)
+    print(
+        f"{'without a bug':36} {'passed' if healthy == 'SURVIVED' else healthy:10} {seconds:5.1f} s",
+        flush=True,
+    )
+    if healthy != "SURVIVED":
+        print("the tests fail without any mutant; expected them to pass: mend them first")
+        return 1
+    verdicts = [_try(mutant, folder) for mutant in chosen]
+    killed = verdicts.count("killed")
+    print(f"{killed} of {len(verdicts)} killed")
+    return int(killed < len(verdicts))
+
+
+def _try(mutant: Mutant, folder: Path) -> str:
+    """The verdict on one mutant, printed."""
+    path = folder / "src" / "unmask" / mutant.file
+    text = path.read_text()
+    found = text.count(mutant.old)
+    if found != 1:
+        verdict, seconds = f"OLD TEXT FOUND {found} TIMES", 0.0
+    else:
+        path.write_text(text.replace(mutant.old, mutant.new))
+        verdict, seconds = _verdict(mutant.tests, folder)
+        path.write_text(text)
+    print(f"{mutant.name:36} {verdict:10} {seconds:5.1f} s   {mutant.why}", flush=True)
+    return verdict
+
+
+def _verdict(tests: tuple[str, ...] | list[str], folder: Path) -> tuple[str, float]:
+    """ "killed", "SURVIVED" or what else went wrong, and the seconds that it took."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--no-header",
+    ]
+    places = {"PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    began = time.monotonic()
+    try:
+        done = subprocess.run(
+            [*command, *(f"tests/{test}" for test in tests)],
+            cwd=ROOT,
+            env=os.environ | places,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT if len(tests) < 9 else None,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return "killed", time.monotonic() - began
+    verdict = {0: "SURVIVED", 1: "killed"}.get(
+        done.returncode, f"BROKEN\n{done.stdout[-2000:]}{done.stderr[-500:]}"
+    )
+    return verdict, time.monotonic() - began
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 
 import unmask
-from unmask import animation, checkpoints, demo, training
+from unmask import animation, demo, training
 from unmask.cli import fields_as_options, main
 from unmask.commands import boards, doctor, evaluation
 from unmask.commands.orders import ORDERS, Options, read_plan, selector
@@ -249,7 +249,7 @@ class TestTrain:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoints.os, "fsync", full)
+            patch.setattr(os, "fsync", full)
             assert "No space left on device" in refusal(*more)
         assert {p: p.read_bytes() for p in folder.rglob("*.safetensors")} == before
         assert not list(folder.rglob(".*"))
@@ -265,7 +265,15 @@ class TestTrain:
             return update(*arguments)
 
         monkeypatch.setattr(training, "update", pressed)
-        code, out, err = run("train", "sudoku", "--out", folder, *TINY, "--optimiser.steps", "9", "--quiet")
+        previous = signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # a background shell may ignore it
+        try:
+            code, out, err = run(
+                "train", "sudoku", "--out", folder, *TINY, "--optimiser.steps", "9", "--quiet"
+            )
+        finally:
+            signal.signal(signal.SIGINT, previous)
         assert (code, out) == (130, "")
         assert err.startswith("unmask: interrupted: step 5 is saved")
         assert err.count("\n") == 1

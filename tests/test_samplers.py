@@ -746,19 +746,27 @@ def test_information_gain_passes_by_what_is_certain():
     )  # four free bits are looked at, three determined ones are not
 
 
-def test_information_gain_finds_the_informative_position():
-    rows = torch.tensor([[a, b, (a + 2 * b), (a + 2 * b)] for a in range(2) for b in range(2)])
-    law = laws.Support(rows, 4)  # the last two positions tell everything, the first two half of it
-    plain = presets.confidence(1)
-    looking = rules.information_gain(law, 1, candidates=8, temperature=5.0, bypass=2.0)
+def all_masked(law):
     tokens = hidden(1, law)
-    log_probs = law(tokens)
-    view = View(tokens, tokens == law.mask_id, log_probs, log_probs)
-    assert plain(view).rows.tolist() == [[0]]
-    now = scores.entropy(log_probs[0])
-    cost = [float(now[i]) + mean_entropy_after(law, i) for i in range(4)]
-    assert looking(view).rows[0, 0] == int(np.argmin(cost))
-    assert looking(view).calls.tolist() == [8.0]
+    return View(tokens, tokens == law.mask_id, law(tokens), law(tokens))
+
+
+def test_information_gain_sees_what_a_position_tells():
+    rows = torch.tensor([[a, b, c, c, c] for a, b, c in itertools.product(range(2), repeat=3)])
+    law = laws.Support(rows, 2)  # all positions look alike
+    assert presets.confidence()(all_masked(law)).rows.tolist() == [[0]]
+    choice = rules.information_gain(law, 1)(all_masked(law))
+    assert choice.rows[0, 0] >= 2
+    assert choice.calls.tolist() == [8.0]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_information_gain_takes_the_best_of_its_candidates(seed):
+    law = laws.Table(torch.tensor(np.random.default_rng(seed).dirichlet([0.1] * 32)).log(), 5)
+    now = scores.entropy(law(hidden(1, law))[0])
+    values = [float(now[i]) + mean_entropy_after(law, i) for i in range(5)]
+    choice = rules.information_gain(law, 1, candidates=60, temperature=100.0, bypass=2.0)(all_masked(law))
+    assert int(choice.rows[0, 0]) == int(np.argmin(values))
 
 
 def mean_entropy_after(law, place):

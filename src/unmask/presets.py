@@ -4,26 +4,22 @@ Copy a body and change it: nothing here can do what scores, selectors and rules 
 that with exact conditionals and one position per call (plan 1, the default) the sampler's law is the data
 law.
 
-====================  ===============================================  =====================================
-preset                chooses                                          guarantee
-====================  ===============================================  =====================================
-ancestral             binomial counts at random, blind                 exact for many steps first_hitting
-random, one per call, blind                      exact random                random, blind
-exact at 1; KL known from the profile left_to_right         the first position, blind
-exact at 1 confidence            top probability (TPP)                            exact at 1 margin,
-noisy_margin  gap of the two best                              exact at 1 entropy               least entropy
-exact at 1 moment                sum p^beta, by Gumbel top-k                      exact at 1 moment_sampler
-the same, symbols from p^beta                    none: MaskGIT's law for k << N race
-MaskGIT's own law                                none: biased, but its law is known halton
-quasi-random on a grid, blind                    exact at 1 bisection             bit reversal, level by
-level, blind              exact on Markov chains, 1 + log2 N calls hybrid                explores, then
-exploits                          exact at 1 eb                    entropies within a budget
-KL <= gamma * calls threshold             all above tau                                    none (arg-max: as
-factor) factor                all as certain as their number asks              arg-max of the joint law at
-limit <= 1 klass                 all that are certain and stable                  none pc
-early, certain and rare                          exact at 1 information_gain      the best of several by one
-look ahead            exact at 1
-====================  ===============================================  =====================================
+* ``ancestral``: binomial counts at random, blind. Exact in the limit of many steps.
+* ``first_hitting``: random, one per call, blind. Exact.
+* ``random``: random, blind. Exact at 1; its KL is known from the profile.
+* ``left_to_right``: the first positions, blind. Exact at 1.
+* ``confidence`` (TPP), ``margin``, ``noisy_margin``, ``entropy``: the most certain. Exact at 1.
+* ``moment``: sum p^beta by Gumbel top-k. Exact at 1.
+* ``moment_sampler``: the same, symbols from p^beta. No guarantee: MaskGIT's law for k << N.
+* ``race``: MaskGIT's own law, chosen first. Biased, but its likelihood is known.
+* ``halton``: quasi-random on a grid, blind. Exact at 1.
+* ``bisection``: bit reversal, level by level, blind. Exact on Markov chains in about 1 + log2 N calls.
+* ``hybrid``: explores, then exploits. Exact at 1.
+* ``eb``: entropies within a budget. KL at most gamma times the calls.
+* ``threshold``: all above tau; ``factor``: all as certain as their number asks. With arg-max symbols and limit <= 1,
+  ``factor`` takes the arg-max of the joint law.
+* ``klass``: all that are certain and stable. No guarantee.
+* ``pc``: early, certain and rare; ``information_gain``: the best of several by one look ahead. Exact at 1.
 
 Rules that draw first (MaskGIT as published, LLaDA's low confidence) are in `unmask.commit`, those that mask
 again in `unmask.remask`. For blocks wrap a preset in `selectors.in_blocks`, for spacing in `rules.spaced`,

@@ -70,7 +70,9 @@ def falling_lines(losses: Array, weights: Array) -> Array:
     """`falling_steps` with straight lines between the centres of its steps, nats; for smooth profiles."""
     result = isotonic_regression(losses, weights=_positive(weights), increasing=False)
     first, after = result.blocks[:-1], result.blocks[1:]
-    return np.interp(np.arange(len(losses)), (first + after - 1) / 2, result.x[first])
+    return np.asarray(
+        np.interp(np.arange(len(losses)), (first + after - 1) / 2, result.x[first]), dtype=np.float64
+    )
 
 
 def _bandwidths(weights: Array) -> list[float]:

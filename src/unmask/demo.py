@@ -127,10 +127,15 @@ def _row(
     """One setting on all sets, which share batches."""
     before = progress.step
     solved = boards.solve(
-        denoiser,
         puzzles,
-        setting.selector,
-        setting.source,
+        lambda tokens, order_ids, generator: sample(
+            denoiser,
+            tokens,
+            setting.selector,
+            generator=generator,
+            source=setting.source,
+            order_ids=order_ids,
+        ),
         seed=seed,
         advance=lambda done: progress.advance(before + done),
     )

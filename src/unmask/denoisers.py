@@ -85,7 +85,7 @@ def log_normalise_(logits: Tensor) -> Tensor:
     flat = (
         logits.view(-1, logits.shape[-1]) if logits.is_contiguous() else logits.reshape(-1, logits.shape[-1])
     )
-    rows = max(1, 2**20 // max(1, flat.shape[-1]))
+    rows = max(1, 2**18 // max(1, flat.shape[-1]))
     for start in range(0, len(flat), rows):
         part = flat[start : start + rows]
         total = torch.logsumexp(part, dim=-1, keepdim=True)
@@ -101,8 +101,8 @@ def from_logits(network: Callable[..., Tensor], mask_id: int, vocab_size: int) -
     """A denoiser from a network ``(tokens int64 [B, L], rows=None) -> logits [B, R, >= vocab_size]``.
 
     The first ``vocab_size`` logits are kept, the mask's own gets probability zero when it lies among them. A network
-    with a keyword ``time`` receives it; one without ``rows`` is evaluated everywhere and gathered. Modules are put into
-    evaluation mode.
+    with a keyword ``time`` receives it, unless its attribute ``timed`` is False; one without ``rows`` is evaluated
+    everywhere and gathered. Modules are put into evaluation mode.
     """
     if vocab_size < 1 or mask_id < 0:
         raise ValueError(
@@ -112,7 +112,8 @@ def from_logits(network: Callable[..., Tensor], mask_id: int, vocab_size: int) -
         network.eval()
     names = inspect.signature(network.forward if isinstance(network, torch.nn.Module) else network).parameters
     adapted = network if "rows" in names else _gathering(network)
-    return NetworkDenoiser(adapted, mask_id, vocab_size, takes_time="time" in names)
+    timed = "time" in names and getattr(network, "timed", True)
+    return NetworkDenoiser(adapted, mask_id, vocab_size, takes_time=timed)
 
 
 def _gathering(network: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -282,6 +283,13 @@ def passes(denoiser: Denoiser) -> int:
     if isinstance(denoiser, Guided):
         return passes(denoiser.base) + passes(denoiser.other)
     return passes(denoiser.base) if isinstance(denoiser, Reshaped) else 1
+
+
+def networks(denoiser: Denoiser) -> tuple[torch.nn.Module, ...]:
+    """The modules that a denoiser runs, under all wrappers; none for an exact law."""
+    inside = [getattr(denoiser, name, None) for name in ("network", "base", "other")]
+    parts = [(x,) if isinstance(x, torch.nn.Module) else networks(x) for x in inside if x is not None]
+    return tuple(module for part in parts for module in part)
 
 
 def untempered(denoiser: Denoiser) -> tuple[Denoiser, Callable[[Tensor], Tensor]]:

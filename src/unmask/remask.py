@@ -28,7 +28,7 @@ from torch import Tensor
 from unmask import noise, unmasking
 from unmask.commit import candidates, log_prob_of
 from unmask.denoisers import masked_rows, passes, sound
-from unmask.sampling import check_tokens, manifest
+from unmask.sampling import check_tokens, manifest, took
 from unmask.scores import setting, spread
 from unmask.selectors import is_blind, take
 from unmask.sources import draw
@@ -54,6 +54,7 @@ def sample(
     complete sequence. A trace entry with symbol ``mask_id`` says which positions were hidden again.
     ValueError if positions are still masked after the last kernel.
     """
+    began = clock.perf_counter()
     check_tokens(tokens, denoiser, masks=True)
     seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
     state, trace, names = start(tokens, denoiser.mask_id, prompt), list[Info](), Counter[str]()
@@ -66,7 +67,7 @@ def sample(
             f"{int(state.masked.sum())} positions are masked after the last kernel; expected none: "
             "end with the last step of remdm or p2"
         )
-    record = manifest(denoiser, tokens, sample, draw, 1, seed)
+    record = manifest(denoiser, tokens, sample, draw, 1, seed) | took(began, trace)
     record["selector"] = ", ".join(f"{count} x {name}" for name, count in names.items())
     return Result(state.tokens, torch.full_like(state.log_prob, torch.nan), state.nfe, tuple(trace), record)
 
@@ -251,14 +252,14 @@ def gibbs(count: int = 1, reliability: Score | None = None) -> Kernel:
 
     def kernel(state: State, denoiser: Denoiser, seed: int) -> tuple[State, tuple[Info, ...]]:
         visible = state.start & ~state.masked
-        scores = _uniform(state, seed)
+        scores, seconds = _uniform(state, seed), 0.0
         if reliability is not None:
-            state, view, _ = _view(state, None if is_blind(reliability) else denoiser, visible)
+            state, view, seconds = _view(state, None if is_blind(reliability) else denoiser, visible)
             scores = scores.index_copy(0, _items(visible), reliability(view))
         again = _chosen(View(state.tokens, visible), -scores, torch.full((len(scores),), count))
         state, hidden = hide(state, again, denoiser.mask_id)
         state, shown = _unmask(state, denoiser, again, seed)
-        return state, hidden + shown
+        return state, tuple(replace(i, network_seconds=seconds) for i in hidden) + shown
 
     return _named(kernel, f"gibbs({count}, {getattr(reliability, 'name', 'at random')})")
 
@@ -302,6 +303,7 @@ class _Drawn:
     symbols: Tensor
     log_probs: Tensor
     seconds: float
+    dtype: torch.dtype | None = None
 
 
 def _unmask(
@@ -325,7 +327,10 @@ def _draw(
     at = (_items(where)[item], view.rows[item, column])
     log_probs = log_prob_of(view.log_probs, symbols)[item, column].double()
     return state, _Drawn(
-        blank.symbols.index_put(at, symbols[item, column]), blank.log_probs.index_put(at, log_probs), seconds
+        blank.symbols.index_put(at, symbols[item, column]),
+        blank.log_probs.index_put(at, log_probs),
+        seconds,
+        view.log_probs.dtype,
     )
 
 
@@ -356,10 +361,11 @@ def _write(state: State, drawn: _Drawn, where: Tensor) -> tuple[State, tuple[Inf
         memory=(torch.where(where, drawn.log_probs.exp(), state.memory[0]),),
         step=state.step + 1,
     )
-    return after, _infos(where, drawn.symbols, drawn.log_probs, drawn.seconds)
+    infos = _infos(where, drawn.symbols, drawn.log_probs)
+    return after, tuple(replace(i, network_seconds=drawn.seconds, dtype=drawn.dtype) for i in infos)
 
 
-def _infos(where: Tensor, symbols: Tensor, log_probs: Tensor, seconds: float = 0.0) -> tuple[Info, ...]:
+def _infos(where: Tensor, symbols: Tensor, log_probs: Tensor) -> tuple[Info, ...]:
     """What happened at ``where``, as one record, or none if that is nowhere."""
     items = _items(where)
     if not len(items):
@@ -367,7 +373,7 @@ def _infos(where: Tensor, symbols: Tensor, log_probs: Tensor, seconds: float = 0
     rows, marked = masked_rows(where[items])
     padding = marked < 0
     took, values = symbols[items].gather(1, rows), log_probs[items].gather(1, rows)
-    return (Info(items, marked, took.masked_fill(padding, -1), values.masked_fill(padding, 0.0), seconds),)
+    return (Info(items, marked, took.masked_fill(padding, -1), values.masked_fill(padding, 0.0)),)
 
 
 def _items(where: Tensor) -> Tensor:

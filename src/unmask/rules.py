@@ -17,6 +17,7 @@ from unmask import noise
 from unmask.denoisers import passes, take_rows
 from unmask.scores import at_step, by_slices, confidence, entropy, orders_of, public_gumbel, setting, spread
 from unmask.selectors import on_grid, step_sizes, take
+from unmask.sources import inverse_cdf
 from unmask.types import Choice, Denoiser, PerStep, Plan, Score, Selector, View
 
 DISCARDED, LOOK_AHEAD = 3, 4
@@ -264,18 +265,9 @@ def public_draw(view: View, seed: int) -> Tensor:
     """
     place = torch.arange(view.tokens.shape[1], device=view.tokens.device)[None]
     u = noise.uniform(seed, DISCARDED, orders_of(view), place, 1 + view.step)
-    law, u = law_of(view), u.gather(1, _rows(view).clamp(min=0)).flatten()[:, None]
-    size = max(1, 2**18 // law.shape[-1])
-    parts = zip(torch.split(law.flatten(0, 1), size), torch.split(u, size))
-    return spread(view, torch.cat([_drawn(part, level) for part, level in parts]).view(law.shape[:2]))
-
-
-def _drawn(law: Tensor, u: Tensor) -> Tensor:
-    """The log-probability [n] of the symbol at levels u [n, 1] of each row of law [n, V]."""
-    total = law.double().exp().cumsum(-1)
-    symbol = torch.searchsorted(total, u * total[:, -1:], right=True)
-    last = torch.searchsorted(total, total[:, -1:].contiguous())
-    return law.gather(1, torch.minimum(symbol, last))[:, 0]
+    law, rows = law_of(view), _rows(view).clamp(min=0)
+    symbols = inverse_cdf(law, u.gather(1, rows))
+    return spread(view, law.gather(-1, symbols[..., None])[..., 0])
 
 
 def _rows(view: View) -> Tensor:

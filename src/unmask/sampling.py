@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import platform
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unmask import unmasking
+from unmask.denoisers import networks
 from unmask.sources import draw
-from unmask.types import Choice, Denoiser, Result, Selector, TokenSource, View
+from unmask.types import Choice, Denoiser, Info, Result, Selector, TokenSource, View
 from unmask.version import __version__
 
 
@@ -24,45 +27,56 @@ def sample(
     source: TokenSource = draw,
     substeps: int = 1,
     order_ids: Tensor | None = None,
+    entropies: bool = False,
 ) -> Result:
     """Unmasks every position of tokens int64 [B, L] that holds ``denoiser.mask_id``; visible ones are the prompt.
 
     Returns tokens, their exact log-probability (float64 [B], nats, of what was unmasked, given the prompt and the public
     order), network calls, a trace and a manifest. ``order_ids`` int64 [B] (default 0..B-1) choose each row's random
-    order. Row b depends on the generator's next number and on b only, not on its neighbours.
+    order. Row b depends on the generator's next number and on b only, not on its neighbours. ``entropies`` puts those of
+    the laws that symbols came from into the trace (`Info.entropies`); that is one more pass over the laws.
     """
+    began = time.perf_counter()
     check_tokens(tokens, denoiser, masks=True)
     orders = check_order_ids(order_ids, tokens, torch.arange(len(tokens), device=tokens.device))
     seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
     state = unmasking.init(tokens, denoiser.mask_id, orders)
-    state, trace = unmasking.run(state, denoiser, selector, source, substeps=substeps, seed=seed)
-    return Result(
-        state.tokens,
-        state.log_prob,
-        state.nfe,
-        trace,
-        manifest(denoiser, tokens, selector, source, substeps, seed),
+    state, trace = unmasking.run(
+        state, denoiser, selector, source, substeps=substeps, seed=seed, entropies=entropies
     )
+    record = manifest(denoiser, tokens, selector, source, substeps, seed) | took(began, trace)
+    return Result(state.tokens, state.log_prob, state.nfe, trace, record)
 
 
 def manifest(
     denoiser: Denoiser, tokens: Tensor, selector: object, source: object, substeps: int, seed: int
 ) -> dict[str, Any]:
-    """What is needed to repeat a sample: versions, device, seed and the three choices, by name."""
-    network = getattr(denoiser, "network", None)
-    dtypes = {str(p.dtype) for p in network.parameters()} if isinstance(network, torch.nn.Module) else set()
+    """What is needed to repeat a sample: versions, device, dtypes of parameters, seed and the three choices, by name."""
     return {
         "unmask": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": str(tokens.device),
-        "dtype": sorted(dtypes),
+        "dtype": sorted({str(p.dtype) for n in networks(denoiser) for p in n.parameters()}),
         "denoiser": type(denoiser).__name__,
         "selector": getattr(selector, "name", getattr(selector, "__name__", type(selector).__name__)),
         "source": getattr(source, "__name__", type(source).__name__),
         "substeps": substeps,
         "seed": seed,
         "shape": list(tokens.shape),
+    }
+
+
+def took(began: float, trace: Sequence[Info]) -> dict[str, Any]:
+    """Entries of a manifest after the last step: dtypes of the log-probabilities, and wall time in seconds.
+
+    ``seconds`` count from ``began`` (`time.perf_counter`), ``network_seconds`` are those inside the denoiser.
+    A look-ahead, where the selector calls a denoiser itself, counts as the rest.
+    """
+    return {
+        "log_probs_dtype": sorted({str(info.dtype) for info in trace if info.dtype is not None}),
+        "seconds": time.perf_counter() - began,
+        "network_seconds": math.fsum(info.network_seconds for info in trace),
     }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,8 +15,10 @@ from torch import Tensor
 from unmask.commands.output import Report, number, share
 from unmask.data import sudoku
 from unmask.models import Model
-from unmask.sampling import sample
-from unmask.types import Denoiser, Selector, TokenSource
+from unmask.types import Info, Result
+
+Sampler: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Result]
+"""Unmasks a batch: (tokens int64 [B, L], order_ids int64 [B], generator) -> result."""
 
 BATCH = 64
 """Rows per network call: enough to keep two cores busy, few enough for their caches."""
@@ -34,16 +38,22 @@ class Boards:
 
 @dataclass(frozen=True)
 class Solved:
-    """Finished grids int64 [n, 81], log-probabilities (nats) and network calls float64 [n], seconds."""
+    """Finished grids int64 [n, 81], log-probabilities (nats, NaN if unknown) and network calls float64 [n], seconds.
+
+    ``manifest`` says how to repeat it, ``steps`` holds the steps of each grid if they were asked for.
+    """
 
     grids: Tensor
     log_prob: Tensor
     nfe: Tensor
     seconds: float
+    manifest: Report = field(default_factory=dict)
+    steps: tuple[list[Report], ...] = ()
 
     def part(self, places: slice) -> Solved:
-        """Some of the grids; the seconds stay those of all."""
-        return Solved(self.grids[places], self.log_prob[places], self.nfe[places], self.seconds)
+        """Some of the grids; seconds and manifest stay those of all."""
+        grids, log_prob, nfe = (values[places] for values in (self.grids, self.log_prob, self.nfe))
+        return Solved(grids, log_prob, nfe, self.seconds, self.manifest, self.steps[places])
 
 
 def check_sudoku(model: Model) -> None:
@@ -74,36 +84,50 @@ def generate(clues: str, count: int, seed: int) -> Boards:
 
 
 def solve(
-    denoiser: Denoiser,
     puzzles: Tensor,
-    selector: Selector,
-    source: TokenSource,
+    sampler: Sampler,
     *,
     seed: int,
-    substeps: int = 1,
+    trace: bool = False,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Solved:
     """Unmasks the blanks of puzzles int64 [n, 81], `BATCH` at a time; ``advance`` hears how many are done."""
     generator = torch.Generator().manual_seed(seed)
-    began, results = time.monotonic(), []
+    began, results, steps = time.monotonic(), list[Result](), list[list[Report]]()
     for start in range(0, len(puzzles), BATCH):
         rows = torch.arange(start, min(start + BATCH, len(puzzles)))
-        results.append(
-            sample(
-                denoiser,
-                puzzles[rows],
-                selector,
-                generator=generator,
-                source=source,
-                substeps=substeps,
-                order_ids=rows,
-            )
-        )
+        result = sampler(puzzles[rows], rows, generator)
+        steps += steps_of(result.trace, len(rows)) if trace else []
+        results.append(replace(result, trace=()))
         advance(int(rows[-1]) + 1)
     tokens, log_prob, nfe = (
         torch.cat([getattr(r, k) for r in results]) for k in ("tokens", "log_prob", "nfe")
     )
-    return Solved(tokens, log_prob, nfe, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    record = manifest_of(results, seed) | {"seconds": seconds}
+    return Solved(tokens, log_prob, nfe, seconds, record, tuple(steps))
+
+
+def manifest_of(results: Sequence[Result], seed: int) -> Report:
+    """The manifest of a run of batches: what they share, ``seed`` of the run, those of the batches, network seconds."""
+    records = [r.manifest for r in results]
+    spent = math.fsum(r["network_seconds"] for r in records)
+    shape = [sum(len(r.tokens) for r in results), results[0].tokens.shape[1]]
+    own = {"seed": seed, "batch_seeds": [r["seed"] for r in records], "batch": BATCH, "shape": shape}
+    return records[0] | own | {"network_seconds": spent}
+
+
+def steps_of(trace: Sequence[Info], count: int) -> list[list[Report]]:
+    """What each step did to each of ``count`` sequences: positions, symbols, log-probabilities and entropies (nats)."""
+    steps: list[list[Report]] = [[] for _ in range(count)]
+    for info in trace:
+        for place, item in enumerate(info.items.tolist()):
+            kept = info.rows[place] >= 0
+            values = {"positions": info.rows, "symbols": info.symbols, "log_probs": info.log_probs}
+            record: Report = {k: v[place][kept].tolist() for k, v in values.items()}
+            known = None if info.entropies is None else info.entropies[place][kept].tolist()
+            steps[item].append(record | {"entropies": known})
+    return steps
 
 
 def accuracy(boards: Boards, solved: Solved) -> Report:

@@ -10,43 +10,34 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from unmask.commands import boards
+from unmask.commands import boards, orders
 from unmask.commands.boards import BATCH, Boards
+from unmask.commands.options import Options
 from unmask.commands.output import Report, number, percent
 from unmask.data import sudoku
 from unmask.likelihood import nelbo
 from unmask.models import Model, load
 from unmask.progress import Progress
-from unmask.sources import draw, greedy
-from unmask.types import Selector
 
 
 def run(
     model_name: str,
     posed: Boards,
-    selector: Selector,
+    options: Options,
     *,
-    take_best: bool,
-    substeps: int,
     samples: int,
-    seed: int,
     quiet: bool,
 ) -> Report:
-    """Accuracy, network calls, and the bounds of the solutions, each with its unit and estimator."""
+    """Accuracy, network calls, and the bounds of the solutions, each with its unit and estimator.
+
+    The bounds are those of the model itself: temperature and top-p change what is drawn, not what is scored.
+    """
     model = load(model_name)
     boards.check_sudoku(model)
     posed = with_solutions(posed)
-    source = greedy if take_best else draw
+    sampler = orders.sampler(options, model.denoiser, model.length)
     with Progress("eval", len(posed.puzzles), quiet=quiet) as progress:
-        solved = boards.solve(
-            model.denoiser,
-            posed.puzzles,
-            selector,
-            source,
-            seed=seed,
-            substeps=substeps,
-            advance=progress.advance,
-        )
+        solved = boards.solve(posed.puzzles, sampler, seed=options.seed, advance=progress.advance)
     return {
         "command": "eval",
         "model": {"name": model.name, "hash": model.hash, "trained_steps": model.config.get("trained_steps")},
@@ -55,12 +46,12 @@ def run(
             "puzzles": len(posed.puzzles),
             "mean_clues": _mean_clues(posed.puzzles),
         },
-        "selector": selector.name,
-        "symbols": "arg-max" if take_best else "drawn",
-        "seed": seed,
+        **orders.described(options, solved),
         **boards.accuracy(posed, solved),
-        **_bounds(model, posed, samples, seed),
+        **_bounds(model, posed, samples, options.seed),
         "seconds": solved.seconds,
+        "network_seconds": solved.manifest["network_seconds"],
+        "manifest": solved.manifest,
     }
 
 

@@ -1,96 +1,116 @@
-"""The orders that the command line knows by name; in Python pass selectors themselves."""
+"""The orders that the command line knows by name; in Python call `unmask.presets`, `commit` and `remask` themselves."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
-from rich.table import Table
+from torch import Tensor
 
-from unmask import plans, schedules, scores, selectors
+from unmask import commit, plans, presets, remask, rules, schedules, scores, selectors
+from unmask.commands.boards import Sampler, Solved
+from unmask.commands.options import Options, value
 from unmask.commands.output import Report
-from unmask.types import Plan, Score, Selector
+from unmask.denoisers import nucleus, tempered
+from unmask.likelihood import log_likelihood
+from unmask.remask import Kernel, Sigma
+from unmask.sampling import sample
+from unmask.sources import draw, greedy
+from unmask.types import Denoiser, Plan, Selector
+
+EXACT = "exact at one position per call"
+ADAPTIVE = "as many as are certain"
+BIASED = "biased, with a likelihood"
+UNKNOWN = "without a likelihood"
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the command line says about an order; None where it says nothing."""
+class Task:
+    """What an order may have to know: the denoiser that it will ask, and how many positions there are."""
 
-    plan: str | None = None
-    tau: float | None = None
-    gamma: float | None = None
-    steps: int | None = None
-    seed: int = 0
+    denoiser: Denoiser
+    length: int
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What `Order.build` makes and how that samples, the options that all such orders read, and whether log_prob exists."""
+
+    sampler: Callable[[Any, Options, Denoiser, bool], Sampler]
+    takes: tuple[str, ...]
+    likelihood: bool
+
+
+# --- the three kinds ------------------------------------------------------------------------------
+
+
+def _arranged(selector: Selector, options: Options) -> Selector:
+    """A selector, in blocks and spaced if asked."""
+    spaced = selector if options.spacing is None else rules.spaced(selector, options.spacing)
+    return spaced if options.blocks is None else selectors.in_blocks(spaced, options.blocks)
+
+
+def _choosing(selector: Selector, options: Options, denoiser: Denoiser, entropies: bool) -> Sampler:
+    """A selector's sampler."""
+    chosen = _arranged(selector, options)
+    return lambda tokens, order_ids, generator: sample(
+        denoiser,
+        tokens,
+        chosen,
+        generator=generator,
+        source=greedy if options.greedy else draw,
+        substeps=value(options.substeps, 1),
+        order_ids=order_ids,
+        entropies=entropies,
+    )
+
+
+def _drawing(rule: commit.Rule, options: Options, denoiser: Denoiser, entropies: bool) -> Sampler:
+    """A rule that draws first, in blocks if asked."""
+    source = greedy if options.greedy else rule.source
+    rule = replace(rule, source=source, block_length=options.blocks)
+    return lambda tokens, _, generator: commit.sample(
+        denoiser, tokens, rule, generator=generator, entropies=entropies
+    )
+
+
+def _remasking(kernels: tuple[Kernel, ...], _: Options, denoiser: Denoiser, __: bool) -> Sampler:
+    """Kernels that hide symbols again."""
+    return lambda tokens, _, generator: remask.sample(denoiser, tokens, kernels, generator=generator)
+
+
+CHOOSES = Kind(_choosing, ("blocks", "spacing", "substeps", "greedy"), likelihood=True)
+DRAWS = Kind(_drawing, ("blocks", "greedy"), likelihood=False)
+REMASKS = Kind(_remasking, (), likelihood=False)
+
+
+# --- the orders -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Order:
-    """How to make a selector from options, what it does in one line, and the options that it reads."""
+    """How to make a sampler from options, what it does in one line, and the options that it reads beside its kind's.
 
-    build: Callable[[Options], Selector]
+    A ``blind`` order never reads probabilities, so the network runs at the chosen positions only.
+    """
+
+    build: Callable[[Options, Task], Any]
     about: str
-    takes: tuple[str, ...]
+    own: tuple[str, ...]
+    group: str = EXACT
+    kind: Kind = CHOOSES
+    blind: bool = False
 
-
-def _by(score: Score, about: str) -> Order:
-    return Order(lambda o: selectors.top_k(score, read_plan(o.plan)), about, ("plan",))
-
-
-ORDERS = {
-    "random": Order(
-        lambda o: selectors.top_k(scores.at_random(o.seed), read_plan(o.plan)),
-        "every order equally likely; blind",
-        ("plan",),
-    ),
-    "left-to-right": _by(scores.left_to_right, "the first position first; blind"),
-    "confidence": _by(
-        scores.confidence, "the position with the most probable symbol first (top probability)"
-    ),
-    "margin": _by(scores.margin, "the largest gap between the two most probable symbols first"),
-    "entropy": _by(scores.negative_entropy, "the position of least entropy first"),
-    "threshold": Order(
-        lambda o: selectors.threshold(scores.confidence, 0.9 if o.tau is None else o.tau),
-        "all positions whose best symbol has probability tau or more, at least one (tau 0.9)",
-        ("tau",),
-    ),
-    "margin-threshold": Order(
-        lambda o: selectors.threshold(scores.margin, 0.9 if o.tau is None else o.tau),
-        "all positions whose margin is tau or more, at least one (tau 0.9)",
-        ("tau",),
-    ),
-    "entropy-budget": Order(
-        lambda o: selectors.entropy_budget(0.1 if o.gamma is None else o.gamma),
-        "the most certain positions whose entropies fit a budget of gamma nats a call (gamma 0.1)",
-        ("gamma",),
-    ),
-    "ancestral": Order(
-        lambda o: selectors.ancestral(schedules.linear(), schedules.uniform_grid(_steps(o)), o.seed),
-        "reverse diffusion, linear schedule, on a uniform grid of times (steps 64); blind",
-        ("steps",),
-    ),
-    "first-hitting": Order(
-        lambda o: selectors.first_hitting(schedules.linear(), o.seed),
-        "ancestral sampling in continuous time, one position a call; blind",
-        (),
-    ),
-}
-
-
-def selector(name: str, options: Options) -> Selector:
-    """The selector of an order; ValueError for an unknown name, or an option that the order does not read."""
-    if name not in ORDERS:
-        near = difflib.get_close_matches(name, ORDERS, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ValueError(f"no order '{name}': {hint}orders: {', '.join(ORDERS)}")
-    given = [k for k in ("plan", "tau", "gamma", "steps") if getattr(options, k) is not None]
-    foreign = [k for k in given if k not in ORDERS[name].takes]
-    if foreign:
-        takes = ", ".join(f"--{k}" for k in ORDERS[name].takes) or "no options"
-        raise ValueError(f"order '{name}' does not read --{foreign[0]}; it takes {takes}")
-    return ORDERS[name].build(options)
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """All options that the order reads."""
+        return self.own + self.kind.takes
 
 
 def read_plan(text: str | None) -> Plan:
@@ -112,22 +132,330 @@ def _plan_file(text: str) -> tuple[int, ...]:
     return plans.load(text).plan
 
 
-def _steps(options: Options) -> int:
-    steps = 64 if options.steps is None else options.steps
+def _own_plan(options: Options) -> Plan | None:
+    """The plan that was asked for, or None: the order's own."""
+    return None if options.plan is None else read_plan(options.plan)
+
+
+def _steps(options: Options, default: int = 64) -> int:
+    steps = value(options.steps, default)
     if steps < 1:
         raise ValueError(f"steps {steps}: expected at least 1")
     return steps
 
 
+def _grid(text: str | None, length: int) -> tuple[int, int]:
+    """Height and width of ``length`` positions, from ``9x9`` or, if nothing is said, those of a square."""
+    if text is None:
+        text = f"{math.isqrt(length)}x{math.isqrt(length)}"
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise ValueError(f"grid '{text}': expected HEIGHTxWIDTH, such as 9x9")
+    if int(height) * int(width) != length:
+        raise ValueError(f"a grid of {text} has no {length} cells: give --grid HEIGHTxWIDTH of that many")
+    return int(height), int(width)
+
+
+def _uniform(vocab_size: int) -> Tensor:
+    """Background frequencies, where none were counted."""
+    return torch.full((vocab_size,), 1 / vocab_size, dtype=torch.float64)
+
+
+def _maskgit(options: Options) -> commit.Rule:
+    """As published (cosine counts, falling temperature), or a plan at a fixed temperature, or a plan and --steps."""
+    steps, alpha = _steps(options, 12), value(options.alpha, 4.5)
+    fixed = options.plan is not None and options.steps is None
+    counts = commit.cosine_counts(steps) if options.plan is None else read_plan(options.plan)
+    return commit.maskgit(alpha if fixed else commit.annealed(alpha, steps), counts)
+
+
+def _remdm(options: Options, sigma: Sigma) -> tuple[Kernel, ...]:
+    return remask.remdm(schedules.linear().alpha, schedules.uniform_grid(_steps(options)), sigma)
+
+
+def _looping(options: Options) -> tuple[Kernel, ...]:
+    sigma = remask.between(remask.cap(value(options.eta, 0.02)))
+    return remask.remdm(remask.looped(), schedules.uniform_grid(_steps(options)), sigma)
+
+
+def _corrected(options: Options) -> tuple[Kernel, ...]:
+    """Ancestral steps with a Gibbs corrector after each."""
+    return tuple(kernel for step in _remdm(options, remask.psi(1)) for kernel in (step, remask.gibbs()))
+
+
+BUDGET = Order(
+    lambda o, _: presets.eb(value(o.gamma, 0.1)),
+    "the most certain positions whose entropies fit a budget of gamma nats a call (gamma 0.1)",
+    ("gamma",),
+    ADAPTIVE,
+)
+
+ORDERS = {
+    "random": Order(
+        lambda o, _: presets.random(read_plan(o.plan), o.seed),
+        "every order equally likely",
+        ("plan",),
+        blind=True,
+    ),
+    "left-to-right": Order(
+        lambda o, _: presets.left_to_right(read_plan(o.plan)),
+        "the first position first",
+        ("plan",),
+        blind=True,
+    ),
+    "bisection": Order(
+        lambda o, _: presets.bisection(_own_plan(o)),
+        "halves every gap; without a plan a level a call, which is exact on Markov chains",
+        ("plan",),
+        blind=True,
+    ),
+    "halton": Order(
+        lambda o, t: presets.halton(*_grid(o.grid, t.length), _own_plan(o)),
+        "quasi-random on a grid; without a plan in at most 32 calls (arccos plan)",
+        ("plan", "grid"),
+        blind=True,
+    ),
+    "ancestral": Order(
+        lambda o, _: presets.ancestral(_steps(o), o.seed),
+        "reverse diffusion on a grid of times, random counts; exact as steps grow (steps 64)",
+        ("steps",),
+        blind=True,
+    ),
+    "first-hitting": Order(
+        lambda o, _: presets.first_hitting(o.seed),
+        "ancestral sampling in continuous time, one position a call",
+        (),
+        blind=True,
+    ),
+    "confidence": Order(
+        lambda o, _: presets.confidence(read_plan(o.plan)),
+        "the position with the most probable symbol first (top probability)",
+        ("plan",),
+    ),
+    "margin": Order(
+        lambda o, _: presets.margin(read_plan(o.plan)),
+        "the largest gap between the two most probable symbols first",
+        ("plan",),
+    ),
+    "noisy-margin": Order(
+        lambda o, _: presets.noisy_margin(read_plan(o.plan), value(o.alpha, 0.5), o.seed),
+        "margin plus alpha times Gumbel noise (alpha 0.5)",
+        ("plan", "alpha"),
+    ),
+    "entropy": Order(
+        lambda o, _: presets.entropy(read_plan(o.plan)), "the position of least entropy first", ("plan",)
+    ),
+    "moment": Order(
+        lambda o, _: presets.moment(read_plan(o.plan), value(o.beta, 2.0), o.seed),
+        "drawn with weights sum p^beta, symbols from p (beta 2)",
+        ("plan", "beta"),
+    ),
+    "hybrid": Order(
+        lambda o, _: presets.hybrid(read_plan(o.plan), value(o.share, 0.5)),
+        "a share of each step by bisection, the rest by confidence (share 0.5)",
+        ("plan", "share"),
+    ),
+    "pc": Order(
+        lambda o, t: presets.pc(_uniform(t.denoiser.vocab_size), read_plan(o.plan), value(o.decay, 0.25)),
+        "early and certain first; all symbols count as equally common (decay 0.25)",
+        ("plan", "decay"),
+    ),
+    "information-gain": Order(
+        lambda o, t: presets.information_gain(t.denoiser, read_plan(o.plan), value(o.candidates, 8), o.seed),
+        "the best of several batches by one look ahead, which costs a call each (candidates 8)",
+        ("plan", "candidates"),
+    ),
+    "threshold": Order(
+        lambda o, _: presets.threshold(value(o.tau, 0.9)),
+        "all positions whose best symbol has probability tau or more, at least one (tau 0.9)",
+        ("tau",),
+        ADAPTIVE,
+    ),
+    "margin-threshold": Order(
+        lambda o, _: selectors.threshold(scores.on_base(scores.margin), value(o.tau, 0.9)),
+        "all positions whose margin is tau or more, at least one (tau 0.9)",
+        ("tau",),
+        ADAPTIVE,
+    ),
+    "entropy-budget": BUDGET,
+    "eb": replace(BUDGET, about="short for entropy-budget"),
+    "factor": Order(
+        lambda o, _: presets.factor(value(o.limit, 1.0)),
+        "the n most certain while (n + 1) (1 - p) is below the limit (limit 1)",
+        ("limit",),
+        ADAPTIVE,
+    ),
+    "klass": Order(
+        lambda o, _: presets.klass(value(o.tau, 0.6), value(o.eps, 0.015), read_plan(o.plan)),
+        "all that are above tau and moved by less than eps nats twice, else the plan (tau 0.6, eps 0.015)",
+        ("plan", "tau", "eps"),
+        ADAPTIVE,
+    ),
+    "moment-sampler": Order(
+        lambda o, _: presets.moment_sampler(read_plan(o.plan), value(o.alpha, 1.0), o.seed),
+        "moment with beta = 1 + 1/alpha, symbols from p^beta too (alpha 1)",
+        ("plan", "alpha"),
+        BIASED,
+    ),
+    "race": Order(
+        lambda o, _: presets.race(read_plan(o.plan), value(o.alpha, 1.0), o.seed),
+        "MaskGIT's law, with a likelihood given its public noise (alpha 1)",
+        ("plan", "alpha"),
+        BIASED,
+    ),
+    "maskgit": Order(
+        lambda o, _: _maskgit(o),
+        "draws everywhere, keeps the luckiest; alpha falls, counts follow a cosine (alpha 4.5, steps 12)",
+        ("plan", "alpha", "steps"),
+        UNKNOWN,
+        DRAWS,
+    ),
+    "low-confidence": Order(
+        lambda o, _: commit.low_confidence(1.0, read_plan(o.plan)),
+        "draws everywhere, keeps the symbols that are most probable before tempering (LLaDA)",
+        ("plan",),
+        UNKNOWN,
+        DRAWS,
+    ),
+    "remdm": Order(
+        lambda o, _: _remdm(o, remask.cap(value(o.eta, 0.008))),
+        "ancestral, hides visible symbols with a chance of at most eta (steps 64, eta 0.008)",
+        ("steps", "eta"),
+        UNKNOWN,
+        REMASKS,
+        blind=True,
+    ),
+    "remdm-rescale": Order(
+        lambda o, _: _remdm(o, remask.rescale(value(o.eta, 0.015))),
+        "ancestral, hides with eta times the largest chance that the schedule allows (steps 64, eta 0.015)",
+        ("steps", "eta"),
+        UNKNOWN,
+        REMASKS,
+        blind=True,
+    ),
+    "remdm-conf": Order(
+        lambda o, _: _remdm(o, remask.by_confidence(remask.rescale(value(o.eta, 1.0)))),
+        "ancestral, hides symbols that were improbable when drawn (steps 64, eta 1)",
+        ("steps", "eta"),
+        UNKNOWN,
+        REMASKS,
+    ),
+    "remdm-loop": Order(
+        lambda o, _: _looping(o),
+        "ancestral, stays at nine tenths visible for half the time and hides there (steps 64, eta 0.02)",
+        ("steps", "eta"),
+        UNKNOWN,
+        REMASKS,
+        blind=True,
+    ),
+    "psi": Order(
+        lambda o, _: _remdm(o, remask.psi(1 - value(o.eta, 0.1))),
+        "ancestral, a share eta of the positions is noised anew at each step (steps 64, eta 0.1)",
+        ("steps", "eta"),
+        UNKNOWN,
+        REMASKS,
+        blind=True,
+    ),
+    "gibbs": Order(
+        lambda o, _: _corrected(o),
+        "ancestral, a random visible symbol is drawn anew after each step (steps 64)",
+        ("steps",),
+        UNKNOWN,
+        REMASKS,
+        blind=True,
+    ),
+    "p2": Order(
+        lambda o, _: remask.p2(_steps(o, 32), value(o.eta, 1.0)),
+        "draws everywhere, keeps the most probable, hides the others (steps 32, eta 1)",
+        ("steps", "eta"),
+        UNKNOWN,
+        REMASKS,
+    ),
+}
+
+
+# --- what commands ask ----------------------------------------------------------------------------
+
+
+def find(options: Options) -> Order:
+    """The order of the options; ValueError for an unknown name, or an option that the order does not read."""
+    name = options.order
+    if name not in ORDERS:
+        near = difflib.get_close_matches(name, ORDERS, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise ValueError(f"no order '{name}': {hint}orders: {', '.join(ORDERS)}")
+    foreign = [option for option in options.given() if option not in ORDERS[name].takes]
+    if foreign:
+        raise ValueError(
+            f"order '{name}' does not read --{foreign[0]}; it takes {_dashed(ORDERS[name].takes)}"
+        )
+    return ORDERS[name]
+
+
+def sampler(options: Options, denoiser: Denoiser, length: int, *, entropies: bool = False) -> Sampler:
+    """What unmasks ``length`` positions as the options say; ``entropies`` puts them into the trace where possible."""
+    order = find(options)
+    changed = nucleus(tempered(denoiser, options.temperature), options.top_p)
+    built = order.build(options, Task(changed, length))
+    return order.kind.sampler(built, options, changed, entropies)
+
+
+def scored(options: Options, denoiser: Denoiser, length: int) -> Callable[[Tensor], Tensor]:
+    """Log-likelihood of tokens [B, L] along the order, nats; ValueError when the order has none."""
+    order = find(options)
+    if not order.kind.likelihood:
+        raise ValueError(f"order '{options.order}' has no likelihood; see `unmask orders`")
+    changed = nucleus(tempered(denoiser, options.temperature), options.top_p)
+    selector = _arranged(order.build(options, Task(changed, length)), options)
+    substeps = value(options.substeps, 1)
+    return lambda tokens: log_likelihood(changed, tokens, selector, substeps=substeps)
+
+
+def described(options: Options, solved: Solved) -> Report:
+    """How something was sampled, for reports."""
+    return {
+        "order": options.order,
+        "selector": solved.manifest["selector"],
+        "symbols": "arg-max" if options.greedy else "drawn",
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "seed": options.seed,
+    }
+
+
 def run() -> Report:
     """The orders with one line each."""
-    known = [{"name": k, "about": v.about, "options": list(v.takes)} for k, v in ORDERS.items()]
-    return {"command": "orders", "orders": known}
+    return {"command": "orders", "orders": [_line(name, order) for name, order in ORDERS.items()]}
+
+
+def _line(name: str, order: Order) -> Report:
+    return {
+        "name": name,
+        "group": order.group,
+        "blind": order.blind,
+        "likelihood": order.kind.likelihood,
+        "about": order.about,
+        "options": list(order.takes),
+        "own_options": list(order.own),
+    }
 
 
 def render(report: Report, console: Console) -> None:
-    """Prints one line an order."""
-    table = Table("order", "which positions come next", "options", box=None)
-    for order in report["orders"]:
-        table.add_row(order["name"], order["about"], " ".join(f"--{k}" for k in order["options"]))
-    console.print(table)
+    """Prints one line an order, by group."""
+    for group in (EXACT, ADAPTIVE, BIASED, UNKNOWN):
+        console.print(f"[bold]{group}[/]")
+        for order in report["orders"]:
+            if order["group"] == group:
+                console.print(_listed(order))
+    for text, kind in (("Those with a likelihood", CHOOSES), ("maskgit and low-confidence", DRAWS)):
+        console.print(f"{text} also take {_dashed(kind.takes)}.")
+    console.print("All take --temperature, --top-p and --seed.")
+
+
+def _listed(order: Report) -> str:
+    sight = "blind" if order["blind"] else "sighted"
+    return f"  {order['name']:<17}{sight:<8} {order['about']} {_dashed(order['own_options'])}".rstrip()
+
+
+def _dashed(options: Iterable[str]) -> str:
+    return " ".join(f"--{option}" for option in options)

@@ -8,61 +8,57 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmask.commands import boards
+from unmask.commands import boards, orders
 from unmask.commands.boards import Boards, Solved
+from unmask.commands.options import Options
 from unmask.commands.output import Report, percent, say
 from unmask.data import sudoku
-from unmask.denoisers import tempered
 from unmask.models import Model, load
 from unmask.progress import Progress
-from unmask.sources import draw, greedy
-from unmask.types import Selector
 
 
 def run(
     model_name: str,
-    selector: Selector,
+    options: Options,
     *,
     num: int,
     prompt: Path | None,
-    temperature: float,
-    take_best: bool,
-    substeps: int,
-    seed: int,
+    trace: bool,
     quiet: bool,
 ) -> Report:
     """``num`` samples, or ``num`` of every puzzle of a prompt file, with their log-probabilities (nats)."""
     if num < 1:
         raise ValueError(f"num {num}: expected at least 1")
+    orders.find(options)
     model = load(model_name)
     posed = None if prompt is None else _posed(model, prompt, num)
     tokens = model.all_masked(num) if posed is None else posed.puzzles
     with Progress("sample", len(tokens), quiet=quiet) as progress:
-        solved = boards.solve(
-            tempered(model.denoiser, temperature),
-            tokens,
-            selector,
-            greedy if take_best else draw,
-            seed=seed,
-            substeps=substeps,
-            advance=progress.advance,
-        )
+        sampler = orders.sampler(options, model.denoiser, model.length, entropies=trace)
+        solved = boards.solve(tokens, sampler, seed=options.seed, trace=trace, advance=progress.advance)
     return {
         "command": "sample",
         "model": model.name,
-        "selector": selector.name,
-        "symbols": "arg-max" if take_best else "drawn",
-        "temperature": temperature,
-        "seed": seed,
+        **orders.described(options, solved),
         "prompt": None if prompt is None else str(prompt),
-        "units": {
-            "log_prob": "nats per sample, given prompt and order",
-            "nfe": "network calls, full forward passes",
-        },
+        "units": UNITS | (TRACE_UNITS | {"mask_id": model.denoiser.mask_id} if trace else {}),
         "samples": _samples(model, tokens, solved, posed is not None),
         "accuracy": _accuracy(model, posed, solved),
         "seconds": solved.seconds,
+        "network_seconds": solved.manifest["network_seconds"],
+        "manifest": solved.manifest,
     }
+
+
+UNITS = {
+    "log_prob": "nats per sample, given prompt and order; null if the order has none",
+    "nfe": "network calls, full forward passes",
+}
+TRACE_UNITS = {
+    "steps": "in sequence; a symbol mask_id hides its position again",
+    "log_probs": "nats, of the symbols",
+    "entropies": "nats, of the laws that the symbols came from; null if not known",
+}
 
 
 def _posed(model: Model, path: Path, num: int) -> Boards:
@@ -77,8 +73,10 @@ def _samples(model: Model, tokens: Tensor, solved: Solved, prompted: bool) -> li
     """One record a sample."""
     decoded, asked = model.decode(solved.grids), model.decode(tokens) if prompted else None
     values = zip(decoded, solved.log_prob.tolist(), solved.nfe.tolist())
-    records = [{"text": text, "log_prob": log_prob, "nfe": nfe} for text, log_prob, nfe in values]
-    return records if asked is None else [{"prompt": q} | r for q, r in zip(asked, records)]
+    records: list[Report] = [{"text": text, "log_prob": value, "nfe": nfe} for text, value, nfe in values]
+    if asked is not None:
+        records = [{"prompt": question} | r for question, r in zip(asked, records)]
+    return [r | {"steps": s} for r, s in zip(records, solved.steps)] if solved.steps else records
 
 
 def _accuracy(model: Model, posed: Boards | None, solved: Solved) -> Report | None:
@@ -109,7 +107,8 @@ def _summary(report: Report) -> str:
     """Accuracy and cost in one line."""
     samples, found = report["samples"], report["accuracy"]
     calls = sum(s["nfe"] for s in samples) / len(samples)
-    text = f"{len(samples)} samples, {calls:.1f} network calls each, {report['seconds']:.1f} s"
+    spent = f"{report['seconds']:.1f} s, {report['network_seconds']:.1f} s of them in the network"
+    text = f"{len(samples)} samples, {calls:.1f} network calls each, {spent}"
     if found is None:
         return text
     if found["exact_match"]:

@@ -1,0 +1,50 @@
+"""What a user may say about how sequences are unmasked; one record for every command that samples. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated, TypeVar
+
+from tyro.conf import arg
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """An order and its settings. None leaves a setting at the order's default; orders refuse what they do not read."""
+
+    order: Annotated[str, arg(help="Which positions come next; `unmask orders` lists them.")] = "margin"
+    plan: Annotated[
+        str | None,
+        arg(metavar="K|SIZES|FILE", help="Positions per call (3), step sizes (3,3,2), or a plan file."),
+    ] = None
+    steps: Annotated[int | None, arg(metavar="N", help="Calls, or the grid of times.")] = None
+    tau: Annotated[float | None, arg(metavar="P", help="Probability or margin that suffices.")] = None
+    gamma: Annotated[float | None, arg(metavar="NATS", help="Entropy that a call may spend.")] = None
+    limit: Annotated[float | None, arg(metavar="X", help="Factor rule: (n + 1) (1 - p) below this.")] = None
+    eps: Annotated[float | None, arg(metavar="NATS", help="How far a stable law may have moved.")] = None
+    alpha: Annotated[float | None, arg(metavar="X", help="Temperature of the choice.")] = None
+    beta: Annotated[float | None, arg(metavar="X", help="Exponent of the moment order, from 1.")] = None
+    share: Annotated[float | None, arg(metavar="P", help="Part of each step that explores.")] = None
+    decay: Annotated[float | None, arg(metavar="X", help="Preference for early positions.")] = None
+    candidates: Annotated[int | None, arg(metavar="N", help="Batches that a look-ahead compares.")] = None
+    eta: Annotated[float | None, arg(metavar="X", help="Strength of re-masking.")] = None
+    grid: Annotated[str | None, arg(metavar="HxW", help="Rows and columns; default a square.")] = None
+    blocks: Annotated[int | None, arg(metavar="LENGTH", help="Work in blocks, left to right.")] = None
+    spacing: Annotated[int | None, arg(metavar="D", help="Least distance within a step.")] = None
+    substeps: Annotated[int | None, arg(metavar="S", help="Parts of a step (partial caching).")] = None
+    greedy: Annotated[bool, arg(help="Take the most probable symbol instead of drawing.")] = False
+    temperature: Annotated[float, arg(help="Below 1 sharpens the law, above 1 flattens it.")] = 1.0
+    top_p: Annotated[float, arg(help="Draw from the likeliest symbols that hold this probability.")] = 1.0
+    seed: Annotated[int, arg(help="Start of all random numbers.")] = 0
+
+    def given(self) -> list[str]:
+        """The settings that an order must read, where the user said something."""
+        unread = ("order", "temperature", "top_p", "seed")
+        return [f.name for f in fields(self) if f.name not in unread and getattr(self, f.name) != f.default]
+
+
+def value(said: T | None, default: T) -> T:
+    """What was said, or the default."""
+    return default if said is None else said

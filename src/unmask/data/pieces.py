@@ -1,0 +1,37 @@
+"""What readers hand to the writer of token folders: a stretch of a text, a record, or an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Data: TypeAlias = str | bytes | NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text, bytes or image values, with the file and the line that they begin on, and an image's label."""
+
+    data: Data
+    file: str = ""
+    line: int = 0
+    label: int | None = None
+
+
+def where(piece: Piece, at: int | None = None) -> str:
+    """The place of a piece, or of its character number ``at``, as ``file, line 3, column 7``."""
+    if not isinstance(piece.data, str | bytes):
+        return f"{piece.file}, image {piece.line}"
+    if at is None:
+        return f"{piece.file}, line {piece.line}"
+    before = piece.data[:at]
+    end: Any = "\n" if isinstance(before, str) else b"\n"
+    return f"{piece.file}, line {piece.line + before.count(end)}, column {at - before.rfind(end)}"
+
+
+def size(data: Data) -> int:
+    """Characters, bytes or values of a piece's data."""
+    return int(data.size) if isinstance(data, np.ndarray) else len(data)

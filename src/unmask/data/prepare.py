@@ -1,0 +1,241 @@
+"""From files to token folders: how each format is read, surveyed, split into parts and written.
+
+A first pass reads everything once: it hashes the files, counts, finds the characters, and refuses what cannot be
+used before anything is written. The second pass writes, part by part (`unmask.data.writing`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from unmask.data import images, lines, text, writing
+from unmask.data.files import Source, find
+from unmask.data.pieces import Piece, size
+from unmask.data.tokens import Tokens
+from unmask.data.vocabularies import TEXT8, Bytes, Characters, Levels, Tokenizer, Vocabulary
+from unmask.data.writing import LEARNT, NONE, WINDOWS, Form, Record
+from unmask.progress import Progress
+
+Read: TypeAlias = Callable[[Path], Iterator[Piece]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A way of reading files, its usual vocabulary (None: the characters found) and padding policy."""
+
+    summary: str
+    kind: Literal["stream", "items", "images"]
+    read: Read
+    vocabulary: Vocabulary | None
+    policy: str
+    pattern: str = "*"
+    shape: tuple[int, ...] = ()
+
+
+READINGS = {
+    "text8": Reading("words in a-z, digits spelt out", "stream", text.words, Characters(TEXT8), WINDOWS),
+    "bytes": Reading("any files, as one stream of bytes", "stream", text.contents, Bytes(), WINDOWS),
+    "characters": Reading("text, the characters that occur in it", "stream", text.characters, None, WINDOWS),
+    "tokenizer": Reading("text in the tokens of a tokenizer.json", "stream", text.characters, None, WINDOWS),
+    "lines": Reading("every line an item", "items", lines.lines, None, LEARNT),
+    "jsonl": Reading("every JSON line an item, byte for byte", "items", lines.jsonl, Bytes(), LEARNT),
+    "smiles": Reading("molecules, one a line or in a CSV column", "items", lines.smiles, None, LEARNT),
+    "fasta": Reading("biological sequences", "items", lines.fasta, None, LEARNT),
+    "sudoku": Reading("full grids", "items", lines.grids, Characters(lines.DIGITS), NONE, shape=(9, 9)),
+    "idx": Reading("images in the format of MNIST", "images", images.idx, Levels(), NONE, "*idx3*"),
+    "cifar": Reading("CIFAR-10 binary batches", "images", images.cifar, Levels(), NONE, "*.bin"),
+    "png": Reading("PNG files; folders are classes", "images", images.png, Levels(), NONE, "*.png"),
+}  # fmt: skip
+"""The formats by name."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a first pass found: characters, bytes or values of each file, pieces in all, characters, the images' shape."""
+
+    sizes: tuple[int, ...]
+    pieces: int
+    alphabet: str
+    shape: tuple[int, ...]
+
+
+def prepare(
+    places: Sequence[Path],
+    folder: Path,
+    reading: Reading,
+    *,
+    vocabulary: Vocabulary | None = None,
+    policy: str | None = None,
+    limit: int | None = None,
+    skip: bool = False,
+    split: Mapping[str, float] | None = None,
+    seed: int = 0,
+    shard: int = writing.SHARD,
+    quiet: bool = False,
+) -> list[Tokens]:
+    """Makes files and folders into a token folder, or with ``split`` into one for each part; goes on where it was stopped.
+
+    ``vocabulary``: another than the reading's own. ``split``: shares by name that sum to 1. Streams are cut in
+    order, every file for itself; items go by a hash of ``seed`` and their content, so equal ones stay together.
+    ``limit``, ``skip``, ``shard``: see `Form`. ValueError as in `unmask.data.writing` and the readers.
+    """
+    shares = _shares(split)
+    sources = find(places, reading.pattern)
+    classes = sorted({s.folder for s in sources}) if reading.pattern == "*.png" else []
+    read = _with_classes(reading.read, sources, classes)
+    _check(reading, vocabulary or reading.vocabulary, policy)
+    survey = look(sources, reading.read, quiet)
+    form = Form(
+        reading.kind,
+        vocabulary or reading.vocabulary or Characters(survey.alphabet or "?"),
+        policy or reading.policy,
+        survey.shape or reading.shape,
+        limit,
+        skip,
+        shard,
+        more={"classes": classes} if len(classes) > 1 else {},
+    )
+    itemsize = np.dtype(form.dtype).itemsize
+    writing.check_room(
+        folder, int(1.1 * sum(survey.sizes) * itemsize) + (8 * survey.pieces if form.kind != "stream" else 0)
+    )
+    records = _records(sources)
+    made = []
+    for number, part in enumerate(shares):
+        pieces = _part(sources, read, survey, form.kind, shares, number, seed)
+        more = {"part": {"name": part, "shares": shares, "seed": seed}} if part else {}
+        place = folder / part
+        with Progress(f"writing {place.name}", sum(survey.sizes), quiet=quiet) as progress:
+            made.append(
+                writing.write(
+                    place, pieces, replace(form, more=form.more | more), records, advance=progress.advance
+                )
+            )
+    return made
+
+
+def look(sources: Sequence[Source], read: Read, quiet: bool = False) -> Survey:
+    """Reads all files once; ValueError for damaged files and for images of different sizes."""
+    sizes, pieces, alphabet, shape = [], 0, set[str](), tuple[int, ...]()
+    with Progress("reading", len(sources), quiet=quiet) as progress:
+        for number, source in enumerate(sources, 1):
+            total = 0
+            for piece in read(source.path):
+                total, pieces = total + size(piece.data), pieces + 1
+                if isinstance(piece.data, np.ndarray):
+                    shape = _same(shape, piece)
+                else:
+                    alphabet.update(
+                        piece.data if isinstance(piece.data, str) else piece.data.decode("utf-8", "ignore")
+                    )
+            sizes.append(total)
+            progress.advance(number)
+    return Survey(tuple(sizes), pieces, "".join(sorted(alphabet)), shape)
+
+
+def _same(shape: tuple[int, ...], piece: Piece) -> tuple[int, ...]:
+    """The shape that all images so far share."""
+    found = np.shape(piece.data)
+    if shape and found != shape:
+        sizes = " after ".join("x".join(map(str, s)) for s in (found, shape))
+        raise ValueError(
+            f"{piece.file}: image {piece.line} of {sizes}; expected images of one size and kind: scale them first"
+        )
+    return found
+
+
+def _check(reading: Reading, vocabulary: Vocabulary | None, policy: str | None) -> None:
+    """ValueError for settings that do not go together."""
+    if reading is READINGS["tokenizer"] and not isinstance(vocabulary, Tokenizer):
+        raise ValueError("reading with a tokenizer; expected the file: --tokenizer tokenizer.json")
+    if (reading.kind == "images") != isinstance(vocabulary, Levels):
+        raise ValueError(
+            f"{reading.kind} with a vocabulary of {type(vocabulary).__name__}; expected Levels for images only"
+        )
+    if policy is not None and (policy == WINDOWS) != (reading.kind == "stream"):
+        raise ValueError(
+            f"padding policy '{policy}' for {reading.kind}; expected '{WINDOWS}' for streams and only for them"
+        )
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def _with_classes(read: Read, sources: Sequence[Source], classes: Sequence[str]) -> Read:
+    """Reading that labels pieces by the folder of their file, where there is more than one."""
+    if len(classes) < 2:
+        return read
+    label = {s.path: classes.index(s.folder) for s in sources}
+    return lambda path: (replace(piece, label=label[path]) for piece in read(path))
+
+
+def _records(sources: Sequence[Source]) -> list[Record]:
+    """What the manifest says about the files; more than 100 become one record."""
+    records = [writing.source(s.path) | {"file": s.name} for s in sources]
+    if len(records) <= 100:
+        return records
+    digest = hashlib.sha256("".join(f"{r['sha256']} {r['file']}\n" for r in records).encode()).hexdigest()
+    name = f"{records[0]['file']} .. {records[-1]['file']}"
+    return [
+        {"file": name, "files": len(records), "bytes": sum(r["bytes"] for r in records), "sha256": digest}
+    ]
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def _shares(split: Mapping[str, float] | None) -> dict[str, float]:
+    """Shares by part; one nameless part without a split."""
+    if not split:
+        return {"": 1.0}
+    if min(split.values()) <= 0 or not math.isclose(sum(split.values()), 1.0):
+        raise ValueError(f"shares {dict(split)}; expected positive numbers that sum to 1")
+    if bad := [name for name in split if not name.isidentifier()]:
+        raise ValueError(f"part '{bad[0]}'; expected a name of letters and digits, such as train")
+    return dict(split)
+
+
+def _part(
+    sources: Sequence[Source],
+    read: Read,
+    survey: Survey,
+    kind: str,
+    shares: dict[str, float],
+    number: int,
+    seed: int,
+) -> Iterator[Piece]:
+    """The pieces of one part."""
+    borders = [0.0, *np.cumsum(list(shares.values())).tolist()]
+    low, high = borders[number], 2.0 if number == len(shares) - 1 else borders[number + 1]
+    for source, total in zip(sources, survey.sizes):
+        pieces = read(source.path)
+        if kind == "stream":
+            yield from _between(pieces, round(low * total), round(min(high, 1.0) * total))
+        else:
+            yield from (p for p in pieces if len(shares) == 1 or low <= _fraction(p.data, seed) < high)
+
+
+def _between(pieces: Iterator[Piece], start: int, stop: int) -> Iterator[Piece]:
+    """Characters or bytes start..stop-1 of a file's pieces."""
+    at = 0
+    for piece in pieces:
+        data: Any = piece.data
+        first, last = max(start - at, 0), min(stop - at, len(data))
+        if first < last:
+            end: Any = b"\n" if isinstance(data, bytes) else "\n"
+            yield replace(piece, data=data[first:last], line=piece.line + data.count(end, 0, first))
+        at += len(data)
+
+
+def _fraction(data: Any, seed: int) -> float:
+    """A number in [0, 1) that depends on the content and the seed only."""
+    content = data.encode() if isinstance(data, str) else bytes(data)
+    digest = hashlib.blake2b(content, digest_size=8, key=str(seed).encode()).digest()
+    return int.from_bytes(digest) / 2**64

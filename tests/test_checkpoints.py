@@ -234,7 +234,7 @@ def test_foreign_networks_are_refused(copy):
         unmask.load(edit(copy, vocab_size=7))
     with pytest.raises(ValueError, match="another architecture"):
         unmask.load(edit(copy, vocab_size=9, depth=2))
-    with pytest.raises(ValueError, match="unknown network field 'colour'; this version knows axes, depth"):
+    with pytest.raises(ValueError, match="unknown network field 'colour'; this version knows axes, "):
         unmask.load(edit(copy, depth=1, colour="red"))
     with pytest.raises(ValueError, match="missing network field 'width'"):
         unmask.load(edit(copy, colour="remove", width="remove"))
@@ -249,7 +249,7 @@ def test_foreign_networks_are_refused(copy):
         ("[]", "holds a list"),
         ("{}", "has no name and network"),
         ('{"name": "sudoku", "network": 3}', "has no name and network"),
-        ('{"name": "chess", "network": {}}', "trained by recipe 'chess'; this version knows sudoku"),
+        ('{"name": "chess", "network": {}}', "trained by recipe 'chess'; this version knows molecules, "),
     ],
 )
 def test_foreign_configurations_are_refused(copy, text, words):

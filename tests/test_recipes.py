@@ -27,7 +27,16 @@ def test_a_recipe_describes_itself_in_json(name):
     assert json.loads(json.dumps(described)) == described
     assert describe(all_recipes()[name]()) == described
     assert described["name"] == run.name == name
-    assert set(described) == {"name", "network", "data", "batch_size", "seed", "optimiser", "machine"}
+    assert set(described) == {
+        "name",
+        "network",
+        "data",
+        "vocabulary",
+        "batch_size",
+        "seed",
+        "optimiser",
+        "machine",
+    }
     assert described["optimiser"]["steps"] == run.optimiser.steps
 
 

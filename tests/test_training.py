@@ -185,19 +185,22 @@ def test_resumes_bit_for_bit_after_sigkill(tmp_path, whole):
     assert [record["step"] for record in log_of(tmp_path)] == list(range(1, 13))
 
 
-def test_ctrl_c_finishes_the_step_and_saves(tmp_path, whole):
+@pytest.mark.parametrize(
+    ("number", "usual"), [(signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)]
+)
+def test_ctrl_c_finishes_the_step_and_saves(tmp_path, whole, number, usual):
     def pressing(run, step):
         if step == 6:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return batch(run, step)
 
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    previous = signal.signal(number, usual)
     try:
         with pytest.raises(KeyboardInterrupt):
             train(replace(tiny(SELDOM), batch=pressing), tmp_path, quiet=True)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(number) is usual
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.signal(number, previous)
     assert steps_in(tmp_path) == [7]
     assert not (tmp_path / "model").exists()
     train(tiny(), tmp_path, quiet=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unmask import checkpoints, recipes
+from unmask.data.vocabularies import Vocabulary, from_record
 from unmask.denoisers import NetworkDenoiser, from_logits
 from unmask.profiles import Profile
 from unmask.recipes import Run
@@ -29,6 +31,7 @@ class Model:
     encode: Callable[[Any], Tensor]
     decode: Callable[[Tensor], Any]
     config: dict[str, Any]
+    vocabulary: Vocabulary | None = None
 
     @property
     def length(self) -> int:
@@ -62,13 +65,20 @@ def load(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
     folder = _find(name_or_folder)
     config = checkpoints.read_json(folder / "config.json")
     recipe = _recipe_of(config, folder)
+    vocabulary = config.get("vocabulary")
+    recipe = replace(
+        recipe,
+        network=_network_config(recipe, config, folder),
+        vocabulary=recipe.vocabulary if vocabulary is None else from_record(vocabulary),
+    )
     with torch.random.fork_rng(devices=()):  # what initialisation draws is not the caller's loss
-        network = recipe.build(_network_config(recipe, config, folder))
+        network = recipe.build(recipe.network)
     weights = folder / "weights.safetensors"
     checkpoints.fill(network.state_dict(), checkpoints.read_tensors(weights), weights)
     vocab_size = int(config["network"]["vocab_size"])
     denoiser = from_logits(network.to(device), mask_id=vocab_size, vocab_size=vocab_size)
-    return Model(config["name"], denoiser, recipe.encode, recipe.decode, config)
+    encode, decode = partial(recipe.encode, recipe), partial(recipe.decode, recipe)
+    return Model(config["name"], denoiser, encode, decode, config, recipe.vocabulary)
 
 
 def measured_profile(model: Model) -> Profile | None:

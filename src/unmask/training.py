@@ -36,10 +36,11 @@ def train(run: Run, folder: Path, *, quiet: bool = False) -> Path:
     """Trains a run in a folder, or goes on with what it holds; returns the folder of the finished model.
 
     ValueError when the folder belongs to a run with other settings, when its newest checkpoint is damaged,
-    and when the gradient is not finite. Ctrl-C finishes the step and saves before it leaves; a second one
-    leaves at once. Whatever goes wrong, checkpoints hold whole steps only and the earlier ones stay as they
+    and when the gradient is not finite. Ctrl-C or SIGTERM finishes the step and saves before it leaves; a
+    second one leaves at once. Whatever goes wrong, checkpoints hold whole steps only and the earlier ones stay as they
     were.
     """
+    run = run.prepare(run)
     _check_settings(run, folder)
     for place in (folder, folder / "checkpoints"):
         checkpoints.sweep(place)
@@ -239,7 +240,7 @@ def _step_of(line: str) -> float:
 
 @contextmanager
 def _ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Tells whether Ctrl-C was pressed: it waits for the end of the block, a second one does not."""
+    """Tells whether Ctrl-C was pressed or SIGTERM came: they wait for the end of the block, a second one does not."""
     pressed: list[bool] = []
 
     def press(*_: object) -> None:
@@ -249,13 +250,14 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
 
     # a caller's own handler is left alone, and only the main thread may set one
     main = threading.current_thread() is threading.main_thread()
-    ours = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours:
-        signal.signal(signal.SIGINT, press)
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    ours = {n: h for n, h in usual.items() if main and signal.getsignal(n) is h}
+    for number in ours:
+        signal.signal(number, press)
     try:
         yield lambda: bool(pressed)
     finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in ours.items():
+            signal.signal(number, handler)
     if pressed:
         raise KeyboardInterrupt

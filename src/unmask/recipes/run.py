@@ -7,12 +7,14 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
+
+from unmask.data.vocabularies import Vocabulary, to_record
 
 T = TypeVar("T")
 
@@ -66,15 +68,27 @@ class Machine:
 
 @dataclass(frozen=True)
 class Batch:
-    """tokens int64 [B, L] without masks, masked bool [B, L], weight float [B] of its summed cross-entropy."""
+    """tokens int64 [B, L] without masks, masked bool [B, L], weight float [B] of its summed cross-entropy.
+
+    ``time`` float [B] and ``label`` int64 [B] are for networks that take them, ``noise`` float [B, n, L] on 0..1 for
+    objectives whose masks depend on what is learnt (n masks per sequence).
+    """
 
     tokens: Tensor
     masked: Tensor
     weight: Tensor
+    time: Tensor | None = None
+    label: Tensor | None = None
+    noise: Tensor | None = None
 
     def to(self, device: str) -> Batch:
         """The same batch on a device."""
-        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
+        moved = {f.name: v.to(device) for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        return replace(self, **moved)
+
+
+def _as_it_is(run: Run) -> Run:
+    return run
 
 
 @dataclass(frozen=True)
@@ -82,8 +96,10 @@ class Run:
     """A complete training. ``network`` is the typed record that ``build`` takes, ``data`` is for ``batch``.
 
     ``batch(run, step)`` is a pure function of the run and the step, so a resumed run sees the same data;
-    ``objective(network, batch)`` returns the loss (nats per token) to minimise. ``encode`` and ``decode``
-    turn data into tokens int64 [n, L] and back, for the finished model.
+    ``objective(network, batch)`` returns the loss (nats per token) to minimise. ``encode(run, data)`` and
+    ``decode(run, tokens)`` turn data into tokens int64 [n, L] and back, for the finished model; where symbols
+    stand for text, ``vocabulary`` says for which. ``prepare(run)`` comes first: it checks the data and returns
+    the run with what only the data can tell.
     """
 
     name: str
@@ -92,8 +108,10 @@ class Run:
     build: Callable[[Any], nn.Module]
     batch: Callable[[Run, int], Batch]
     objective: Callable[[nn.Module, Batch], Tensor]
-    encode: Callable[[Any], Tensor]
-    decode: Callable[[Tensor], Any]
+    encode: Callable[[Run, Any], Tensor]
+    decode: Callable[[Run, Tensor], Any]
+    vocabulary: Vocabulary | None = None
+    prepare: Callable[[Run], Run] = _as_it_is
     batch_size: int = 64
     seed: int = 0
     optimiser: Optimiser = field(default_factory=Optimiser)
@@ -110,6 +128,7 @@ def describe(run: Run) -> dict[str, Any]:
         k: dataclasses.asdict(v) if is_dataclass(v) and not isinstance(v, type) else v
         for k, v in plain.items()
     }
+    named["vocabulary"] = None if run.vocabulary is None else to_record(run.vocabulary)
     loaded: dict[str, Any] = json.loads(json.dumps(named))
     return loaded
 
@@ -133,6 +152,8 @@ def field_types(record: Any, prefix: str = "") -> dict[str, Any]:
     types: dict[str, Any] = {}
     for name in (f.name for f in fields(record)):
         value = getattr(record, name)
+        if name == "vocabulary":  # comes from the data
+            continue
         if is_dataclass(value):
             types |= field_types(value, f"{prefix}{name}.")
         elif not callable(value):

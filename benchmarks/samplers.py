@@ -1,0 +1,157 @@
+"""Samplers of a real model at several numbers of calls, and plans against their families: for several benchmarks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import unmask
+from unmask import commit, plans, presets, profiles, scores, selectors
+from unmask.types import Denoiser, Result, Score, Selector
+
+SEED = 20_261_130
+BATCH = 64
+
+FAMILIES: dict[str, Callable[[int, int], tuple[int, ...]]] = {
+    "uniform": plans.uniform,
+    "cosine": plans.cosine,
+    "arccos": plans.arccos,
+    "tc": plans.tc,
+    "dtc": plans.dtc,
+    "log_odds": plans.log_odds,
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A sampler: ``sample(tokens, order_ids, generator)``, and the calls that it was asked for."""
+
+    name: str
+    calls: int
+    sample: Callable[[Tensor, Tensor, torch.Generator], Result]
+
+
+def chosen(name: str, denoiser: Denoiser, selector: Selector, calls: int, substeps: int = 1) -> Way:
+    """A choose-first selector."""
+
+    def draw(tokens: Tensor, order_ids: Tensor, generator: torch.Generator) -> Result:
+        return unmask.sample(
+            denoiser, tokens, selector, generator=generator, order_ids=order_ids, substeps=substeps
+        )
+
+    return Way(name, calls, draw)
+
+
+def drawn(name: str, denoiser: Denoiser, rule: commit.Rule, calls: int) -> Way:
+    """A rule that draws first."""
+    return Way(
+        name, calls, lambda tokens, _, generator: commit.sample(denoiser, tokens, rule, generator=generator)
+    )
+
+
+def ways(
+    denoiser: Denoiser,
+    profile: unmask.Profile,
+    calls: int,
+    spread: Score = scores.bisection,
+    caching: bool = True,
+) -> list[Way]:
+    """The samplers that are compared at one number of calls; ``spread`` is the exploring order of the data's shape."""
+    length = profile.length
+    even, best = plans.uniform(length, calls), plans.optimal(profile, steps=calls)
+    cosine = plans.cosine(length, calls)
+    found = [
+        chosen("random, uniform plan", denoiser, presets.random(even, SEED), calls),
+        chosen("random, cosine plan", denoiser, presets.random(cosine, SEED), calls),
+        chosen("random, planned", denoiser, presets.random(best, SEED), calls),
+        chosen(f"{spread.name}, planned", denoiser, selectors.top_k(spread, best), calls),
+        chosen("confidence, planned", denoiser, presets.confidence(best), calls),
+        chosen("moment, planned", denoiser, presets.moment(best, 2.0, SEED), calls),
+        chosen(
+            "moment sampler (alpha 4.5), planned", denoiser, presets.moment_sampler(best, 4.5, SEED), calls
+        ),
+        chosen(
+            f"hybrid ({spread.name}, moment), planned",
+            denoiser,
+            presets.hybrid(best, 0.5, spread, scores.moment(2.0, SEED)),
+            calls,
+        ),
+        drawn("MaskGIT (4.5, annealed)", denoiser, commit.maskgit(commit.annealed(4.5, calls), best), calls),
+    ]
+    if caching:
+        found.append(
+            chosen("random, planned, 2 sub-steps", denoiser, presets.random(best, SEED), calls, substeps=2)
+        )
+    return found
+
+
+def draws(way: Way, masked: Tensor, seed: int = SEED) -> tuple[Tensor, float, float]:
+    """Samples of masked tokens [n, L]: tokens, mean calls (full-forward equivalents), seconds."""
+    generator = torch.Generator().manual_seed(seed)
+    began, results = time.perf_counter(), []
+    for start in range(0, len(masked), BATCH):
+        rows = masked[start : start + BATCH]
+        results.append(way.sample(rows, torch.arange(start, start + len(rows)), generator))
+    tokens = torch.cat([r.tokens for r in results])
+    return tokens, float(torch.cat([r.nfe for r in results]).mean()), time.perf_counter() - began
+
+
+def measured(
+    denoiser: Denoiser, tokens: Tensor, rounds: int = 2, quiet: bool = False
+) -> tuple[unmask.Profile, unmask.Profile]:
+    """A profile fitted on half of the sequences, with which plans are made, and the raw losses of the other half."""
+    generator = torch.Generator().manual_seed(SEED)
+    half = len(tokens) // 2
+    parts = [
+        profiles.measure(denoiser, part, generator=generator, rounds=rounds, quiet=quiet)
+        for part in (tokens[:half], tokens[half:])
+    ]
+    return profiles.choose(*parts), parts[1]
+
+
+def nats(denoiser: Denoiser, tokens: Tensor, plan: Sequence[int], substeps: int = 1) -> Tensor:
+    """-log p of each sequence, in its own random order under a plan, float64 [n], nats."""
+    selector = presets.random(tuple(plan), SEED)
+    parts = [
+        -unmask.log_likelihood(
+            denoiser,
+            tokens[i : i + BATCH],
+            selector,
+            order_ids=torch.arange(i, min(i + BATCH, len(tokens))),
+            substeps=substeps,
+        )
+        for i in range(0, len(tokens), BATCH)
+    ]
+    return torch.cat(parts)
+
+
+def planned_against_families(
+    denoiser: Denoiser, fitted: unmask.Profile, tokens: Tensor, budgets: Sequence[int], unit: float
+) -> list[dict[str, Any]]:
+    """Realised -log p of held-out sequences under the optimal plan and every fixed family, in nats times ``unit``.
+
+    The last columns compare each plan with the optimal one, paired by sequence: difference and standard error.
+    """
+    rows = []
+    for calls in budgets:
+        best = nats(denoiser, tokens, plans.optimal(fitted, steps=calls))
+        for name, family in {"optimal": None, **FAMILIES}.items():
+            mine = best if family is None else nats(denoiser, tokens, family(fitted.length, calls))
+            gap = (mine - best).numpy() * unit
+            rows.append(
+                {
+                    "calls": calls,
+                    "plan": name,
+                    "realised": float(mine.mean()) * unit,
+                    "more than optimal": float(gap.mean()),
+                    "+-": float(gap.std(ddof=1) / np.sqrt(len(gap))),
+                }
+            )
+            print(rows[-1], flush=True)
+    return rows

@@ -1,0 +1,181 @@
+"""What recipes over token folders share: finding the data, batches of windows or items, and the loss.
+
+The loss is the order-agnostic bound (ARDM, arXiv 2110.02037), which equals MD4's integral (arXiv 2406.04329)
+and needs neither a schedule nor a time: see `unmask.objectives`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unmask.corruption import Corrupt, exact_count
+from unmask.data import tokens as folders
+from unmask.data.cache import cache
+from unmask.data.tokens import Tokens
+from unmask.head_loss import head_cross_entropy
+from unmask.objectives import masked_cross_entropy
+from unmask.recipes.run import Batch, Run, generator
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Token folders ``train`` and ``valid`` inside ``folder``: a path, or a name that `unmask data fetch` knows.
+
+    ``fingerprint`` is filled in when training starts, so that a run goes on with the same data only.
+    """
+
+    folder: str
+    part: str = "train"
+    fingerprint: str = ""
+
+    def open(self) -> Tokens:
+        """The opened token folder; ValueError when there is none."""
+        return folders.load(self.place)
+
+    @property
+    def place(self) -> Path:
+        """Where the token folder is."""
+        own = Path(self.folder) / self.part
+        return own if own.exists() else cache() / self.folder / self.part
+
+
+def prepared(run: Run, extra: int) -> Run:
+    """The run with the data's vocabulary, ``extra`` symbols more (pad) and fingerprint; reads all shards once.
+
+    ValueError when the folder is missing or damaged, or an item does not fit into the network.
+    """
+    data = folders.verify(run.data.place)
+    if data.items and data.longest > run.network.length:
+        raise ValueError(
+            f"{data.folder}: the longest item has {data.longest} symbols; expected at most network.length "
+            f"{run.network.length}: raise it with --network.length {data.longest}"
+        )
+    if not data.items and data.symbols < run.network.length:
+        raise ValueError(
+            f"{data.folder} has {data.symbols} symbols; expected at least network.length {run.network.length}"
+        )
+    parts = [
+        data.manifest["vocabulary"],
+        [(s["symbols"], s["items"], s["crc32"]) for s in data.manifest["shards"]],
+    ]
+    contents = json.dumps(parts, sort_keys=True).encode()
+    return replace(
+        run,
+        data=replace(run.data, fingerprint=hashlib.sha256(contents).hexdigest()[:16]),
+        vocabulary=data.vocabulary,
+        network=replace(run.network, vocab_size=data.vocabulary.size + extra),
+    )
+
+
+def windows(run: Run, random: torch.Generator) -> Tensor:
+    """Random stretches of a stream, int64 [B, L]."""
+    data, length = run.data.open(), run.network.length
+    starts = torch.randint(data.symbols - length + 1, (run.batch_size,), generator=random)
+    return torch.as_tensor(data.windows(starts.numpy(), length))
+
+
+def items(run: Run, random: torch.Generator) -> Tensor:
+    """Random items, filled up with the pad symbol (the last one), int64 [B, L]: padding is learnt like any symbol."""
+    data = run.data.open()
+    places = torch.randint(data.items, (run.batch_size,), generator=random)
+    return torch.as_tensor(data.padded(places.numpy(), run.network.length, run.network.vocab_size - 1))
+
+
+def batches(
+    draw: Callable[[Run, torch.Generator], Tensor], corrupt: Corrupt = exact_count
+) -> Callable[[Run, int], Batch]:
+    """Batches from a drawing function and a corruption, as `Run.batch` wants them: functions of (seed, step)."""
+
+    def batch(run: Run, step: int) -> Batch:
+        random = generator(run, step)
+        tokens = draw(run, random)
+        hidden = corrupt(torch.ones_like(tokens, dtype=torch.bool), random)
+        return Batch(tokens, hidden.masked, hidden.weight, hidden.time)
+
+    return batch
+
+
+def loss(network: nn.Module, data: Batch, auxiliary: float = 0.0) -> Tensor:
+    """The bound on a batch, nats per position, plus ``auxiliary`` times the cross-entropy without weight.
+
+    D3PM (arXiv 2107.03006) and ARDM (arXiv 2110.02037) add 0.001 of it. The time and label of the batch reach the network.
+    """
+    hidden = data.tokens.masked_fill(data.masked, network.mask_id)  # type: ignore[arg-type]
+    logits = network(hidden, **told(data))
+    return masked_cross_entropy(logits, data.tokens, data.masked, data.weight + auxiliary)
+
+
+def told(data: Batch) -> dict[str, Tensor]:
+    """The time and label of a batch, as far as it has them, as keywords of a network."""
+    return {k: v for k in ("time", "label") if (v := getattr(data, k)) is not None}
+
+
+def causal_loss(network: nn.Module, data: Batch) -> Tensor:
+    """Next-token cross-entropy of a causal network, nats per position: exact -log p / L, with `corruption.everything`."""
+    return masked_cross_entropy(network(data.tokens), data.tokens, data.masked, data.weight)
+
+
+def sparse_loss(network: nn.Module, data: Batch) -> Tensor:
+    """`loss` with the head at masked positions only: for large vocabularies, in less time and memory."""
+    states = network.states(data.tokens.masked_fill(data.masked, network.mask_id))  # type: ignore[operator, arg-type]
+    rows, columns = data.masked.nonzero(as_tuple=True)
+    head: nn.Linear = network.head  # type: ignore[assignment]
+    symbols, weights = data.tokens[rows, columns], data.weight[rows]
+    total = head_cross_entropy(states[rows, columns], head.weight, head.bias, symbols, weights)
+    return total / data.tokens.numel()
+
+
+def encode_windows(run: Run, texts: Any) -> Tensor:
+    """Tokens int64 [n, L] of a text, or several, cut into stretches of L symbols; the last ones that do not fill one go."""
+    ids = [_ids(run, text) for text in ([texts] if isinstance(texts, str | bytes) else texts)]
+    length = run.network.length
+    rows = [row[: len(row) // length * length].reshape(-1, length) for row in ids]
+    return torch.as_tensor(np.concatenate([np.empty((0, length), np.int64), *rows]))
+
+
+def decode_windows(run: Run, tokens: Tensor) -> list[str]:
+    """The text of each row; masked positions show as ``_``."""
+    return [_text(run, row.tolist()) for row in tokens]
+
+
+def encode_items(run: Run, texts: Any) -> Tensor:
+    """Tokens int64 [n, L] of a text or several, each filled up with the pad symbol; ValueError for one that is too long."""
+    length, pad = run.network.length, run.network.vocab_size - 1
+    ids = [_ids(run, text) for text in ([texts] if isinstance(texts, str | bytes) else texts)]
+    if long := [n for n, row in enumerate(ids) if len(row) > length]:
+        raise ValueError(f"item {long[0]} has {len(ids[long[0]])} symbols; expected at most {length}")
+    rows = [np.pad(row, (0, length - len(row)), constant_values=pad) for row in ids]
+    return torch.as_tensor(np.stack(rows) if rows else np.empty((0, length), np.int64))
+
+
+def decode_items(run: Run, tokens: Tensor) -> list[str]:
+    """The text of each row up to its first pad; masked positions show as ``_``."""
+    pad = run.network.vocab_size - 1
+    rows = [row.tolist() for row in tokens]
+    return [_text(run, row[: row.index(pad)] if pad in row else row) for row in rows]
+
+
+def _ids(run: Run, text: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+    ids: np.ndarray[Any, np.dtype[np.int64]] = run.vocabulary.encode(text)  # type: ignore[union-attr]
+    return ids
+
+
+def _text(run: Run, ids: list[int]) -> str:
+    """Text with ``_`` for the mask."""
+    mask, vocabulary = run.network.vocab_size, run.vocabulary
+    pieces: list[str] = []
+    while ids:
+        cut = ids.index(mask) if mask in ids else len(ids)
+        pieces.append(vocabulary.decode(ids[:cut]))  # type: ignore[union-attr]
+        pieces += ["_"] if cut < len(ids) else []
+        ids = ids[cut + 1 :]
+    return "".join(pieces)

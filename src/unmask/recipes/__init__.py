@@ -2,12 +2,41 @@
 
 from collections.abc import Callable
 
+from unmask.recipes.digits import (
+    digits,
+    digits_autoregressive,
+    digits_md4,
+    digits_upscale4,
+    digits_upscale16,
+)
+from unmask.recipes.molecules import molecules
 from unmask.recipes.run import Batch, Machine, Optimiser, Run
 from unmask.recipes.sudoku import sudoku
+from unmask.recipes.text import text, text_autoregressive, text_d3pm, text_genmd4, text_md4
 
-__all__ = ["Batch", "Machine", "Optimiser", "Run", "all_recipes", "sudoku"]
+__all__ = [
+    "Batch",
+    "Machine",
+    "Optimiser",
+    "Run",
+    "all_recipes",
+    "digits",
+    "digits_autoregressive",
+    "digits_md4",
+    "digits_upscale4",
+    "digits_upscale16",
+    "molecules",
+    "sudoku",
+    "text",
+    "text_autoregressive",
+    "text_d3pm",
+    "text_genmd4",
+    "text_md4",
+]
 
 
 def all_recipes() -> dict[str, Callable[[], Run]]:
     """Every recipe by name."""
-    return {"sudoku": sudoku}
+    images = (digits, digits_md4, digits_upscale4, digits_upscale16, digits_autoregressive)
+    texts = (text, text_md4, text_genmd4, text_d3pm, text_autoregressive)
+    return {recipe.__name__: recipe for recipe in (*images, molecules, sudoku, *texts)}

@@ -7,9 +7,11 @@ the parameters.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from unmask.data.vocabularies import TEXT8, Characters
 from unmask.networks import TransformerConfig
-from unmask.recipes import sequences
+from unmask.recipes import baselines, sequences
 from unmask.recipes.run import Machine, Optimiser, Run
 from unmask.recipes.sudoku import build
 
@@ -33,3 +35,23 @@ def text() -> Run:
         optimiser=Optimiser(steps=5_000, learning_rate=1e-3, warmup=100, decay=0.3, ema=0.999),
         machine=Machine(bfloat16=True, compile=True),
     )
+
+
+def text_md4() -> Run:
+    """The same network under MD4's integral over time, told the time."""
+    return replace(baselines.md4(text(), sequences.windows, timed=True), name="text_md4")
+
+
+def text_genmd4() -> Run:
+    """A schedule per symbol is learnt besides; two masks of half as many stretches, so as many masked stretches a step."""
+    return replace(baselines.gen_md4(text(), sequences.windows), name="text_genmd4")
+
+
+def text_d3pm() -> Run:
+    """Absorbing D3PM with 1,000 independent times (arXiv 2107.03006)."""
+    return replace(baselines.d3pm(text(), sequences.windows), name="text_d3pm")
+
+
+def text_autoregressive() -> Run:
+    """A causal network of the same size, from left to right."""
+    return replace(baselines.autoregressive(text(), sequences.windows), name="text_autoregressive")

@@ -1,0 +1,160 @@
+"""Recipes over token folders, from data to a loaded model, on a tiny folder; `unmask eval` of such models."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+import unmask
+from unmask import recipes
+from unmask.cli import main
+from unmask.data.prepare import READINGS, prepare
+from unmask.recipes import Machine, sequences
+from unmask.recipes.run import override
+from unmask.training import train
+
+LINES = ["CCO", "c1ccccc1", "CC(=O)N", "CCN", "C#N", "OCC"] * 4
+PROSE = "the cat sat on the mat and the dog lay on the log while the rain fell down " * 30
+SMALL = {
+    "network.width": "16",
+    "network.depth": "1",
+    "network.heads": "2",
+    "network.hidden": "32",
+    "network.length": "12",
+    "batch_size": "8",
+    "optimiser.steps": "30",
+    "optimiser.warmup": "5",
+    "optimiser.learning_rate": "1e-2",
+    "optimiser.ema": "0.9",
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folders of molecules and of text, each with a part `train`."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "some.smi").write_text("\n".join(LINES) + "\n")
+    (folder / "some.txt").write_text(PROSE)
+    vocabulary = recipes.molecules().vocabulary
+    prepare([folder / "some.smi"], folder / "molecules" / "train", READINGS["smiles"], vocabulary=vocabulary)
+    prepare([folder / "some.txt"], folder / "text" / "train", READINGS["text8"])
+    return folder
+
+
+def small(recipe, data, **changes):
+    run = override(recipe(), SMALL | {"data.folder": str(data / recipe.__name__)} | changes)
+    return replace(run, machine=Machine(threads=1, log_every=10))
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """Model folders by recipe name."""
+    made = {r.__name__: tmp_path_factory.mktemp(r.__name__) for r in (recipes.molecules, recipes.text)}
+    for name, folder in made.items():
+        train(small(recipes.all_recipes()[name], data), folder, quiet=True)
+    return made
+
+
+def test_items_are_padded_and_windows_are_stretches_of_the_text(data):
+    run = sequences.prepared(small(recipes.molecules, data), extra=1)
+    batch = run.batch(run, 3)
+    assert batch.tokens.shape == (8, 12)
+    assert set(run.decode(run, batch.tokens)) <= set(LINES)
+    assert torch.equal(batch.tokens, run.batch(run, 3).tokens)
+    assert not torch.equal(batch.tokens, run.batch(run, 4).tokens)
+    run = sequences.prepared(small(recipes.text, data), extra=0)
+    assert all(text in PROSE for text in run.decode(run, run.batch(run, 0).tokens))
+
+
+def test_masks_show_when_decoded_and_padding_ends_an_item(data):
+    run = small(recipes.molecules, data)
+    tokens = run.encode(run, ["CCO", "CC(=O)N"])
+    assert run.decode(run, tokens) == ["CCO", "CC(=O)N"]
+    tokens[1, 1:3] = run.network.vocab_size
+    assert run.decode(run, tokens)[1] == "C__=O)N"
+    with pytest.raises(ValueError, match="item 1 has 13 symbols; expected at most 12"):
+        run.encode(run, ["C", "C" * 13])
+
+
+def test_a_trained_folder_loads_with_its_vocabulary(trained, data):
+    model = unmask.load(trained["molecules"])
+    tokens = model.encode(LINES[:3])
+    assert model.decode(tokens) == LINES[:3]
+    selector = unmask.selectors.top_k(unmask.scores.at_random(0), 1)
+    assert torch.isfinite(unmask.log_likelihood(model.denoiser, tokens, selector)).all()
+    before = -math.log(model.denoiser.vocab_size) * 12
+    assert (
+        unmask.log_likelihood(model.denoiser, tokens, selector).mean() > before * 2 / 3
+    )  # it has learnt the padding
+
+
+def test_vocabulary_and_fingerprint_come_from_the_data(trained, data):
+    config = json.loads((trained["text"] / "model" / "config.json").read_text())
+    assert config["vocabulary"] == {"kind": "characters", "symbols": " abcdefghijklmnopqrstuvwxyz"}
+    assert len(config["data"]["fingerprint"]) == 16
+    other = small(recipes.text, data, **{"data.folder": str(data / "molecules"), "network.length": "9"})
+    assert other.prepare(other).network.vocab_size == 26
+    with pytest.raises(ValueError, match="holds a run with"):
+        train(other, trained["text"], quiet=True)
+
+
+def test_data_that_do_not_fit_are_refused_before_training(data, tmp_path):
+    with pytest.raises(ValueError, match=r"longest item has 8 symbols; expected at most network.length 4"):
+        train(small(recipes.molecules, data, **{"network.length": "4"}), tmp_path, quiet=True)
+    with pytest.raises(ValueError, match=r"expected at least network.length 99999"):
+        train(small(recipes.text, data, **{"network.length": "99999"}), tmp_path, quiet=True)
+    with pytest.raises(ValueError, match="unmask data"):
+        train(small(recipes.text, data, **{"data.folder": str(tmp_path)}), tmp_path, quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
+def evaluated(capsys, *words):
+    assert main(["eval", *map(str, words), "--json", "--quiet"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_eval_gives_bits_with_unit_and_definition(capsys, trained, data):
+    found = evaluated(capsys, trained["text"], data / "text" / "train", "--num", "6", "--exact", "4")
+    for part in (found["nelbo"], found["log_likelihood"]):
+        per_character = part["bits_per_character"]
+        nats = part["nats"]["value"]
+        assert per_character["value"] == pytest.approx(nats / 12 / math.log(2))
+        assert part["perplexity"]["value"] == pytest.approx(2 ** per_character["value"])
+        assert all(set(n) >= {"value", "unit", "estimator", "stderr"} for n in part.values())
+    assert found["data"]["characters"] == 72
+
+
+def test_eval_of_items_divides_by_their_characters(capsys, trained, data):
+    found = evaluated(capsys, trained["molecules"], data / "molecules" / "train")
+    characters = sum(map(len, LINES))
+    assert found["data"] | {"source": ""} == {"source": "", "sequences": 24, "characters": characters}
+    nats = found["nelbo"]["nats"]["value"]
+    bits = found["nelbo"]["bits_per_character"]["value"]
+    assert bits == pytest.approx(nats * 24 / characters / math.log(2))
+    again = evaluated(capsys, trained["molecules"], data / "some.smi")
+    assert again["data"]["characters"] == characters
+    assert again["nelbo"]["nats"]["value"] == pytest.approx(nats, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(["nowhere"], "no data 'nowhere'"), (["molecules/train"], "has another vocabulary than model 'text'")],
+)
+def test_eval_refuses(capsys, trained, data, monkeypatch, words, says):
+    monkeypatch.setenv("UNMASK_CACHE", str(data))
+    assert main(["eval", str(trained["text"]), *words]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_sample_and_orders_without_likelihood(capsys, trained, data):
+    words = ["sample", str(trained["molecules"]), "--num", "3", "--order", "random", "--json", "--quiet"]
+    assert main(words) == 0
+    assert len(json.loads(capsys.readouterr().out)["samples"]) == 3
+    folder = str(data / "text" / "train")
+    words = ["eval", str(trained["text"]), folder, "--order", "maskgit", "--exact", "2", "--quiet"]
+    assert main(words) == 2
+    assert "has no likelihood" in capsys.readouterr().err

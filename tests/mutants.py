@@ -592,10 +592,7 @@ MUTANTS = (
         "pair.mean(1) + (chance - chance.detach())",
         "pair.mean(1) - (chance - chance.detach())",
         "the score-function part of the powers' gradient points uphill",
-        (
-            "test_genmd4.py::"
-            "test_two_masks_have_the_right_gradient_on_average_and_plain_autograd_has_not",
-        ),
+        ("test_genmd4.py::test_two_masks_have_the_right_gradient_on_average_and_plain_autograd_has_not",),
     ),
     Mutant(
         "genmd4-no-jacobian-in-training",
@@ -773,7 +770,7 @@ MUTANTS = (
         "+ self._offsets(levels)",
         "+ 0",
         "levels of different channels are embedded alike",
-        ("test_unet.py::test_values_and_masks_are_told_apart",),
+        ("test_unet.py::test_levels_are_known_by_name_in_each_channel",),
     ),
 )
 

@@ -16,9 +16,11 @@ from unmask.version import __version__
 
 if TYPE_CHECKING:
     from unmask import (
+        caching,
         commit,
         corruption,
         denoisers,
+        genmd4,
         laws,
         networks,
         objectives,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         scores,
         selectors,
         sources,
+        upscale,
     )
     from unmask.denoisers import from_logits, guided, nucleus, tempered
     from unmask.likelihood import log_likelihood, nelbo
@@ -81,11 +84,13 @@ __all__ = [
     "TokenSource",
     "View",
     "__version__",
+    "caching",
     "commit",
     "corruption",
     "denoisers",
     "draw",
     "from_logits",
+    "genmd4",
     "given",
     "greedy",
     "guided",
@@ -107,6 +112,7 @@ __all__ = [
     "selectors",
     "sources",
     "tempered",
+    "upscale",
 ]
 
 

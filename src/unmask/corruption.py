@@ -6,11 +6,14 @@ Each function returns a `Corruption` whose ``weight`` satisfies: the mean over d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from unmask import schedules
 from unmask.schedules import Schedule
 
 
@@ -25,6 +28,10 @@ class Corruption:
     def apply(self, tokens: Tensor, mask_id: int) -> Tensor:
         """Tokens int64 [B, L] with the masked positions hidden."""
         return tokens.masked_fill(self.masked, mask_id)
+
+
+Corrupt: TypeAlias = Callable[[Tensor, torch.Generator], Corruption]
+"""How training data are masked: maskable bool [B, L] and a generator to a `Corruption`."""
 
 
 def low_discrepancy(
@@ -95,6 +102,33 @@ def exact_count(maskable: Tensor, generator: torch.Generator, levels: Tensor | N
     count = (1 + torch.floor(size * u).long()).clamp(max=size)
     masked = random_subset(maskable, count, generator)
     return Corruption(masked, size.double() / count.clamp(min=1))
+
+
+def everything(maskable: Tensor, generator: torch.Generator) -> Corruption:  # noqa: ARG001
+    """Masks every maskable bool [B, L] position, weight 1: the sum of all cross-entropies, for a causal network."""
+    return Corruption(maskable, torch.ones(len(maskable), dtype=torch.float64, device=maskable.device))
+
+
+def md4(schedule: Schedule) -> Corrupt:
+    """Masks as MD4 trains (arXiv 2406.04329): `independent` at stratified times."""
+    return lambda maskable, generator: independent(maskable, schedule, generator)
+
+
+def d3pm(steps: int) -> Corrupt:
+    """Masks as absorbing D3PM trains (arXiv 2107.03006): one of ``steps`` times per sequence, each drawn on its own.
+
+    Its rate 1/(T - t + 1) is the linear schedule on the uniform grid, weight 1/t. ValueError unless steps >= 1.
+    """
+    if steps < 1:
+        raise ValueError(f"steps {steps}: expected at least 1")
+
+    def corrupt(maskable: Tensor, generator: torch.Generator) -> Corruption:
+        levels = torch.rand(len(maskable), dtype=torch.float64, generator=generator, device=generator.device)
+        return discrete_time(
+            maskable, schedules.linear(), schedules.uniform_grid(steps), generator, levels
+        )
+
+    return corrupt
 
 
 def random_subset(maskable: Tensor, count: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,7 @@
 """A bidirectional transformer in plain PyTorch: tokens in, logits at the rows that are asked for out.
 
-It takes no time: the best denoiser of uniformly masked data depends on the visible tokens only (MD4, arXiv
-2406.04329). Shape legend: B batch, L length, R rows evaluated, D width, H heads, V data symbols.
+It takes no time unless asked to: the best denoiser of uniformly masked data depends on the visible tokens only
+(MD4, arXiv 2406.04329). Shape legend: B batch, L length, R rows evaluated, D width, H heads, V data symbols.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Shape of a `Transformer`; every field is stored with its weights."""
+    """Shape of a `Transformer`; every field is stored with its weights.
+
+    ``timed`` and ``classes`` > 0 let the network read a time and a label, ``causal`` makes it autoregressive.
+    """
 
     vocab_size: int
     length: int
@@ -29,12 +32,17 @@ class TransformerConfig:
     hidden: int | None = None
     rotary: bool = False
     axes: tuple[tuple[int, ...], ...] | None = None
+    timed: bool = False
+    classes: int = 0
+    causal: bool = False
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "length", "width", "depth", "heads", "loops", "hidden"):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1) and (name, value) != ("hidden", None):
                 raise ValueError(f"{name} {value!r}: expected a whole number of at least 1")
+        if not (isinstance(self.classes, int) and self.classes >= 0):
+            raise ValueError(f"classes {self.classes!r}: expected a whole number of at least 0")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 f"width {self.width} over {self.heads} heads: expected an even number of channels per head"
@@ -76,8 +84,50 @@ class AxisEmbedding(nn.Module):
         return vectors
 
 
+CONDITION = 64
+"""Channels of the vector that carries time and label."""
+
+
+class Condition(nn.Module):
+    """What blocks are told beside the tokens, [B, 64]: an MLP of a sinusoid of 1000 t, plus a vector per label.
+
+    The form of MD4's code (arXiv 2406.04329). Label ``classes`` stands for none.
+    """
+
+    def __init__(self, timed: bool, classes: int) -> None:
+        super().__init__()
+        hidden = 4 * CONDITION
+        self.time = (
+            nn.Sequential(nn.Linear(CONDITION, hidden), nn.SiLU(), nn.Linear(hidden, CONDITION))
+            if timed
+            else None
+        )
+        self.labels = nn.Embedding(classes + 1, CONDITION) if classes else None
+
+    def forward(self, time: Tensor, label: Tensor | None) -> Tensor:
+        """The vector of each batch row from time float [B] and label int64 [B] (None: no label)."""
+        parts = []
+        if self.time is not None:
+            parts.append(self.time(sinusoid(1000 * time).to(next(self.time.parameters()).dtype)))
+        if self.labels is not None:
+            none = torch.full(time.shape, self.labels.num_embeddings - 1, device=time.device)
+            parts.append(self.labels(none if label is None else label))
+        return F.silu(torch.stack(parts).sum(0))
+
+
+def sinusoid(x: Tensor, width: int = CONDITION) -> Tensor:
+    """Sines and cosines of x [B] at wavelengths from 2 pi to 20000 pi, [B, width]."""
+    scale = torch.arange(width // 2, device=x.device, dtype=torch.float64) / (width // 2 - 1)
+    angles = x.double()[:, None] * 10_000.0**-scale
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
 class Block(nn.Module):
-    """Pre-norm attention and gated MLP on a residual stream x [B, R, D]."""
+    """Pre-norm attention and gated MLP on a residual stream x [B, R, D].
+
+    Where there is a condition, adaLN (DiT, arXiv 2212.09748) changes both: ``change`` is shift, scale and gate
+    of each, six tensors [B, 1, D] that start at zero, at which the block is as without.
+    """
 
     def __init__(self, config: TransformerConfig, axes: Tensor) -> None:
         super().__init__()
@@ -97,10 +147,27 @@ class Block(nn.Module):
             self.q_positions = AxisEmbedding(axes, width, std=(config.width // config.heads) ** -0.25)
             self.k_positions = AxisEmbedding(axes, width, std=0.0)
             self.k_positions.weight.data.copy_(self.q_positions.weight.data)
+        self.change = None
+        if config.timed or config.classes:
+            self.change = nn.Linear(CONDITION, 6 * width)
+            nn.init.zeros_(self.change.weight)
+            nn.init.zeros_(self.change.bias)
 
-    def project(self, x: Tensor, angles: Tensor | None, rows: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def changes(self, condition: Tensor | None) -> tuple[Tensor, ...] | None:
+        """Shift, scale and gate of the attention and of the MLP, each [B, 1, D], for a condition [B, 64]."""
+        if self.change is None or condition is None:
+            return None
+        return tuple(self.change(condition)[:, None].chunk(6, dim=-1))
+
+    def project(
+        self,
+        x: Tensor,
+        angles: Tensor | None,
+        rows: Tensor | None,
+        change: tuple[Tensor, ...] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of rows, each [B, H, R, D/H]."""
-        q, k, v = self.qkv(self.norm_attention(x)).chunk(3, dim=-1)
+        q, k, v = self.qkv(_moved(self.norm_attention(x), change, 0)).chunk(3, dim=-1)
         if self.q_positions is not None and self.k_positions is not None:
             q = q + _at(self.q_positions(), rows)
             k = k + _at(self.k_positions(), rows)
@@ -109,19 +176,42 @@ class Block(nn.Module):
             q, k = rotate(q, angles), rotate(k, angles)
         return q, k, v
 
-    def finish(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def finish(
+        self,
+        x: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        change: tuple[Tensor, ...] | None = None,
+        past: bool | Tensor = False,
+    ) -> Tensor:
         """Attention of q over k and v, then the MLP, both added to x [B, R, D]."""
-        x = x + self.out(attend(q, k, v).transpose(1, 2).flatten(2))
-        gate, up = self.up(self.norm_mlp(x)).chunk(2, dim=-1)
-        return x + self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
+        x = x + _gated(self.out(attend(q, k, v, past).transpose(1, 2).flatten(2)), change, 2)
+        gate, up = self.up(_moved(self.norm_mlp(x), change, 3)).chunk(2, dim=-1)
+        return x + _gated(self.down(F.silu(gate) * up), change, 5)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention without a mask; float32 on CPU under autocast, where bfloat16 is far slower."""
+def _moved(x: Tensor, change: tuple[Tensor, ...] | None, first: int) -> Tensor:
+    """x with the shift and scale that stand at ``first`` and after it."""
+    return x if change is None else x * (1 + change[first + 1]) + change[first]
+
+
+def _gated(x: Tensor, change: tuple[Tensor, ...] | None, place: int) -> Tensor:
+    """x times one plus the gate that stands at ``place``."""
+    return x if change is None else x * (1 + change[place])
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, past: bool | Tensor = False) -> Tensor:
+    """Softmax attention; float32 on CPU under autocast, where bfloat16 is far slower.
+
+    ``past``: True for causal attention, False for all keys, or bool [B, 1, R, L], the keys that each row sees.
+    """
+    mask, causal = (None, past) if isinstance(past, bool) else (past, False)
     if q.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-        return F.scaled_dot_product_attention(q, k, v)
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
     with torch.autocast("cpu", enabled=False):
-        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(v.dtype)
+        attended = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, is_causal=causal)
+        return attended.to(v.dtype)
 
 
 def _at(table: Tensor, rows: Tensor | None) -> Tensor:
@@ -130,12 +220,18 @@ def _at(table: Tensor, rows: Tensor | None) -> Tensor:
 
 
 class Transformer(nn.Module):
-    """Bidirectional transformer: ``network(tokens, rows=None) -> logits`` float [B, R, V].
+    """Transformer: ``network(tokens, rows=None) -> logits`` float [B, R, V], bidirectional unless ``causal``.
 
     ``loops`` runs the same ``depth`` blocks several times (weights shared, the input added again each
     time), which buys depth without parameters. ``axes`` gives each position several coordinates (row,
     column, box), embedded separately (default: the position index); with ``rotary`` they turn queries and
     keys instead. ``mask_id`` is ``vocab_size``. ValueError on sizes that do not fit together.
+
+    ``timed`` reads the keyword ``time`` float [B] (default: the share of masked positions, the time of the
+    linear schedule); networks without it ignore the keyword. ``classes`` reads ``label`` int64 [B], where
+    ``classes`` itself, the default, means none. ``causal`` is the autoregressive network: logits at i depend
+    on the tokens before i only, the mask stands for the beginning, and one call gives all factors of the
+    chain rule.
     """
 
     def __init__(
@@ -150,10 +246,15 @@ class Transformer(nn.Module):
         hidden: int | None = None,
         rotary: bool = False,
         axes: Sequence[Sequence[int]] | None = None,
+        timed: bool = False,
+        classes: int = 0,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         kept = None if axes is None else tuple(tuple(int(i) for i in axis) for axis in axes)
-        self.shape = TransformerConfig(vocab_size, length, width, depth, heads, loops, hidden, rotary, kept)
+        self.shape = TransformerConfig(
+            vocab_size, length, width, depth, heads, loops, hidden, rotary, kept, timed, classes, causal
+        )
         coordinates = torch.tensor(kept) if kept is not None else torch.arange(length)[None]
         self.coordinates: Tensor
         self.register_buffer("coordinates", coordinates, persistent=False)
@@ -165,32 +266,72 @@ class Transformer(nn.Module):
         self.head = nn.Linear(width, vocab_size)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.condition = Condition(timed, classes) if timed or classes else None
 
     @property
     def config(self) -> dict[str, Any]:
         """Keyword arguments that build this network again."""
         return asdict(self.shape)
 
-    def forward(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Logits float [B, R, V] at rows int64 [B, R] (None: all positions)."""
-        return self.logits(self._run(tokens, None, None), rows)
+    @property
+    def mask_id(self) -> int:
+        """Symbol id of the mask."""
+        return self.shape.vocab_size
 
-    def full(self, tokens: Tensor, rows: Tensor | None = None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    @property
+    def timed(self) -> bool:
+        """Whether the keyword ``time`` is read."""
+        return self.shape.timed
+
+    def forward(
+        self,
+        tokens: Tensor,
+        rows: Tensor | None = None,
+        *,
+        time: Tensor | None = None,
+        label: Tensor | None = None,
+    ) -> Tensor:
+        """Logits float [B, R, V] at rows int64 [B, R] (None: all positions)."""
+        return self.logits(self._run(tokens, None, None, time, label), rows)
+
+    def full(
+        self,
+        tokens: Tensor,
+        rows: Tensor | None = None,
+        *,
+        time: Tensor | None = None,
+        label: Tensor | None = None,
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Logits at rows, and every layer's keys and values [B, H, L, D/H] for `partial`."""
         cache: list[tuple[Tensor, Tensor]] = []
-        return self.logits(self._run(tokens, None, cache), rows), cache
+        return self.logits(self._run(tokens, None, cache, time, label), rows), cache
 
-    def partial(self, tokens: Tensor, rows: Tensor, cache: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def partial(
+        self,
+        tokens: Tensor,
+        rows: Tensor,
+        cache: list[tuple[Tensor, Tensor]],
+        *,
+        time: Tensor | None = None,
+        label: Tensor | None = None,
+    ) -> Tensor:
         """Logits [B, R, V] at rows, running only those against cached keys and values, updated in place.
 
         Exact for one layer; deeper, rows that are not run stay as they were (partial caching, arXiv
-        2510.04525).
+        2510.04525). A causal network is exact at any depth when all rows after a changed token are run.
         """
-        return self.logits(self._run(tokens, rows, cache), None)
+        return self.logits(self._run(tokens, rows, cache, time, label), None)
 
-    def readouts(self, tokens: Tensor) -> list[Tensor]:
+    def readouts(
+        self, tokens: Tensor, *, time: Tensor | None = None, label: Tensor | None = None
+    ) -> list[Tensor]:
         """Logits [B, L, V] after every loop, the last as `forward` gives them (for deep supervision)."""
-        return [self.head(self.norm(x)) for x in self._loops(tokens, None, None)]
+        return [self.head(self.norm(x)) for x in self._loops(tokens, None, None, time, label)]
+
+    def states(self, tokens: Tensor, *, time: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+        """What the head reads, float [B, L, D]: for losses that want logits at some positions only."""
+        states: Tensor = self.norm(self._run(tokens, None, None, time, label))
+        return states
 
     def logits(self, x: Tensor, rows: Tensor | None) -> Tensor:
         """The output head at rows of the residual stream x [B, L, D]."""
@@ -199,25 +340,60 @@ class Transformer(nn.Module):
         logits: Tensor = self.head(self.norm(x))
         return logits
 
-    def _run(self, tokens: Tensor, rows: Tensor | None, cache: list[tuple[Tensor, Tensor]] | None) -> Tensor:
-        return self._loops(tokens, rows, cache)[-1]
+    def _run(
+        self,
+        tokens: Tensor,
+        rows: Tensor | None,
+        cache: list[tuple[Tensor, Tensor]] | None,
+        time: Tensor | None,
+        label: Tensor | None,
+    ) -> Tensor:
+        return self._loops(tokens, rows, cache, time, label)[-1]
 
     def _loops(
-        self, tokens: Tensor, rows: Tensor | None, cache: list[tuple[Tensor, Tensor]] | None
+        self,
+        tokens: Tensor,
+        rows: Tensor | None,
+        cache: list[tuple[Tensor, Tensor]] | None,
+        time: Tensor | None,
+        label: Tensor | None,
     ) -> list[Tensor]:
-        inputs = self.embedding(tokens if rows is None else tokens.gather(1, rows))
+        changes = self._changes(tokens, time, label)
+        read = self._before(tokens) if self.shape.causal else tokens
+        inputs = self.embedding(read if rows is None else read.gather(1, rows))
         if self.positions is not None:
             inputs = inputs + _at(self.positions(), rows)
         angles = self._angles(rows) if self.shape.rotary else None
+        past = self._past(rows) if self.shape.causal else False
         x, states = torch.zeros_like(inputs), []
         for loop in range(self.shape.loops):
             x = x + inputs
-            for i, block in enumerate(self.blocks):
-                q, k, v = block.project(x, angles, rows)  # type: ignore[operator]
+            for i, (block, change) in enumerate(zip(self.blocks, changes)):
+                q, k, v = block.project(x, angles, rows, change)  # type: ignore[operator]
                 k, v = self._remember(k, v, rows, cache, loop * self.shape.depth + i)
-                x = block.finish(x, q, k, v)  # type: ignore[operator]
+                x = block.finish(x, q, k, v, change, past)  # type: ignore[operator]
             states.append(x)
         return states
+
+    def _changes(
+        self, tokens: Tensor, time: Tensor | None, label: Tensor | None
+    ) -> list[tuple[Tensor, ...] | None]:
+        """What time and label change in each block; None where nothing does."""
+        if self.condition is None:
+            return [None] * len(self.blocks)
+        t = (tokens == self.mask_id).double().mean(1) if time is None else time
+        condition = self.condition(t, label)
+        return [block.changes(condition) for block in self.blocks]  # type: ignore[operator]
+
+    def _before(self, tokens: Tensor) -> Tensor:
+        """The token before each position, the mask before the first."""
+        return F.pad(tokens[:, :-1], (1, 0), value=self.mask_id)
+
+    def _past(self, rows: Tensor | None) -> bool | Tensor:
+        """What `attend` lets rows see in a causal network: keys up to their own."""
+        if rows is None:
+            return True
+        return torch.arange(self.shape.length, device=rows.device) <= rows[:, None, :, None]
 
     def _angles(self, rows: Tensor | None) -> Tensor:
         """Rotary angles [B or 1, 1, R, D/2H], channel pairs shared out evenly over the axes."""
@@ -243,3 +419,52 @@ class Transformer(nn.Module):
         kept_k.scatter_(2, index, k)
         kept_v.scatter_(2, index, v)
         return kept_k, kept_v
+
+
+class Labelled(nn.Module):
+    """A network with one label for every sequence, so that it is a denoiser like any other.
+
+    Classifier-free guidance (arXiv 2207.12598) is ``guided(from_logits(Labelled(network, c), ..),
+    from_logits(network, ..), scale)``. ValueError when the network has no such label.
+    """
+
+    def __init__(self, network: Transformer, label: int) -> None:
+        super().__init__()
+        if not 0 <= label <= network.shape.classes or network.shape.classes == 0:
+            raise ValueError(f"label {label}: expected one of the network's {network.shape.classes} classes")
+        self.network, self.label = network, label
+
+    @property
+    def mask_id(self) -> int:
+        """Symbol id of the mask."""
+        return self.network.mask_id
+
+    @property
+    def timed(self) -> bool:
+        """Whether the keyword ``time`` is read."""
+        return self.network.timed
+
+    def forward(self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None) -> Tensor:
+        """Logits float [B, R, V] at rows."""
+        logits: Tensor = self.network(tokens, rows, time=time, label=self._labels(tokens))
+        return logits
+
+    def full(
+        self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """As `Transformer.full`."""
+        return self.network.full(tokens, rows, time=time, label=self._labels(tokens))
+
+    def partial(
+        self,
+        tokens: Tensor,
+        rows: Tensor,
+        cache: list[tuple[Tensor, Tensor]],
+        *,
+        time: Tensor | None = None,
+    ) -> Tensor:
+        """As `Transformer.partial`."""
+        return self.network.partial(tokens, rows, cache, time=time, label=self._labels(tokens))
+
+    def _labels(self, tokens: Tensor) -> Tensor:
+        return torch.full((len(tokens),), self.label, device=tokens.device)

@@ -6,12 +6,14 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 import unmask
 from unmask import recipes
 from unmask.cli import main
+from unmask.data.images import save_grid
 from unmask.data.prepare import READINGS, prepare
 from unmask.recipes import Machine, sequences
 from unmask.recipes.run import override
@@ -158,3 +160,45 @@ def test_sample_and_orders_without_likelihood(capsys, trained, data):
     words = ["eval", str(trained["text"]), folder, "--order", "maskgit", "--exact", "2", "--quiet"]
     assert main(words) == 2
     assert "has no likelihood" in capsys.readouterr().err
+
+
+def test_gaps_in_a_prompt_are_filled_and_the_rest_is_kept(capsys, trained, tmp_path):
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("C_O\nc1_ccc_1\n")
+    words = ["sample", str(trained["molecules"]), "--prompt", str(prompt), "--num", "2", "--json", "--quiet"]
+    assert main([*words, "--order", "random"]) == 0
+    samples = json.loads(capsys.readouterr().out)["samples"]
+    assert [s["prompt"] for s in samples] == ["C_O", "C_O", "c1_ccc_1", "c1_ccc_1"]
+    assert all(s["nfe"] == s["prompt"].count("_") for s in samples)
+    for found in samples:
+        if len(found["text"]) == len(found["prompt"]):  # no padding was drawn
+            assert all(a in ("_", b) for a, b in zip(found["prompt"], found["text"]))
+
+
+def test_profiles_of_text_are_measured_on_a_token_folder(capsys, trained, data, tmp_path):
+    out = tmp_path / "p.json"
+    words = [
+        "profile",
+        str(trained["text"]),
+        str(data / "text" / "train"),
+        "-o",
+        str(out),
+        "--json",
+        "--quiet",
+    ]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["length"] == 12
+    assert unmask.Profile.load(out).length == 12
+    assert main(["profile", str(trained["text"]), "-o", str(out), "--quiet"]) == 2
+    assert "expected a token folder" in capsys.readouterr().err
+
+
+def test_images_are_laid_out_in_a_picture(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    grey = torch.arange(3 * 2 * 4, dtype=torch.uint8).view(3, 2, 4).numpy()
+    save_grid(tmp_path / "grid.png", grey)
+    pixels = torch.as_tensor(np.array(image.open(tmp_path / "grid.png")))
+    assert pixels.shape == (2 * 3 + 1, 2 * 5 + 1)
+    assert torch.equal(pixels[1:3, 6:10], torch.as_tensor(grey[1]))
+    assert torch.equal(pixels[4:6, 1:5], torch.as_tensor(grey[2]))
+    assert (pixels[0] == 255).all()

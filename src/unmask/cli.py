@@ -123,7 +123,12 @@ def sample(
     model: Positional[ModelName],
     *,
     num: Annotated[int, arg(help="Samples, of each puzzle if there is a prompt.")] = 1,
-    prompt: Annotated[Path | None, arg(metavar="FILE", help="Puzzles to solve, solutions optional.")] = None,
+    prompt: Annotated[
+        Path | None, arg(metavar="FILE", help="Puzzles to solve; or lines of text with _ for gaps to fill.")
+    ] = None,
+    out: Annotated[
+        Path | None, arg(aliases=("-o",), metavar="FILE", help="Images: where they go; default samples.png.")
+    ] = None,
     how: How,
     pretty: Annotated[bool, arg(help="Boards as nine lines.")] = False,
     trace: Annotated[bool, arg(help="With --json: what each step did, with entropies.")] = False,
@@ -136,7 +141,7 @@ def sample(
 
     if trace and not as_json:
         raise ValueError("--trace writes JSON; expected --json beside it")
-    report = work.run(model, how, num=num, prompt=prompt, trace=trace, quiet=quiet)
+    report = work.run(model, how, num=num, prompt=prompt, out=out, trace=trace, quiet=quiet)
     emit(report, lambda found, _: work.render(found, pretty=pretty, quiet=quiet), as_json)
     return 0
 
@@ -145,7 +150,7 @@ def sample(
 def profile(
     model: Positional[ModelName],
     data: Annotated[
-        Positional[Path | None], arg(metavar="DATA", help="Grids, or puzzles with solutions; default fresh.")
+        Positional[Path | None], arg(metavar="DATA", help="A token folder, text, or grids; default fresh grids.")
     ] = None,
     *,
     out: Annotated[Path, arg(aliases=("-o",), metavar="FILE", help="Where the profile goes, JSON.")] = Path(

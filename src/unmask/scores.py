@@ -63,7 +63,7 @@ def _two_best(log_probs: Tensor) -> Tensor:
         return log_probs.topk(min(2, size), dim=-1).values
     width = math.isqrt(size)
     whole, tail = log_probs[:, : width * width], log_probs[:, width * width :]
-    parts = whole.unflatten(1, (width, width))
+    parts = whole.reshape(-1, width, width)
     peaks = parts.amax(2)
     first = peaks.argmax(1)
     inside = parts[torch.arange(len(parts), device=first.device), first]

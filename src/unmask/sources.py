@@ -8,6 +8,9 @@ from torch import Tensor
 from unmask import noise
 from unmask.types import Request, TokenSource
 
+SLICE = 2**18
+"""Probabilities held in float64 at a time while symbols are drawn: 2 MB."""
+
 
 def draw(request: Request) -> Tensor:
     """Symbols drawn from the law, by inverse CDF in float64 with one private uniform per (row of the batch, position).
@@ -17,11 +20,25 @@ def draw(request: Request) -> Tensor:
     if request.seed is None:
         raise ValueError("drawing needs a seed; call unmask.sample(..., generator=...)")
     u = noise.uniform(request.seed, noise.SYMBOL, request.items[:, None], request.rows, request.step)
-    total = request.log_probs.double().contiguous().exp().cumsum_(dim=-1)
-    level = (u * total[..., -1])[..., None]
-    symbol = torch.searchsorted(total, level, right=True)
-    last = torch.searchsorted(total, total[..., -1:].contiguous())  # the last symbol that has probability
-    return torch.minimum(symbol, last)[..., 0]
+    return inverse_cdf(request.log_probs, u)
+
+
+def inverse_cdf(log_probs: Tensor, levels: Tensor) -> Tensor:
+    """The symbols int64 [B, k] where the cumulated law [B, k, V] passes ``levels`` float64 [B, k] in (0, 1).
+
+    In float64, a few rows at a time; impossible symbols are never taken.
+    """
+    size = max(1, SLICE // log_probs.shape[-1])
+    parts = zip(torch.split(log_probs.flatten(0, 1), size), torch.split(levels.reshape(-1, 1), size))
+    return torch.cat([_passed(law, level) for law, level in parts]).view(levels.shape)
+
+
+def _passed(log_probs: Tensor, levels: Tensor) -> Tensor:
+    """The same for rows [n, V] and levels [n, 1]; int64 [n]."""
+    total = log_probs.double().contiguous().exp().cumsum_(dim=-1)
+    symbol = torch.searchsorted(total, levels * total[:, -1:], right=True)
+    last = torch.searchsorted(total, total[:, -1:].contiguous())  # the last symbol that has probability
+    return torch.minimum(symbol, last)[:, 0]
 
 
 def greedy(request: Request) -> Tensor:

@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from unmask import plans, profiles, scores, selectors
-from unmask.commands import boards
+from unmask.commands import boards, sequences
 from unmask.commands.output import Report, number
 from unmask.data import sudoku
 from unmask.likelihood import log_likelihood
@@ -90,7 +90,12 @@ def infilling(profile: Profile, visible: int) -> Profile:
 
 def grids(model: Model, data: Path | None, num: int, seed: int) -> Tensor:
     """Clean sequences to measure on: the solutions of a puzzle file, or ``num`` fresh grids."""
-    boards.check_sudoku(model)
+    if model.name != "sudoku":
+        if data is None:
+            raise ValueError(
+                f"no data for model '{model.name}': expected a token folder or text it was not trained on"
+            )
+        return sequences.read(model, data, num, seed).tokens
     if data is None:
         return torch.as_tensor(sudoku.full_grids(num, FRESH_GRIDS + seed))
     posed = boards.read(data)

@@ -13,6 +13,8 @@ from unmask.commands.boards import Boards, Solved
 from unmask.commands.options import Options
 from unmask.commands.output import Report, percent, say
 from unmask.data import sudoku
+from unmask.data.images import save_grid
+from unmask.data.vocabularies import Levels
 from unmask.models import Model, load
 from unmask.progress import Progress
 
@@ -23,6 +25,7 @@ def run(
     *,
     num: int,
     prompt: Path | None,
+    out: Path | None = None,
     trace: bool,
     quiet: bool,
 ) -> Report:
@@ -43,6 +46,7 @@ def run(
         "prompt": None if prompt is None else str(prompt),
         "units": UNITS | (TRACE_UNITS | {"mask_id": model.denoiser.mask_id} if trace else {}),
         "samples": _samples(model, tokens, solved, posed is not None),
+        "file": _picture(model, solved, out),
         "accuracy": _accuracy(model, posed, solved),
         "seconds": solved.seconds,
         "network_seconds": solved.manifest["network_seconds"],
@@ -62,8 +66,11 @@ TRACE_UNITS = {
 
 
 def _posed(model: Model, path: Path, num: int) -> Boards:
-    """The puzzles of a file, each ``num`` times."""
-    boards.check_sudoku(model)
+    """The puzzles of a file, each ``num`` times; for models of text its lines, with ``_`` for what is to be filled in."""
+    if isinstance(model.vocabulary, Levels):
+        raise ValueError(f"model '{model.name}' makes images; expected no --prompt")
+    if model.name != "sudoku":
+        return Boards(str(path), model.encode(path.read_text().splitlines()).repeat_interleave(num, 0))
     found = boards.read(path)
     solutions = None if found.solutions is None else found.solutions.repeat_interleave(num, 0)
     return Boards(found.source, found.puzzles.repeat_interleave(num, 0), solutions)
@@ -71,12 +78,25 @@ def _posed(model: Model, path: Path, num: int) -> Boards:
 
 def _samples(model: Model, tokens: Tensor, solved: Solved, prompted: bool) -> list[Report]:
     """One record a sample."""
-    decoded, asked = model.decode(solved.grids), model.decode(tokens) if prompted else None
+    images = isinstance(model.vocabulary, Levels)
+    decoded = ["image"] * len(tokens) if images else model.decode(solved.grids)
+    asked = model.decode(tokens) if prompted else None
     values = zip(decoded, solved.log_prob.tolist(), solved.nfe.tolist())
     records: list[Report] = [{"text": text, "log_prob": value, "nfe": nfe} for text, value, nfe in values]
     if asked is not None:
         records = [{"prompt": question} | r for question, r in zip(asked, records)]
     return [r | {"steps": s} for r, s in zip(records, solved.steps)] if solved.steps else records
+
+
+def _picture(model: Model, solved: Solved, out: Path | None) -> str | None:
+    """Writes images as one PNG file, by default samples.png, and returns its name; None for other models."""
+    if not isinstance(model.vocabulary, Levels):
+        if out is not None:
+            raise ValueError(f"model '{model.name}' makes no images; expected no --out: redirect the output")
+        return None
+    path = Path("samples.png") if out is None else out
+    save_grid(path, model.decode(solved.grids))
+    return str(path)
 
 
 def _accuracy(model: Model, posed: Boards | None, solved: Solved) -> Report | None:
@@ -95,6 +115,8 @@ def render(report: Report, *, pretty: bool = False, quiet: bool = False) -> None
         line = _squared(found["text"]) if pretty and report["model"] == "sudoku" else found["text"]
         tail = "" if report["prompt"] else f"\t{found['log_prob']:.4f}\t{found['nfe']:g}"
         print(line + tail)
+    if report["file"]:
+        print(f"images: {report['file']}")
     say(_summary(report), quiet)
 
 

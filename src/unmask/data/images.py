@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unmask.data.files import open_binary
 from unmask.data.pieces import Piece
+from unmask.records import write_bytes
 
 CIFAR_ROW = 1 + 3 * 32 * 32
 """Bytes of a CIFAR-10 image: its label, then the red, green and blue plane."""
@@ -123,3 +127,17 @@ def pillow() -> Any:
     except ImportError:
         raise ImportError("pillow is not installed: pip install 'unmask[images]'") from None
     return Image
+
+
+def save_grid(path: Path, images: NDArray[np.uint8], columns: int | None = None) -> None:
+    """Writes images uint8 [n, height, width] or [n, height, width, 3] as one picture, a pixel of white between them."""
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    height, width = (side + 1 for side in images.shape[1:3])
+    lines = math.ceil(len(images) / columns)
+    sheet = np.full((lines * height + 1, columns * width + 1, *images.shape[3:]), 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // columns * height + 1, i % columns * width + 1
+        sheet[top : top + height - 1, left : left + width - 1] = image
+    data = io.BytesIO()
+    pillow().fromarray(sheet).save(data, "PNG")
+    write_bytes(path, data.getvalue())

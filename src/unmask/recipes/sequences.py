@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unmask.corruption import Corrupt, exact_count
 from unmask.data import tokens as folders
 from unmask.data.cache import cache
 from unmask.data.tokens import Tokens
+from unmask.data.vocabularies import Characters
 from unmask.head_loss import head_cross_entropy
 from unmask.objectives import masked_cross_entropy
 from unmask.recipes.run import Batch, Run, generator
@@ -164,9 +166,18 @@ def decode_items(run: Run, tokens: Tensor) -> list[str]:
     return [_text(run, row[: row.index(pad)] if pad in row else row) for row in rows]
 
 
-def _ids(run: Run, text: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
-    ids: np.ndarray[Any, np.dtype[np.int64]] = run.vocabulary.encode(text)  # type: ignore[union-attr]
-    return ids
+GAP = "_"
+"""Stands for a masked position in text, where the vocabulary has no such character."""
+
+
+def _ids(run: Run, text: Any) -> NDArray[np.int64]:
+    """Symbols of a text, with the mask for each gap."""
+    encode = run.vocabulary.encode  # type: ignore[union-attr]
+    if not isinstance(run.vocabulary, Characters) or GAP in run.vocabulary.symbols or GAP not in text:
+        return encode(text)
+    hidden = np.array([run.network.vocab_size])
+    first, *others = (encode(part) for part in text.split(GAP))
+    return np.concatenate([first, *(part for other in others for part in (hidden, other))])
 
 
 def _text(run: Run, ids: list[int]) -> str:
@@ -176,6 +187,6 @@ def _text(run: Run, ids: list[int]) -> str:
     while ids:
         cut = ids.index(mask) if mask in ids else len(ids)
         pieces.append(vocabulary.decode(ids[:cut]))  # type: ignore[union-attr]
-        pieces += ["_"] if cut < len(ids) else []
+        pieces += [GAP] if cut < len(ids) else []
         ids = ids[cut + 1 :]
     return "".join(pieces)

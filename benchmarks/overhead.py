@@ -42,23 +42,16 @@ def measure(
     vocab_size: int, length: int, width: int, depth: int, order: str, repeats: int
 ) -> dict[str, object]:
     """Ratios for one network and order."""
-    torch.manual_seed(0)
-    network = unmask.networks.Transformer(vocab_size, length, width, depth, heads=width // 32, rotary=True)
-    torch.nn.init.normal_(network.head.weight, std=0.05)
+    network = made(vocab_size, length, width, depth)
     denoiser = unmask.from_logits(network, vocab_size, vocab_size)
     score = unmask.scores.at_random(0) if order == "blind" else unmask.scores.confidence
     selector = unmask.selectors.top_k(score, unmask.plans.uniform(length, STEPS))
     masked = torch.full((BATCH, length), vocab_size)
 
-    def bare() -> None:
-        with torch.inference_mode():
-            for _ in range(STEPS):
-                network(masked)
-
     def ours() -> None:
         unmask.sample(denoiser, masked, selector, generator=torch.Generator().manual_seed(1))
 
-    pairs = [(seconds(ours), seconds(bare)) for _ in range(repeats + 1)][1:]
+    pairs = [(seconds(ours), seconds(lambda: bare(network, masked))) for _ in range(repeats + 1)][1:]
     ratios = [a / b for a, b in pairs]
     return {
         "V": vocab_size,
@@ -71,6 +64,21 @@ def measure(
         "min": min(ratios),
         "max": max(ratios),
     }
+
+
+def made(vocab_size: int, length: int, width: int, depth: int) -> unmask.networks.Transformer:
+    """An untrained network whose head is not zero."""
+    torch.manual_seed(0)
+    network = unmask.networks.Transformer(vocab_size, length, width, depth, heads=width // 32, rotary=True)
+    torch.nn.init.normal_(network.head.weight, std=0.05)
+    return network
+
+
+def bare(network: Callable[[torch.Tensor], torch.Tensor], masked: torch.Tensor, calls: int = STEPS) -> None:
+    """So many calls with the head at every position, and nothing else."""
+    with torch.inference_mode():
+        for _ in range(calls):
+            network(masked)
 
 
 def seconds(work: Callable[[], None]) -> float:

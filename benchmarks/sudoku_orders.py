@@ -95,6 +95,8 @@ Model `sudoku`, weights {hash}. Solved: every cell equals the only solution; Wil
 `unmask.data.sudoku.puzzles`, seed {seed} (34 clues) and the next one (minimal); a setting takes the first n of them.
 Calls: mean network calls per puzzle in full-forward equivalents (sub-steps count m/81 for a partial pass over m cells;
 the look-ahead of information gain counts). Plans are uniform in that many calls, "81 calls" is one cell per call.
+The best settings below were picked on the puzzles that they are judged by, which flatters them a little; with n = 160 a
+point is 1.6 puzzles.
 
 {found}
 """
@@ -329,7 +331,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         for family in dict.fromkeys(r["family"] for r in shown):
             mine = [r for r in shown if r["family"] == family]
             kept = [r for r in mine if r["symbols"] == "arg-max"] or mine
-            points = sorted((r["calls"], r["solved %"]) for r in kept)
+            points = [(r["calls"], r["solved %"]) for r in kept]
             colour, style = LINES.get(family, ("0.85", ".-"))
             front = family in LINES
             axes.plot(
@@ -340,7 +342,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 zorder=2 + front,
                 label=family if front else None,
             )
-        axes.set(xscale="log", xlabel="network calls per puzzle", title=f"{kind}", ylim=(-3, 103))
+        axes.set(xscale="log", xlabel="network calls per puzzle", title=kind)
+        axes.set_ylim(10 * (min(r["solved %"] for r in shown) // 10) - 2, 102)
         axes.set_xticks([1, 2, 4, 8, 16, 32, 64], labels=["1", "2", "4", "8", "16", "32", "64"])
         axes.minorticks_off()
         axes.grid(alpha=0.3)

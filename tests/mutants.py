@@ -66,8 +66,8 @@ MUTANTS = (
     Mutant(
         "stale-tokens-between-steps",
         "unmasking.py",
-        "tokens=state.tokens.index_copy(0, items, tokens)",
-        "tokens=state.tokens if state.step == 0 else state.tokens.index_copy(0, items, tokens)",
+        "tokens=state.tokens.index_copy(0, items, moved.tokens)",
+        "tokens=state.tokens if state.step == 0 else state.tokens.index_copy(0, items, moved.tokens)",
         "the first step forgets what it wrote",
         (JOINT, DRAWS),
     ),
@@ -220,8 +220,8 @@ MUTANTS = (
     Mutant(
         "blocks-are-ignored",
         "commands/orders.py",
-        "chosen = spaced if options.blocks is None else",
-        "chosen = spaced if True else",
+        "return spaced if options.blocks is None else",
+        "return spaced if True else",
         "the command line takes --blocks and forgets it",
         ("test_cli.py::TestSample::test_settings_reach_the_order",),
     ),

@@ -57,6 +57,24 @@ def test_confidence_margin_and_entropy_by_hand():
         assert score(view_of()).dtype == torch.float64
 
 
+@pytest.mark.parametrize("size", [1, 2, 1023, 1024, 1025, 5000])
+def test_margin_finds_the_two_best_of_many_symbols_wherever_they_stand(size):
+    """Next to each other, far apart, in the last incomplete part, equal, or the second impossible."""
+    generator = torch.Generator().manual_seed(size)
+    probs = torch.rand(6, size, dtype=torch.float64, generator=generator)
+    probs[1, -1], probs[1, size // 2] = 3, 2
+    probs[2, :2] = 4
+    probs[3] = 0
+    probs[3, -1] = 1
+    probs[4] = 1
+    probs[5, -2:] = 7
+    probs /= probs.sum(1, keepdim=True)
+    best = probs.sort(dim=1, descending=True).values
+    wanted = best[:, 0] - (best[:, 1] if size > 1 else 0)
+    view = View(torch.full((1, 6), size), torch.ones(1, 6, dtype=torch.bool), probs.log()[None])
+    assert scores.margin(view)[0].tolist() == pytest.approx(wanted.tolist(), abs=1e-12)
+
+
 @pytest.mark.parametrize("score", [scores.confidence, scores.margin, scores.negative_entropy])
 def test_scores_of_chosen_rows_are_those_of_all(score):
     rows = torch.tensor([[0, 1, 3, 4], [0, 2, 3, -1]])

@@ -134,7 +134,7 @@ def _check_settings(run: Run, folder: Path) -> None:
     if not record.exists():
         return
     old, new = _fixed(checkpoints.read_json(record)), _fixed(describe(run))
-    different = [k for k in new if old.get(k) != new[k]]
+    different = [k for k in new if k in old and old[k] != new[k]]  # older versions knew fewer fields
     for k in different[:1]:
         raise ValueError(
             f"{folder} holds a run with {k} {old.get(k)!r}, not {new[k]!r}; "

@@ -392,10 +392,15 @@ def find(options: Options) -> Order:
     return ORDERS[name]
 
 
+def _changed(options: Options, denoiser: Denoiser) -> Denoiser:
+    """The law that symbols are drawn from."""
+    return nucleus(tempered(denoiser, options.temperature), options.top_p)
+
+
 def sampler(options: Options, denoiser: Denoiser, length: int, *, entropies: bool = False) -> Sampler:
     """What unmasks ``length`` positions as the options say; ``entropies`` puts them into the trace where possible."""
     order = find(options)
-    changed = nucleus(tempered(denoiser, options.temperature), options.top_p)
+    changed = _changed(options, denoiser)
     built = order.build(options, Task(changed, length))
     return order.kind.sampler(built, options, changed, entropies)
 
@@ -405,7 +410,7 @@ def scored(options: Options, denoiser: Denoiser, length: int) -> Callable[[Tenso
     order = find(options)
     if not order.kind.likelihood:
         raise ValueError(f"order '{options.order}' has no likelihood; see `unmask orders`")
-    changed = nucleus(tempered(denoiser, options.temperature), options.top_p)
+    changed = _changed(options, denoiser)
     selector = _arranged(order.build(options, Task(changed, length)), options)
     substeps = value(options.substeps, 1)
     return lambda tokens: log_likelihood(changed, tokens, selector, substeps=substeps)

@@ -249,7 +249,7 @@ def test_foreign_networks_are_refused(copy):
         ("[]", "holds a list"),
         ("{}", "has no name and network"),
         ('{"name": "sudoku", "network": 3}', "has no name and network"),
-        ('{"name": "chess", "network": {}}', "trained by recipe 'chess'; this version knows molecules, "),
+        ('{"name": "chess", "network": {}}', "trained by recipe 'chess'; this version knows digits, "),
     ],
 )
 def test_foreign_configurations_are_refused(copy, text, words):

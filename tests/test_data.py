@@ -129,6 +129,23 @@ def test_every_span_of_a_stream_comes_back_whatever_the_shards(tmp_path, shard):
     assert np.array_equal(data.windows(np.array([3, 0]), 5), [whole[3:8], whole[:5]])
 
 
+@pytest.mark.parametrize("length", [0, 5])
+def test_no_windows_are_an_empty_array(tmp_path, length):
+    data = writing.write(tmp_path / "o", [Piece("abc")], Form("stream", WORDS, "windows"), [])
+    for starts in ([], np.empty(0, np.int64)):
+        found = data.windows(starts, length)
+        assert (found.shape, found.dtype) == ((0, length), np.int64)
+
+
+def test_learnt_and_given_are_the_same_symbols(tmp_path):
+    one, other = (
+        writing.write(tmp_path / policy, map(Piece, items(9)), Form("items", WORDS, policy), [])
+        for policy in ("learnt", "given")
+    )
+    assert contents(one.folder)["tokens-00000.bin"] == contents(other.folder)["tokens-00000.bin"]
+    assert (one.manifest["policy"], other.manifest["policy"]) == ("learnt", "given")
+
+
 def test_padding_fills_up_to_the_length(tmp_path):
     data = writing.write(tmp_path / "o", [Piece("ab"), Piece("c")], Form("items", WORDS), [])
     assert data.padded(np.array([1, 0]), 3, 10).tolist() == [[2, 10, 10], [0, 1, 10]]
@@ -311,6 +328,43 @@ def test_an_unfinished_folder_of_something_else_is_refused(tmp_path, monkeypatch
         writing.write(tmp_path / "o", until([Piece("ab")] * 9, 8), Form("items", WORDS, shard=2), [])
     with pytest.raises(ValueError, match="unfinished preparation of other sources"):
         writing.write(tmp_path / "o", [Piece("ab")] * 9, Form("items", WORDS, shard=3), [])
+
+
+@pytest.mark.parametrize("kind", ["items", "stream"])
+def test_a_refused_preparation_makes_way_for_the_corrected_one(tmp_path, kind):
+    policy = "learnt" if kind == "items" else "windows"
+    pieces, wide = [Piece("ab"), Piece("a!")], Characters("ab!")
+    with pytest.raises(ValueError, match="'!' is not in the vocabulary"):
+        writing.write(tmp_path / "o", pieces, Form(kind, WORDS, policy), [])
+    (tmp_path / "o" / "mine.txt").write_text("mine")
+    writing.write(tmp_path / "o", pieces, Form(kind, wide, policy), [])
+    writing.write(tmp_path / "new", pieces, Form(kind, wide, policy), [])
+    assert contents(tmp_path / "o") == contents(tmp_path / "new") | {"mine.txt": b"mine"}
+
+
+@pytest.mark.parametrize("cut", ["ends-00000.bin", "labels-00000.bin", "progress.json"])
+def test_a_cut_first_shard_leaves_nothing_to_other_settings(tmp_path, monkeypatch, cut):
+    labelled, plain = ([Piece("abc", label=label) for label in marks] for marks in ((0, 1), (None, None)))
+    started = []
+
+    def failing(write):
+        def inner(path, data):
+            if path.name == cut and (cut != "progress.json" or started):
+                raise Stop
+            started.append(path)
+            write(path, data)
+
+        return inner
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "write_bytes", failing(writing.write_bytes))
+        patch.setattr(writing, "write_text", failing(writing.write_text))
+        with pytest.raises(Stop):
+            writing.write(tmp_path / "o", labelled, Form("items", WORDS), [])
+    assert (tmp_path / "o" / "tokens-00000.bin").exists()
+    writing.write(tmp_path / "o", plain, Form("items", Bytes()), [])
+    writing.write(tmp_path / "new", plain, Form("items", Bytes()), [])
+    assert contents(tmp_path / "o") == contents(tmp_path / "new")
 
 
 def test_too_little_disk_is_said_before_the_work(tmp_path, monkeypatch):

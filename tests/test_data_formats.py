@@ -4,7 +4,9 @@ import bz2
 import gzip
 import io
 import json
+import lzma
 import struct
+import subprocess
 import tarfile
 import zipfile
 import zlib
@@ -14,7 +16,7 @@ import pytest
 
 from unmask.cli import main
 from unmask.data import fetch, images, lines, packages, rdata, tokens
-from unmask.data.files import find
+from unmask.data.files import find, open_binary
 from unmask.data.packages import Package
 from unmask.data.prepare import READINGS, prepare
 from unmask.data.text import text8
@@ -56,6 +58,54 @@ def test_lines_keep_their_bytes_without_ends_and_blanks(tmp_path, suffix, pack):
     assert texts(data) == ["one ", "two", " three"]
     assert data.manifest["dropped"] == {"blank": 1}
     assert data.manifest["policy"] == "learnt"
+
+
+PACKED = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+def test_packed_files_are_read_whole(tmp_path, suffix):
+    said = pixels(300_000).tobytes()
+    (tmp_path / f"x{suffix}").write_bytes(PACKED[suffix](said))
+    with open_binary(tmp_path / f"x{suffix}") as file:
+        assert file.read(7) + file.read() == said
+    assert file.closed
+    assert file.raw.file.closed
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+@pytest.mark.parametrize("damage", ["cut", "changed", "foreign"])
+@pytest.mark.parametrize("format", ["lines", "bytes", "characters", "idx", "cifar"])
+def test_damaged_packed_files_are_named(tmp_path, run, suffix, damage, format):
+    good = PACKED[suffix](b"\0" + pixels(50_000).tobytes().hex().encode())
+    half = len(good) // 2
+    bad = {"cut": good[:half], "changed": good[:half] + bytes(64) + good[half + 64 :], "foreign": b"plain text"}
+    path = tmp_path / f"x-idx3.bin{suffix}"
+    path.write_bytes(bad[damage])
+    code, _, said = run("data", "prepare", path, "-o", tmp_path / "o", "--as", format, "--quiet")
+    assert code == 2
+    if format in ("lines", "bytes", "characters") or damage == "foreign":
+        assert f"{path} cannot be unpacked" in said
+        assert f"expected a whole {suffix} file: get it again" in said
+    assert path.name in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"SMILES\nC\rC,b\n", "after line 1: new-line character"),
+        (b"SMILES\nCC\n" + b"C" * 200_000, "after line 2: field larger than field limit"),
+        (b"SMILES\nCC\n\xff\n", "after line 2: not UTF-8"),
+        (gzip.compress(b""), "no column 'SMILES'"),
+    ],
+)
+def test_a_bad_csv_file_is_named_with_its_line(tmp_path, content, problem):
+    path = tmp_path / ("x.csv.gz" if content.startswith(b"\x1f") else "x.csv")
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=problem) as caught:
+        list(lines.smiles(path, "SMILES"))
+    assert str(path) in str(caught.value)
 
 
 def test_json_lines_keep_every_byte(tmp_path):
@@ -286,6 +336,17 @@ def test_packages_are_opened_without_being_imported(tmp_path, kind):
     assert packages.read(path, "package/a.txt") == b"hello"
     with pytest.raises(ValueError, match=r"holds no file package/b\.txt"):
         packages.read(path, "package/b.txt")
+
+
+@pytest.mark.parametrize("suffix", ["whl", "tgz", "deb"])
+def test_damaged_packages_are_named(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"x.{suffix}"
+    path.write_bytes(b"no archive")
+    failed = subprocess.CompletedProcess([], 2, b"", b"dpkg-deb: error: not a Debian format archive\n")
+    monkeypatch.setattr(packages.shutil, "which", lambda _: "dpkg-deb")
+    monkeypatch.setattr(packages.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(ValueError, match=rf"{path}.*delete the file and fetch again"):
+        packages.read(path, "a.txt")
 
 
 @pytest.fixture

@@ -62,13 +62,13 @@ def trained(data, tmp_path_factory):
 
 
 def test_items_are_padded_and_windows_are_stretches_of_the_text(data):
-    run = sequences.prepared(small(recipes.molecules, data), extra=1)
+    run = sequences.prepared(small(recipes.molecules, data), kind="items")
     batch = run.batch(run, 3)
     assert batch.tokens.shape == (8, 12)
     assert set(run.decode(run, batch.tokens)) <= set(LINES)
     assert torch.equal(batch.tokens, run.batch(run, 3).tokens)
     assert not torch.equal(batch.tokens, run.batch(run, 4).tokens)
-    run = sequences.prepared(small(recipes.text, data), extra=0)
+    run = sequences.prepared(small(recipes.text, data), kind="stream")
     assert all(text in PROSE for text in run.decode(run, run.batch(run, 0).tokens))
 
 
@@ -98,8 +98,8 @@ def test_vocabulary_and_fingerprint_come_from_the_data(trained, data):
     config = json.loads((trained["text"] / "model" / "config.json").read_text())
     assert config["vocabulary"] == {"kind": "characters", "symbols": " abcdefghijklmnopqrstuvwxyz"}
     assert len(config["data"]["fingerprint"]) == 16
-    other = small(recipes.text, data, **{"data.folder": str(data / "molecules"), "network.length": "9"})
-    assert other.prepare(other).network.vocab_size == 26
+    other = small(recipes.text, data, **{"network.length": "9"})
+    assert other.prepare(other).network.vocab_size == 27
     with pytest.raises(ValueError, match="holds a run with"):
         train(other, trained["text"], quiet=True)
 
@@ -107,6 +107,8 @@ def test_vocabulary_and_fingerprint_come_from_the_data(trained, data):
 def test_data_that_do_not_fit_are_refused_before_training(data, tmp_path):
     with pytest.raises(ValueError, match=r"longest item has 8 symbols; expected at most network.length 4"):
         train(small(recipes.molecules, data, **{"network.length": "4"}), tmp_path, quiet=True)
+    with pytest.raises(ValueError, match=r"holds stream .* recipe 'molecules' expects items"):
+        train(small(recipes.molecules, data, **{"data.folder": str(data / "text")}), tmp_path, quiet=True)
     with pytest.raises(ValueError, match=r"expected at least network.length 99999"):
         train(small(recipes.text, data, **{"network.length": "99999"}), tmp_path, quiet=True)
     with pytest.raises(ValueError, match="unmask data"):
@@ -202,3 +204,43 @@ def test_images_are_laid_out_in_a_picture(tmp_path):
     assert torch.equal(pixels[1:3, 6:10], torch.as_tensor(grey[1]))
     assert torch.equal(pixels[4:6, 1:5], torch.as_tensor(grey[2]))
     assert (pixels[0] == 255).all()
+
+
+def test_a_line_of_text_is_continued(capsys, trained, tmp_path):
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("the cat\nthe_dog\n")
+    words = [
+        "sample",
+        str(trained["text"]),
+        "--prompt",
+        str(prompt),
+        "--json",
+        "--quiet",
+        "--order",
+        "random",
+    ]
+    assert main(words) == 0
+    first, second = json.loads(capsys.readouterr().out)["samples"]
+    assert first["text"].startswith("the cat")
+    assert (first["nfe"], second["nfe"]) == (5, 6)
+    prompt.write_text("the cat sat on")
+    assert main(words) == 2
+    assert "expected lines of at most 12 characters" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def causal(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("causal")
+    run = small(recipes.text_autoregressive, data, **{"data.folder": str(data / "text")})
+    train(run, folder, quiet=True)
+    return folder
+
+
+def test_causal_models_read_from_left_to_right(capsys, causal, data):
+    found = evaluated(capsys, causal, data / "text" / "train", "--num", "4", "--exact", "4")
+    assert "exact from left to right" in found["nelbo"]["nats"]["estimator"]
+    assert found["nelbo"]["nats"]["value"] == pytest.approx(found["log_likelihood"]["nats"]["value"])
+    assert main(["sample", str(causal), "--num", "1", "--json", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out)["order"] == "left-to-right"
+    assert main(["sample", str(causal), "--num", "1", "--order", "random"]) == 2
+    assert "reads from left to right" in capsys.readouterr().err

@@ -96,7 +96,9 @@ def evaluate(
     generate: Annotated[
         str | None, arg(metavar="CLUES", help="Fresh puzzles instead: 34, or minimal.")
     ] = None,
-    num: Annotated[int | None, arg(help="How many sequences, at random; default all, or 100 puzzles.")] = None,
+    num: Annotated[
+        int | None, arg(help="How many sequences, at random; default all, or 100 puzzles.")
+    ] = None,
     exact: Annotated[int, arg(metavar="N", help="Also N exact log-likelihoods along the order.")] = 0,
     how: How,
     samples: Annotated[int, arg(help="Mask sets per sequence in the NELBO.")] = 8,
@@ -109,7 +111,11 @@ def evaluate(
     from unmask.models import load
 
     orders.find(how)
-    if generate is None and data is not None and load(model).name != "sudoku":
+    if generate is None and load(model).name != "sudoku":
+        if data is None:
+            raise ValueError(
+                "no data: expected a token folder, a text file, or a fetched set such as text/test"
+            )
         report = sequences.run(model, data, how, num=num, exact=exact, samples=samples, quiet=quiet)
         emit(report, sequences.render, as_json)
         return 0
@@ -150,13 +156,14 @@ def sample(
 def profile(
     model: Positional[ModelName],
     data: Annotated[
-        Positional[Path | None], arg(metavar="DATA", help="A token folder, text, or grids; default fresh grids.")
+        Positional[Path | None],
+        arg(metavar="DATA", help="A token folder, text, or grids; default fresh grids."),
     ] = None,
     *,
     out: Annotated[Path, arg(aliases=("-o",), metavar="FILE", help="Where the profile goes, JSON.")] = Path(
         "profile.json"
     ),
-    num: Annotated[int, arg(help="Fresh sequences, when no file is given.")] = 1024,
+    num: Annotated[int, arg(help="Fresh grids, or sequences taken from DATA at random.")] = 1024,
     rounds: Annotated[int, arg(help="Passes over the data.")] = 4,
     plot: Annotated[Path | None, arg(metavar="FILE", help="Also draw it: .png, .svg or .pdf.")] = None,
     seed: Seed = 0,
@@ -253,9 +260,17 @@ def data_prepare(
     bytes_: Annotated[bool, arg(name="bytes", help="Bytes, for any format of text.")] = False,
     column: Annotated[str | None, arg(metavar="NAME", help="smiles: this column of a CSV file.")] = None,
     field: Annotated[str | None, arg(metavar="NAME", help="jsonl: this text field of every record.")] = None,
-    padding: Annotated[str | None, arg(metavar="POLICY", help="Items: learnt (default), given or none.")] = None,
+    padding: Annotated[
+        str | None,
+        arg(
+            metavar="POLICY",
+            help="Items: learnt (default; recipes train it), given (for other programs), none (equal lengths).",
+        ),
+    ] = None,
     longest: Annotated[int | None, arg(metavar="N", help="Symbols that an item may have.")] = None,
-    skip: Annotated[bool, arg(help="Leave out and count items that do not fit, instead of stopping.")] = False,
+    skip: Annotated[
+        bool, arg(help="Leave out and count items that do not fit, instead of stopping.")
+    ] = False,
     split: Annotated[
         tuple[str, ...], arg(metavar="NAME=SHARE...", help="Parts, each a folder: train=0.9 valid=0.1.")
     ] = (),
@@ -306,7 +321,9 @@ def data_fetch(
 
 @data.command(name="check")
 def data_check(
-    folder: Annotated[Positional[Path], arg(metavar="FOLDER", help="A token folder, or one that holds some.")],
+    folder: Annotated[
+        Positional[Path], arg(metavar="FOLDER", help="A token folder, or one that holds some.")
+    ],
     *,
     as_json: Json = False,
 ) -> int:

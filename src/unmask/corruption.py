@@ -124,9 +124,7 @@ def d3pm(steps: int) -> Corrupt:
 
     def corrupt(maskable: Tensor, generator: torch.Generator) -> Corruption:
         levels = torch.rand(len(maskable), dtype=torch.float64, generator=generator, device=generator.device)
-        return discrete_time(
-            maskable, schedules.linear(), schedules.uniform_grid(steps), generator, levels
-        )
+        return discrete_time(maskable, schedules.linear(), schedules.uniform_grid(steps), generator, levels)
 
     return corrupt
 

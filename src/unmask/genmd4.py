@@ -60,7 +60,10 @@ def losses(log_probs: Tensor, tokens: Tensor, hidden: Tensor, powers: Tensor, ti
     """
     own = log_probs.gather(-1, tokens[..., None])[..., 0]
     powers = powers.to(log_probs.dtype)
-    each = powers[tokens] * (-own - 1) + log_probs.exp() @ powers
+    mean = (log_probs.exp() * powers).sum(
+        -1
+    )  # not a matrix product: under autocast that would be in bfloat16
+    each = powers[tokens] * (-own - 1) + mean
     return torch.where(hidden, each, 0.0).sum(1) / time.to(each.dtype)
 
 

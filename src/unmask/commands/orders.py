@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from unmask import commit, plans, presets, remask, rules, schedules, scores, selectors
+from unmask import commit, plans, presets, remask, rules, schedules, scores, selectors, upscale
 from unmask.commands.boards import Sampler, Solved
 from unmask.commands.options import Options, value
 from unmask.commands.output import Report
@@ -390,6 +390,20 @@ def find(options: Options) -> Order:
             f"order '{name}' does not read --{foreign[0]}; it takes {_dashed(ORDERS[name].takes)}"
         )
     return ORDERS[name]
+
+
+def suited(options: Options, network: dict[str, Any]) -> Options:
+    """The options as a network can serve them: a causal one goes left to right, one of upscaled levels stage by stage."""
+    if network.get("causal"):
+        if options.order not in (Options().order, "left-to-right"):
+            raise ValueError(f"a causal model reads from left to right; expected no --order {options.order}")
+        return replace(options, order="left-to-right")
+    if network.get("levels") is not None:
+        if options.blocks is not None:
+            raise ValueError("this model works in blocks of its own, one a stage; expected no --blocks")
+        stages = upscale.stages(int(network["vocab_size"]), int(network["levels"]))
+        return replace(options, blocks=int(network["length"]) // stages)
+    return options
 
 
 def _changed(options: Options, denoiser: Denoiser) -> Denoiser:

@@ -13,10 +13,11 @@ from unmask.commands.boards import Boards, Solved
 from unmask.commands.options import Options
 from unmask.commands.output import Report, percent, say
 from unmask.data import sudoku
-from unmask.data.images import save_grid
-from unmask.data.vocabularies import Levels
+from unmask.data.images import pillow, save_grid
+from unmask.data.vocabularies import Characters, Levels
 from unmask.models import Model, load
 from unmask.progress import Progress
+from unmask.recipes.sequences import GAP
 
 
 def run(
@@ -34,6 +35,9 @@ def run(
         raise ValueError(f"num {num}: expected at least 1")
     orders.find(options)
     model = load(model_name)
+    options = orders.suited(options, model.config["network"])
+    orders.find(options)
+    out = _checked_out(model, out)
     posed = None if prompt is None else _posed(model, prompt, num)
     tokens = model.all_masked(num) if posed is None else posed.puzzles
     with Progress("sample", len(tokens), quiet=quiet) as progress:
@@ -46,7 +50,7 @@ def run(
         "prompt": None if prompt is None else str(prompt),
         "units": UNITS | (TRACE_UNITS | {"mask_id": model.denoiser.mask_id} if trace else {}),
         "samples": _samples(model, tokens, solved, posed is not None),
-        "file": _picture(model, solved, out),
+        "file": None if out is None else _picture(model, solved, out),
         "accuracy": _accuracy(model, posed, solved),
         "seconds": solved.seconds,
         "network_seconds": solved.manifest["network_seconds"],
@@ -70,10 +74,24 @@ def _posed(model: Model, path: Path, num: int) -> Boards:
     if isinstance(model.vocabulary, Levels):
         raise ValueError(f"model '{model.name}' makes images; expected no --prompt")
     if model.name != "sudoku":
-        return Boards(str(path), model.encode(path.read_text().splitlines()).repeat_interleave(num, 0))
+        return Boards(str(path), _with_gaps(model, path).repeat_interleave(num, 0))
     found = boards.read(path)
     solutions = None if found.solutions is None else found.solutions.repeat_interleave(num, 0)
     return Boards(found.source, found.puzzles.repeat_interleave(num, 0), solutions)
+
+
+def _with_gaps(model: Model, path: Path) -> Tensor:
+    """Lines of text as tokens int64 [n, L], masked at each gap; models of a stream go on where a line ends."""
+    lines, symbols = path.read_bytes().decode().splitlines(), model.vocabulary
+    if not isinstance(symbols, Characters) or GAP in symbols.symbols:
+        raise ValueError(f"model '{model.name}' has no sign for a gap; expected no --prompt")
+    if model.denoiser.vocab_size == symbols.size:
+        lines = [line.ljust(model.length, GAP) for line in lines]
+    if not lines or not all(GAP in line for line in lines) or any(len(line) > model.length for line in lines):
+        raise ValueError(
+            f"{path}: expected lines of at most {model.length} characters with {GAP} for what is to be filled in"
+        )
+    return model.encode(lines)
 
 
 def _samples(model: Model, tokens: Tensor, solved: Solved, prompted: bool) -> list[Report]:
@@ -88,15 +106,22 @@ def _samples(model: Model, tokens: Tensor, solved: Solved, prompted: bool) -> li
     return [r | {"steps": s} for r, s in zip(records, solved.steps)] if solved.steps else records
 
 
-def _picture(model: Model, solved: Solved, out: Path | None) -> str | None:
-    """Writes images as one PNG file, by default samples.png, and returns its name; None for other models."""
+def _checked_out(model: Model, out: Path | None) -> Path | None:
+    """Where images go, by default a new file samples.png; None for other models. ValueError before anything is sampled."""
     if not isinstance(model.vocabulary, Levels):
         if out is not None:
             raise ValueError(f"model '{model.name}' makes no images; expected no --out: redirect the output")
         return None
-    path = Path("samples.png") if out is None else out
-    save_grid(path, model.decode(solved.grids))
-    return str(path)
+    pillow()
+    if out is None and Path("samples.png").exists():
+        raise ValueError("samples.png exists; expected --out FILE to say where the images go")
+    return Path("samples.png") if out is None else out
+
+
+def _picture(model: Model, solved: Solved, out: Path) -> str:
+    """Writes images as one PNG file and returns its name."""
+    save_grid(out, model.decode(solved.grids))
+    return str(out)
 
 
 def _accuracy(model: Model, posed: Boards | None, solved: Solved) -> Report | None:

@@ -15,16 +15,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from unmask import genmd4, presets, upscale
 from unmask.commands import orders
 from unmask.commands.options import Options
 from unmask.commands.output import Report, number
 from unmask.data import tokens as folders
 from unmask.data.cache import cache
 from unmask.data.tokens import Tokens
-from unmask.data.vocabularies import Levels, to_record
-from unmask.likelihood import nelbo
+from unmask.data.vocabularies import Bytes, Characters, Levels, Tokenizer, to_record
+from unmask.likelihood import log_likelihood, nelbo
 from unmask.models import Model, load
 from unmask.progress import Progress
+from unmask.sampling import check_tokens
 
 BATCH = 64
 Places: TypeAlias = NDArray[np.int64]
@@ -67,33 +69,41 @@ def read(model: Model, data: Path, num: int | None, seed: int) -> Sequences:
 
 
 def _folder(model: Model, data: Tokens, num: int | None, seed: int) -> Sequences:
-    """The sequences of an opened token folder; ValueError unless it has the model's vocabulary."""
+    """The sequences of an opened token folder; ValueError unless it has the model's vocabulary and they fit."""
     own = model.config.get("vocabulary")
     if own is not None and to_record(data.vocabulary) != own:
         raise ValueError(
             f"{data.folder} has another vocabulary than model '{model.name}': prepare it with the model's"
         )
-    total = data.items or data.symbols // model.length
-    places = _some(total, num, seed)
-    share = data.manifest["source_bytes"] / max(data.symbols, 1)
-    if data.items:
-        pad = model.denoiser.vocab_size - 1
-        rows = data.padded(places, model.length, pad)
-        count = sum(len(data.item(int(i))) for i in places)
-    else:
-        rows = data.windows(places * model.length, model.length)
-        count = rows.size
-    return Sequences(str(data.folder), torch.as_tensor(rows), int(count), float(share))
+    length = model.length // stages(model)
+    places = _some(data.items or data.symbols // length, num, seed)
+    rows = data.padded(places, length, _size(model)) if data.items else data.windows(places * length, length)
+    symbols = int((rows < _size(model)).sum())
+    tokens = torch.as_tensor(rows)
+    if stages(model) > 1:
+        tokens = upscale.encode_digits(tokens, model.denoiser.vocab_size, _size(model))
+    check_tokens(tokens, model.denoiser, masks=False)
+    return Sequences(str(data.folder), tokens, symbols, data.manifest["source_bytes"] / max(data.symbols, 1))
 
 
 def _file(model: Model, path: Path, num: int | None, seed: int) -> Sequences:
     """A text file: one item a line for models of items, one stream for the others."""
-    text = path.read_text()
-    whole = model.config["network"]["vocab_size"] == _size(model)
-    rows = model.encode(text if whole else text.splitlines())
-    places = torch.as_tensor(_some(len(rows), num, seed))
-    count = int((rows[places] < _size(model)).sum())
-    return Sequences(str(path), rows[places], count, len(text.encode()) / max(len(text), 1))
+    if isinstance(model.vocabulary, Levels):
+        raise ValueError(f"model '{model.name}' is one of images; expected a token folder")
+    text = path.read_bytes().decode()
+    rows = model.encode(text if model.denoiser.vocab_size == _size(model) else text.splitlines())
+    if not len(rows):
+        raise ValueError(f"{path} holds no sequence of length {model.length}: it is too short")
+    check_tokens(rows, model.denoiser, masks=False)
+    found = rows[torch.as_tensor(_some(len(rows), num, seed))]
+    symbols = int((found < _size(model)).sum())
+    return Sequences(str(path), found, symbols, len(text.encode()) / max(int((rows < _size(model)).sum()), 1))
+
+
+def stages(model: Model) -> int:
+    """In how many stages a model unmasks the digits of each level: 1 unless it is one of `unmask.upscale`."""
+    levels = model.config["network"].get("levels")
+    return 1 if levels is None else upscale.stages(model.denoiser.vocab_size, int(levels))
 
 
 def _size(model: Model) -> int:
@@ -104,6 +114,8 @@ def _size(model: Model) -> int:
 
 def _some(total: int, num: int | None, seed: int) -> Places:
     """All places 0..total-1, or ``num`` of them at random, in order."""
+    if num is not None and num < 1:
+        raise ValueError(f"num {num}: expected at least 1")
     if num is None or num >= total:
         return np.arange(total)
     return np.sort(np.random.default_rng(seed).choice(total, num, replace=False))
@@ -114,14 +126,11 @@ def run(
 ) -> Report:
     """The bound of data under a model, and of ``exact`` sequences the log-likelihood along the order, with units."""
     model = load(model_name)
+    options = orders.suited(options, model.config["network"])
     score = orders.scored(options, model.denoiser, model.length) if exact else None
     posed = read(model, data, num, options.seed)
     generator = torch.Generator().manual_seed(options.seed)
-
-    def bound(rows: Tensor) -> Tensor:
-        return nelbo(model.denoiser, rows, generator=generator, samples=samples).value
-
-    about = f"bound over random orders, {samples} mask sets per sequence"
+    bound, about = estimator(model, samples, generator)
     report: Report = {
         "command": "eval",
         "model": {"name": model.name, "hash": model.hash, "trained_steps": model.config.get("trained_steps")},
@@ -132,9 +141,36 @@ def run(
     if score is not None:
         some = posed.part(_some(len(posed.tokens), exact, options.seed), model)
         values = _values(some, "likelihood", lambda rows: -score(rows), quiet)
-        name = f"exact along order {options.order}, plan {options.plan or 'its own'}, {len(some.tokens)} sequences"
+        name = f"exact along one order, {options.order}, plan {options.plan or 'its own'}, {len(some.tokens)} sequences"
         report["log_likelihood"] = numbers(model, some, values, name)
     return report
+
+
+def estimator(
+    model: Model, samples: int, generator: torch.Generator
+) -> tuple[Callable[[Tensor], Tensor], str]:
+    """Nats [B] of tokens [B, L] by the estimator that belongs to a model's training, and what it is."""
+    denoiser, network = model.denoiser, model.config["network"]
+    each = f"{samples} mask sets per sequence"
+    if network.get("causal"):
+        along = presets.left_to_right(1)
+        return lambda rows: -log_likelihood(denoiser, rows, along), "exact from left to right"
+    if stages(model) > 1:
+        count = stages(model)
+        return (
+            lambda rows: upscale.nelbo(denoiser, rows, count, generator=generator, samples=samples).value,
+            f"sum of the bounds of {count} stages, {each} and stage",
+        )
+    if network.get("timed"):
+        powers = getattr(denoiser.network, "powers", torch.ones(denoiser.vocab_size))
+        return (
+            lambda rows: genmd4.nelbo(denoiser, rows, powers, generator=generator, samples=samples).value,
+            f"integral over time with its end terms (MD4, GenMD4), {each}",
+        )
+    return (
+        lambda rows: nelbo(denoiser, rows, generator=generator, samples=samples).value,
+        f"bound over random orders, {each}",
+    )
 
 
 def _values(posed: Sequences, label: str, measure: Callable[[Tensor], Tensor], quiet: bool) -> Tensor:
@@ -154,7 +190,9 @@ def numbers(model: Model, posed: Sequences, nats: Tensor, estimator: str) -> Rep
     """
     n = len(nats)
     mean, error = float(nats.mean()), float(nats.std() / math.sqrt(n)) if n > 1 else math.nan
-    images = isinstance(model.vocabulary, Levels)
+    if posed.characters == 0:
+        raise ValueError(f"{posed.source} holds empty sequences only; expected symbols to score")
+    images, symbol = isinstance(model.vocabulary, Levels), _symbol(model)
     each = n / posed.characters
     units = (
         {"bits_per_dim": (each, "bits per dimension", "nats / (dimensions ln 2)")}
@@ -168,7 +206,7 @@ def numbers(model: Model, posed: Sequences, nats: Tensor, estimator: str) -> Rep
             "bits_per_byte": (
                 each / posed.bytes_each,
                 "bits per byte",
-                "bits per character / bytes per character",
+                f"bits per {symbol} / source bytes per {symbol}",
             ),
         }
     )
@@ -179,9 +217,14 @@ def numbers(model: Model, posed: Sequences, nats: Tensor, estimator: str) -> Rep
     if not images:
         value = math.exp(mean * each)
         report["perplexity"] = number(
-            value, "per character", "exp(nats / characters)", stderr=value * error * each
+            value, f"per {symbol}", f"exp(nats / {symbol}s)", stderr=value * error * each
         )
     return report
+
+
+def _symbol(model: Model) -> str:
+    """What one symbol stands for."""
+    return {Characters: "character", Bytes: "byte", Tokenizer: "token"}.get(type(model.vocabulary), "symbol")
 
 
 def render(report: Report, console: Console) -> None:

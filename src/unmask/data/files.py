@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _OPENERS: dict[str, Callable[[Path, str], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_BUFFER = 2**17
+"""Bytes that are unpacked at once."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,39 @@ def _below(place: Path, pattern: str) -> list[Source]:
 
 
 def open_binary(path: Path) -> BinaryIO:
-    """A file for reading, unpacked on the way where its name ends in .gz, .bz2 or .xz."""
+    """A file for reading, unpacked on the way where its name ends in .gz, .bz2 or .xz.
+
+    Reading raises ValueError where the packed data are damaged or end too early.
+    """
     opener = _OPENERS.get(path.suffix)
-    return path.open("rb") if opener is None else cast(BinaryIO, opener(path, "rb"))
+    if opener is None:
+        return path.open("rb")
+    return cast(BinaryIO, io.BufferedReader(_Unpacked(path, opener(path, "rb")), _BUFFER))
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a packed file, whose damage is a ValueError that names the file."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        """Takes over ``file``, the opened unpacker of ``path``, and closes it in the end."""
+        self.path, self.file = path, file
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fills a buffer; the bytes that it got, 0 at the end."""
+        try:
+            return int(self.file.readinto(buffer))
+        except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the disk, not the data
+                raise
+            raise ValueError(
+                f"{self.path} cannot be unpacked ({error}); expected a whole {self.path.suffix} file: get it again"
+            ) from None
+
+    def close(self) -> None:
+        """Closes the unpacker and its file."""
+        self.file.close()
+        super().close()

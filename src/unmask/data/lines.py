@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from unmask.data import _sudoku_text as sudoku
 from unmask.data.files import open_binary
@@ -63,19 +64,34 @@ def smiles(path: Path, column: str | None = None) -> Iterator[Piece]:
 
 
 def csv_column(path: Path, column: str) -> Iterator[Piece]:
-    """One column of a CSV file with a header; ValueError when it is not there, or a row is too short."""
+    """One column of a CSV file with a header.
+
+    ValueError when it is not there, a row is too short, or the file is no CSV in UTF-8.
+    """
     with open_binary(path) as file:
         rows = csv.reader(line.decode() for line in file)
-        names = next(rows)
-        if column not in names:
-            raise ValueError(f"{path} has no column '{column}'; expected one of {', '.join(names)[:200]}")
-        place = names.index(column)
-        for row in rows:
-            if row and len(row) <= place:
-                raise ValueError(
-                    f"{path}, line {rows.line_num}: {len(row)} columns; expected at least {place + 1}"
-                )
-            yield Piece(row[place].encode() if row else b"", str(path), rows.line_num)
+        try:
+            yield from _column(path, column, rows)
+        except (csv.Error, UnicodeDecodeError) as error:
+            what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+            raise ValueError(
+                f"{path}, after line {rows.line_num}: {what}; expected separated values in UTF-8 with quoted fields "
+                "closed: mend or convert the file"
+            ) from None
+
+
+def _column(path: Path, column: str, rows: Any) -> Iterator[Piece]:
+    """One column of the rows of a `csv.reader`."""
+    names = next(rows, [])
+    if column not in names:
+        raise ValueError(f"{path} has no column '{column}'; expected one of {', '.join(names)[:200]}")
+    place = names.index(column)
+    for row in rows:
+        if row and len(row) <= place:
+            raise ValueError(
+                f"{path}, line {rows.line_num}: {len(row)} columns; expected at least {place + 1}"
+            )
+        yield Piece(row[place].encode() if row else b"", str(path), rows.line_num)
 
 
 def fasta(path: Path) -> Iterator[Piece]:

@@ -13,6 +13,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -56,7 +57,17 @@ def bring(package: Package) -> Path:
 
 
 def read(path: Path, member: str) -> bytes:
-    """One file inside a .whl, .tgz or .deb; ValueError when it is not there."""
+    """One file inside a .whl, .tgz or .deb; ValueError when it is not there, or the package is damaged."""
+    try:
+        return _member(path, member)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); expected a whole package: delete the file and fetch again"
+        ) from None
+
+
+def _member(path: Path, member: str) -> bytes:
+    """One file inside a package."""
     if path.suffix == ".whl":
         with zipfile.ZipFile(path) as archive:
             if member in archive.namelist():
@@ -78,7 +89,13 @@ def _tar(path: Path) -> bytes:
         raise ValueError(
             f"dpkg-deb is not installed and {path.name} cannot be opened without it: install dpkg"
         )
-    return subprocess.run(["dpkg-deb", "--fsys-tarfile", path], check=True, capture_output=True).stdout
+    done = subprocess.run(["dpkg-deb", "--fsys-tarfile", path], capture_output=True)
+    if done.returncode:
+        raise ValueError(
+            f"dpkg-deb cannot open {path} ({_reason(done.returncode, done.stderr.decode(errors='replace'))}): delete "
+            "the file and fetch again, or install a newer dpkg"
+        )
+    return done.stdout
 
 
 def _run(package: Package, folder: Path) -> None:
@@ -90,11 +107,14 @@ def _run(package: Package, folder: Path) -> None:
         )
     done = subprocess.run(_command(package, folder), cwd=folder, capture_output=True, text=True)
     if done.returncode or not any(folder.iterdir()):
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        reason = lines[-1].strip() if lines else f"exit code {done.returncode}"
-        raise ValueError(
-            f"{package.tool} did not bring {package.name} {package.version} ({reason[:200]}): {hint}"
-        )
+        reason = _reason(done.returncode, done.stderr)
+        raise ValueError(f"{package.tool} did not bring {package.name} {package.version} ({reason}): {hint}")
+
+
+def _reason(code: int, errors: str) -> str:
+    """Why a tool failed: the last line that it said, or its exit code."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else f"exit code {code}"
 
 
 def _command(package: Package, folder: Path) -> list[str]:

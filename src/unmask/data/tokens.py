@@ -103,8 +103,9 @@ class Tokens:
         return self._arrays[shard][int(ends[place - 1]) if place else 0 : int(ends[place])].astype(np.int64)
 
     def windows(self, starts: Ints, length: int) -> Ints:
-        """Stretches of ``length`` symbols from each start [B]: int64 [B, length]."""
-        return np.stack([self.span(int(s), int(s) + length) for s in starts])
+        """Stretches of ``length`` symbols from each start [B]: int64 [B, length], also for no starts."""
+        spans = [self.span(int(s), int(s) + length) for s in starts]
+        return np.stack(spans) if spans else np.empty((0, length), np.int64)
 
     def padded(self, indices: Ints, length: int, fill: int) -> Ints:
         """Items [B] as int64 [B, length], filled up with ``fill``; ValueError for an item that is longer."""

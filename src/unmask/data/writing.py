@@ -38,11 +38,14 @@ PROGRESS = "unmask preparation"
 LEARNT, GIVEN, NONE, WINDOWS = "learnt", "given", "none", "windows"
 POLICIES = {
     LEARNT: "filled up with a pad symbol that is masked, predicted and counted like any other",
-    GIVEN: "filled up with a pad symbol that is always visible and costs nothing: the length is given",
+    GIVEN: "a mark for other programs: the length counts as known, and the pad symbol as no part of the item",
     NONE: "all items have the same length; another length is an error",
     WINDOWS: "a stream, cut into windows of any length",
 }
-"""How items of different lengths share a batch, by name; the manifest carries the name."""
+"""How items of different lengths share a batch, by name; the manifest carries the name.
+
+The tokens of `LEARNT` and `GIVEN` are the same bytes, and nothing here pads. Recipes train `LEARNT` and refuse `GIVEN`.
+"""
 
 
 @dataclass(frozen=True)
@@ -351,19 +354,26 @@ def _finished(folder: Path, job: str) -> tokens.Tokens:
 
 
 def _progress(folder: Path, job: str) -> Record:
-    """Where a stopped preparation goes on, or the start of a new one."""
+    """Where a stopped preparation goes on, or the start of a new one.
+
+    A preparation that finished no shard, say because a symbol was refused, makes way for another one.
+    """
     path = folder / "progress.json"
     if path.is_file():
         state = read_record(path.read_text(), PROGRESS)
-        if state["job"] != job:
+        if state["job"] != job and state["shards"]:
             raise ValueError(
                 f"{folder} holds an unfinished preparation of other sources or settings: delete it or choose another"
             )
         _clear(folder, f".*{TEMPORARY}")
-        return state
-    _clear(folder, f".progress.json.*{TEMPORARY}")
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; expected a new folder")
+        if state["job"] == job:
+            return state
+        for name in ("tokens", "ends", "labels"):  # of a first shard that the record does not know yet
+            _clear(folder, f"{name}-00000.bin")
+    else:
+        _clear(folder, f".progress.json.*{TEMPORARY}")
+        if folder.exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} is not empty; expected a new folder")
     counts = {"source_bytes": 0, "characters": 0, "longest": 0, "dropped": {}}
     state = {"format": PROGRESS, "version": 1, "job": job, "pieces": 0, "offset": 0, **counts, "shards": []}
     write_text(path, json.dumps(state))

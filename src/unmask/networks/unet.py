@@ -179,15 +179,14 @@ class Told(nn.Module):
         self.second = nn.Linear(self.width, self.width) if config.timed else None
         self.labels = nn.Embedding(config.classes + 1, self.width) if config.classes else None
 
-    def forward(self, count: int, time: Tensor | None, label: Tensor | None) -> Tensor:
-        """The vectors; no label is a class of its own, no time is 0."""
-        device = next(self.parameters()).device
+    def forward(self, time: Tensor, label: Tensor | None) -> Tensor:
+        """The vectors; no label is a class of its own."""
         parts = []
         if self.first is not None and self.second is not None:
-            t = torch.zeros(count, device=device) if time is None else time.to(self.first.weight.dtype)
+            t = time.to(self.first.weight.dtype)
             parts.append(self.second(F.silu(self.first(waves(t, self.first.in_features)))))
         if self.labels is not None:
-            none = torch.full((count,), self.labels.num_embeddings - 1, device=device)
+            none = torch.full((len(time),), self.labels.num_embeddings - 1, device=time.device)
             parts.append(self.labels(none if label is None else label))
         return F.silu(torch.stack(parts).sum(0))
 
@@ -293,7 +292,7 @@ class UNet(nn.Module):
         """What the head reads, float [B, H W, D]: for losses that want logits at some positions only."""
         masked = tokens == self.mask_id
         values = self._values(tokens).masked_fill(masked, 0.0)
-        return self._run([values, masked], tokens, self._told(len(tokens), time, label))
+        return self._run([values, masked], tokens, self._told(masked, time, label))
 
     def staged(
         self,
@@ -311,7 +310,7 @@ class UNet(nn.Module):
         """
         known = F.one_hot(stage - 1, self.shape.stages)
         planes = known[:, None].expand(-1, self.shape.height * self.shape.width, -1)
-        told = self._told(len(levels), time, label)
+        told = self._told(masked, time, label)
         return self.logits(self._run([self._values(levels), masked, planes], levels, told), rows)
 
     def logits(self, states: Tensor, rows: Tensor | None) -> Tensor:
@@ -328,8 +327,10 @@ class UNet(nn.Module):
         """Levels scaled to -1..1."""
         return 2.0 / max(self.shape.vocab_size - 1, 1) * levels - 1.0
 
-    def _told(self, count: int, time: Tensor | None, label: Tensor | None) -> Tensor | None:
-        return None if self.told is None else self.told(count, time, label)
+    def _told(self, masked: Tensor, time: Tensor | None, label: Tensor | None) -> Tensor | None:
+        """The vectors of time and label; no time is the share of masked positions."""
+        share = masked.flatten(1).float().mean(1)
+        return None if self.told is None else self.told(share if time is None else time, label)
 
     def _run(self, planes: list[Tensor], levels: Tensor, told: Tensor | None) -> Tensor:
         """States [B, H W, D] from input planes [B, L or H W, ..] and the levels that are embedded."""

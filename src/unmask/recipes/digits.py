@@ -79,7 +79,7 @@ def digits() -> Run:
         encode=encode,
         decode=decode,
         vocabulary=Levels(256),
-        prepare=lambda run: sequences.prepared(run, extra=0),
+        prepare=lambda run: sequences.prepared(run, kind="images"),
         batch_size=32,
         optimiser=Optimiser(steps=12_000, learning_rate=1e-3, warmup=100, decay=0.3, ema=0.999),
         machine=Machine(bfloat16=True),
@@ -145,7 +145,7 @@ def _upscaled(run: Run, base: int) -> Run:
 
 def _prepared(run: Run) -> Run:
     """The run with the data's fingerprint; ValueError when the data have other levels than the network."""
-    found = sequences.prepared(replace(run, network=run.network.image), extra=0)
+    found = sequences.prepared(replace(run, network=run.network.image), kind="images")
     if found.network.vocab_size != run.network.levels:
         raise ValueError(
             f"the data have {found.network.vocab_size} levels; expected network.levels {run.network.levels}: "
@@ -200,7 +200,9 @@ def decode_upscaled(run: Run, tokens: Tensor) -> NDArray[np.uint8]:
 
 
 def _shape(run: Run) -> tuple[int, ...]:
-    """Height, width and, in colour, channels."""
+    """Height, width and, in colour, channels; those of `digits` for a network that has none."""
+    if isinstance(run.network, TransformerConfig):
+        return (SIDE, SIDE)
     channels = (run.network.channels,) if run.network.channels > 1 else ()
     return (run.network.height, run.network.width, *channels)
 

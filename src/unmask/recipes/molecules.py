@@ -17,7 +17,7 @@ SMILES = Characters("#()-123456=BCFHNOS[]clnors")
 
 
 def molecules() -> Run:
-    """The shipped model: six blocks, width 256; trained in about an hour and a half on one core."""
+    """Six blocks, width 256; trained in about an hour and a half on one core."""
     return Run(
         name="molecules",
         network=TransformerConfig(
@@ -30,7 +30,7 @@ def molecules() -> Run:
         encode=sequences.encode_items,
         decode=sequences.decode_items,
         vocabulary=SMILES,
-        prepare=lambda run: sequences.prepared(run, extra=1),
+        prepare=lambda run: sequences.prepared(run, kind="items"),
         batch_size=128,
         optimiser=Optimiser(steps=5_000, learning_rate=1e-3, warmup=100, decay=0.3, ema=0.999),
         machine=Machine(bfloat16=True, compile=True),

@@ -50,12 +50,23 @@ class Folder:
         return own if own.exists() else cache() / self.folder / self.part
 
 
-def prepared(run: Run, extra: int) -> Run:
-    """The run with the data's vocabulary, ``extra`` symbols more (pad) and fingerprint; reads all shards once.
+def prepared(run: Run, kind: str) -> Run:
+    """The run with the vocabulary and the fingerprint of its data, of a kind (stream, items, images); reads all once.
 
-    ValueError when the folder is missing or damaged, or an item does not fit into the network.
+    Items get a pad symbol besides. ValueError when the folder is missing, damaged or of another kind or padding, or an
+    item does not fit into the network.
     """
-    data = folders.verify(run.data.place)
+    data, extra = folders.verify(run.data.place), 1 if kind == "items" else 0
+    found, policy = data.manifest["kind"], data.manifest.get("policy")
+    if found != kind or (kind == "items" and policy != "learnt"):
+        expected = "items with padding 'learnt'" if kind == "items" else kind
+        raise ValueError(
+            f"{data.folder} holds {found} (padding {policy!r}); recipe '{run.name}' expects {expected}"
+        )
+    if kind == "images" and data.symbols != data.items * run.network.length:
+        raise ValueError(
+            f"{data.folder} has images of {data.symbols // max(data.items, 1)} values; expected {run.network.length}"
+        )
     if data.items and data.longest > run.network.length:
         raise ValueError(
             f"{data.folder}: the longest item has {data.longest} symbols; expected at most network.length "
@@ -128,7 +139,12 @@ def causal_loss(network: nn.Module, data: Batch) -> Tensor:
 
 def sparse_loss(network: nn.Module, data: Batch) -> Tensor:
     """`loss` with the head at masked positions only: for large vocabularies, in less time and memory."""
-    states = network.states(data.tokens.masked_fill(data.masked, network.mask_id))  # type: ignore[operator, arg-type]
+    hidden = data.tokens.masked_fill(data.masked, network.mask_id)  # type: ignore[arg-type]
+    states = network.states(hidden, **told(data))  # type: ignore[operator]
+    if states.shape[:2] != data.tokens.shape:
+        raise ValueError(
+            f"the network has states for {states.shape[1]} of {data.tokens.shape[1]} positions; expected all: use `loss`"
+        )
     rows, columns = data.masked.nonzero(as_tuple=True)
     head: nn.Linear = network.head  # type: ignore[assignment]
     symbols, weights = data.tokens[rows, columns], data.weight[rows]

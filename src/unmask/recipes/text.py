@@ -17,7 +17,7 @@ from unmask.recipes.sudoku import build
 
 
 def text() -> Run:
-    """The shipped model: six blocks, width 256, stretches of 128 characters."""
+    """Six blocks, width 256, stretches of 128 characters."""
     return Run(
         name="text",
         network=TransformerConfig(
@@ -30,7 +30,7 @@ def text() -> Run:
         encode=sequences.encode_windows,
         decode=sequences.decode_windows,
         vocabulary=Characters(TEXT8),
-        prepare=lambda run: sequences.prepared(run, extra=0),
+        prepare=lambda run: sequences.prepared(run, kind="stream"),
         batch_size=64,
         optimiser=Optimiser(steps=5_000, learning_rate=1e-3, warmup=100, decay=0.3, ema=0.999),
         machine=Machine(bfloat16=True, compile=True),

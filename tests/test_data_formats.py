@@ -79,7 +79,11 @@ def test_packed_files_are_read_whole(tmp_path, suffix):
 def test_damaged_packed_files_are_named(tmp_path, run, suffix, damage, format):
     good = PACKED[suffix](b"\0" + pixels(50_000).tobytes().hex().encode())
     half = len(good) // 2
-    bad = {"cut": good[:half], "changed": good[:half] + bytes(64) + good[half + 64 :], "foreign": b"plain text"}
+    bad = {
+        "cut": good[:half],
+        "changed": good[:half] + bytes(64) + good[half + 64 :],
+        "foreign": b"plain text",
+    }
     path = tmp_path / f"x-idx3.bin{suffix}"
     path.write_bytes(bad[damage])
     code, _, said = run("data", "prepare", path, "-o", tmp_path / "o", "--as", format, "--quiet")
@@ -94,9 +98,9 @@ def test_damaged_packed_files_are_named(tmp_path, run, suffix, damage, format):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"SMILES\nC\rC,b\n", "after line 1: new-line character"),
-        (b"SMILES\nCC\n" + b"C" * 200_000, "after line 2: field larger than field limit"),
-        (b"SMILES\nCC\n\xff\n", "after line 2: not UTF-8"),
+        (b"SMILES\nC\rC,b\n", "line 2: not CSV .new-line character"),
+        (b"SMILES\nCC\n" + b"C" * 200_000, "line 3: not CSV .field larger than field limit"),
+        (b"SMILES\nCC\n\xff\n", "line 3: not UTF-8"),
         (gzip.compress(b""), "no column 'SMILES'"),
     ],
 )

@@ -154,7 +154,7 @@ def test_the_norm_is_group_norm_and_silu_with_their_gradients(features):
 def test_time_and_label_are_told_where_the_configuration_says_so():
     config = replace(GREY, classes=3, timed=True)
     net, tokens = network(config), images(config, 2)
-    zero, one = torch.zeros(2), torch.ones(2)
+    one = torch.ones(2)
     plain = net(tokens)
     share = (tokens == net.mask_id).float().mean(1)
     torch.testing.assert_close(net(tokens, time=share), plain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,20 +69,30 @@ def csv_column(path: Path, column: str) -> Iterator[Piece]:
     ValueError when it is not there, a row is too short, or the file is no CSV in UTF-8.
     """
     with open_binary(path) as file:
-        rows = csv.reader(line.decode() for line in file)
+        rows = csv.reader(_text_lines(path, file))
         try:
             yield from _column(path, column, rows)
-        except (csv.Error, UnicodeDecodeError) as error:
-            what = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        except csv.Error as error:
             raise ValueError(
-                f"{path}, after line {rows.line_num}: {what}; expected separated values in UTF-8 with quoted fields "
-                "closed: mend or convert the file"
+                f"{path}, line {rows.line_num}: not CSV ({error}); expected ends of lines as \\n and every quote closed: "
+                "mend the file"
+            ) from None
+
+
+def _text_lines(path: Path, file: Iterable[bytes]) -> Iterator[str]:
+    """The lines of a UTF-8 file as text."""
+    for number, line in enumerate(file, 1):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError:
+            raise ValueError(
+                f"{path}, line {number}: not UTF-8; expected CSV in UTF-8: convert the file"
             ) from None
 
 
 def _column(path: Path, column: str, rows: Any) -> Iterator[Piece]:
     """One column of the rows of a `csv.reader`."""
-    names = next(rows, [])
+    names: list[str] = next(rows, [])
     if column not in names:
         raise ValueError(f"{path} has no column '{column}'; expected one of {', '.join(names)[:200]}")
     place = names.index(column)

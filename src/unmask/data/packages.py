@@ -61,8 +61,9 @@ def read(path: Path, member: str) -> bytes:
     try:
         return _member(path, member)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{path} is damaged ({error}); expected a whole package: delete the file and fetch again"
+            f"{path} is damaged ({reason}); expected a whole package: delete the file and fetch again"
         ) from None
 
 

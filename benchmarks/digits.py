@@ -87,10 +87,7 @@ def write(model: unmask.Model, found: dict[str, list[dict[str, Any]]], options: 
         count=options.fewer,
         floor=quality.frechet(first, second),
     )
-    (_, rows), *others = found.items()
-    path = record.write("digits", rows, notes, parts=found)
-    extra = [line for name, rows in others for line in ("", f"## {name}", "", *record.table(rows))]
-    path.write_text(path.read_text() + "\n".join(extra) + "\n")
+    path = record.write_parts("digits", found, notes)
     print(path)
 
 

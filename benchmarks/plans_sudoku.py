@@ -9,26 +9,18 @@ log-likelihoods of a third set, against one cell per step in the same orders, ar
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import record
 import torch
+from samplers import FAMILIES
 
 import unmask
 from unmask import plans, profiles
 from unmask.data import sudoku as boards
 
 SEED = 20_261_130
-FAMILIES: dict[str, Callable[[int, int], tuple[int, ...]]] = {
-    "uniform": plans.uniform,
-    "cosine": plans.cosine,
-    "arccos": plans.arccos,
-    "tc": plans.tc,
-    "dtc": plans.dtc,
-    "log_odds": plans.log_odds,
-}
 
 
 def main() -> None:

@@ -50,6 +50,15 @@ def write(question: str, rows: list[dict[str, Any]], notes: str, **extra: Any) -
     return stem.with_suffix(".md")
 
 
+def write_parts(question: str, parts: dict[str, list[dict[str, Any]]], notes: str) -> Path:
+    """`write` with a table for each part, under its name."""
+    (_, rows), *others = parts.items()
+    path = write(question, rows, notes, parts=parts)
+    extra = [line for name, rows in others for line in ("", f"## {name}", "", *table(rows))]
+    path.write_text(path.read_text() + "\n".join(extra) + "\n")
+    return path
+
+
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Rows as the lines of a Markdown table."""
     names = list(rows[0])

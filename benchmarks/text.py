@@ -67,10 +67,7 @@ def main() -> None:
 
 def write(notes: str, found: dict[str, list[dict[str, Any]]]) -> None:
     """One record with a table for each part, and the plot."""
-    first, *others = found.items()
-    path = record.write("text", first[1], notes, parts=found)
-    extra = [line for name, rows in others for line in ("", f"## {name}", "", *record.table(rows))]
-    path.write_text(path.read_text() + "\n".join(extra) + "\n")
+    path = record.write_parts("text", found, notes)
     if "samplers" in found:
         draw(found["samplers"], path.with_suffix(".png"))
     print(path)

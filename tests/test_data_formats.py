@@ -103,6 +103,7 @@ def test_damaged_packed_files_are_named(tmp_path, run, suffix, damage, format):
         (b"SMILES\nCC\n\xff\n", "line 3: not UTF-8"),
         (gzip.compress(b""), "no column 'SMILES'"),
     ],
+    ids=["a stray return", "a huge field", "not UTF-8", "nothing, packed"],
 )
 def test_a_bad_csv_file_is_named_with_its_line(tmp_path, content, problem):
     path = tmp_path / ("x.csv.gz" if content.startswith(b"\x1f") else "x.csv")

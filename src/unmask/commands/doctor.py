@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 import unmask
 from unmask import laws, scores, selectors
 from unmask.commands.output import Report
 from unmask.data import sudoku
 from unmask.likelihood import log_likelihood, nelbo
-from unmask.models import load, shipped
-from unmask.recipes.sudoku import encode
+from unmask.models import Model, load, shipped
 from unmask.sampling import sample
 
 PACKAGES = ("torch", "numpy", "scipy", "safetensors", "tyro", "rich", "numba", "matplotlib")
@@ -66,16 +66,32 @@ def engine() -> str:
 
 
 def probe(name: str) -> str:
-    """A shipped model must know grids better than chance: NELBO per cell below ln V nats."""
+    """A shipped model must know data of its kind better than chance: NELBO per position below ln V nats."""
     model = load(name)
-    grids = sudoku.symmetries(encode([GRID] * 16), seed=0)
-    bound = nelbo(model.denoiser, grids, generator=torch.Generator().manual_seed(0), samples=4)
-    found, chance = float(bound.value.mean()) / grids.shape[1], math.log(model.denoiser.vocab_size)
+    if model.name not in PROBES:
+        return "loads; no probe data for it"
+    tokens = PROBES[model.name](model)
+    bound = nelbo(model.denoiser, tokens, generator=torch.Generator().manual_seed(0), samples=4)
+    found, chance = float(bound.value.mean()) / tokens.shape[1], math.log(model.denoiser.vocab_size)
     if not found < chance:
         raise ValueError(
-            f"NELBO {found:.3f} nats per cell, not below chance, {chance:.3f}; install the package again"
+            f"NELBO {found:.3f} nats per position, not below chance, {chance:.3f}; install the package again"
         )
-    return f"NELBO {found:.3f} nats per cell on 16 grids (chance {chance:.3f})"
+    return f"NELBO {found:.3f} nats per position of {len(tokens)} sequences (chance {chance:.3f})"
+
+
+MOLECULES = (
+    "CC(=O)Oc1ccccc1C(=O)O",
+    "CC(=O)Nc1ccc(O)cc1",
+    "Cn1c(=O)c2c(ncn2C)n(C)c1=O",
+    "CC(C)Cc1ccc(C(C)C(=O)O)cc1",
+)
+"""Aspirin, paracetamol, caffeine and ibuprofen."""
+
+PROBES: dict[str, Callable[[Model], Tensor]] = {
+    "sudoku": lambda model: sudoku.symmetries(model.encode([GRID] * 16), seed=0),
+    "molecules": lambda model: model.encode(MOLECULES),
+}
 
 
 def devices() -> list[str]:

@@ -195,7 +195,7 @@ def measure(
     passes = measuring.Passes(rounds, batch_size, state, quiet)
     tally = _tally(denoiser, tokens, generator, columns=2)
     sums = measuring.collect(denoiser, tokens, measuring.losses_and_entropies, tally, passes)
-    _check_seen(sums.counts)
+    check_seen(sums.counts)
     facts: dict[str, Any] = {"estimator": "cross-entropy", "sequences": len(tokens), "rounds": rounds}
     facts |= {"data": measuring.fingerprint(tokens)}
     facts |= {
@@ -268,7 +268,7 @@ def calibration(measured: Profile) -> tuple[float, float]:
     return float(gaps.mean()), float(np.sqrt((errors**2).sum()) / len(gaps))
 
 
-def _check_seen(counts: Array) -> None:
+def check_seen(counts: Array) -> None:
     """ValueError when some number of visible positions was never observed."""
     missing = int((counts == 0).sum())
     if missing:

@@ -56,8 +56,7 @@ def molecules(smiles: Sequence[str], training: Collection[str] = ()) -> Molecule
     """Validity, uniqueness and novelty of SMILES, by RDKit; ``training`` holds canonical SMILES."""
     forms = [form for text in smiles if (form := canonical(text)) is not None]
     distinct = set(forms)
-    known = distinct & training if isinstance(training, set) else distinct & set(training)
-    return Molecules(len(smiles), len(forms), len(distinct), len(distinct - known), tuple(forms))
+    return Molecules(len(smiles), len(forms), len(distinct), len(distinct.difference(training)), tuple(forms))
 
 
 def canonical(smiles: str) -> str | None:

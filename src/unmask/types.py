@@ -22,7 +22,7 @@ order_ids       int64 [B]                  which public random order each row fo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -96,6 +96,11 @@ class View:
         """The same view with only ``eligible`` bool [B, L] positions open to choice."""
         start = self.masked if self.start is None else self.start
         return replace(self, masked=self.masked & eligible, start=start & eligible)
+
+    def part(self, items: Tensor) -> View:
+        """The same view of some rows of the batch: int64 places, or bool [B]."""
+        tensors = {f.name: v[items] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, memory=tuple(m[items] for m in self.memory), **tensors)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

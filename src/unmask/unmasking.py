@@ -73,7 +73,7 @@ def step(
     memory = tuple(_placed(m, items, len(state.tokens)) for m in choice.memory)
     if is_blind(selector):  # rows that stay still at this step (random counts) need no network call
         moving = (choice.rows >= 0).any(1)
-        items, view, choice = items[moving], _rows_of(view, moving), _part(choice, moving)
+        items, view, choice = items[moving], view.part(moving), _part(choice, moving)
         look.items = items
 
     def symbols_of(law: Tensor, rows: Tensor, mine: Tensor) -> Tensor:
@@ -151,12 +151,6 @@ def _view(state: State, items: Tensor, selector: object) -> View:
     )
     clock = getattr(selector, "time", None)
     return view if clock is None else replace(view, time=clock(view))
-
-
-def _rows_of(view: View, kept: Tensor) -> View:
-    """A blind view restricted to some rows of the batch."""
-    names = ("tokens", "masked", "order_ids", "start", "time")
-    return replace(view, **{n: v[kept] for n in names if (v := getattr(view, n)) is not None})
 
 
 def _part(choice: Choice, kept: Tensor) -> Choice:

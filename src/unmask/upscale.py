@@ -13,7 +13,7 @@ digits that happen to be visible (a prompt) are not looked at before their stage
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from unmask import likelihood, measuring
 from unmask.corruption import Corruption, exact_count, low_discrepancy
 from unmask.denoisers import NetworkDenoiser, from_logits, take_rows
-from unmask.profiles import Profile
+from unmask.profiles import Profile, check_seen
 from unmask.types import Cache, Choice, Denoiser, Estimate, Selector, View
 
 Law: TypeAlias = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
@@ -377,8 +377,7 @@ def _stage_profile(
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     length = _by_stage(digits, stages).shape[2]
     sums = measuring.collect(denoiser, digits, observe, measuring.Tally(length, 2, seed), passes)
-    if (missing := int((sums.counts == 0).sum())) > 0:
-        raise ValueError(f"no observation at {missing} of {length} counts: use more sequences or rounds")
+    check_seen(sums.counts)
     facts: dict[str, Any] = {"estimator": "cross-entropy", "sequences": len(digits), "stage": [stage, stages]}
     return Profile(sums.means[:, 0], sums.stderrs[:, 0], sums.counts, facts)
 
@@ -398,19 +397,13 @@ def stage_by_stage(selectors: Sequence[Selector], length: int) -> Selector:
         for number, selector in enumerate(selectors):
             items = (current == number).nonzero()[:, 0]
             if len(items):
-                mine = _plain(selector(_rows_of(view, items).within(block == number)))
+                mine = _plain(selector(view.part(items).within(block == number)))
                 rows[items, : mine.shape[1]] = mine
         return Choice(rows[:, : int((rows >= 0).sum(1).max())] if len(rows) else rows)
 
     names = ", ".join(getattr(s, "name", "selector") for s in selectors)
     blind = all(getattr(s, "blind", False) for s in selectors)
     return Selector(choose, blind=blind, name=f"stage_by_stage({names}; {length})")
-
-
-def _rows_of(view: View, items: Tensor) -> View:
-    """The view of some batch rows."""
-    tensors = {f.name: v for f in fields(view) if isinstance(v := getattr(view, f.name), Tensor)}
-    return replace(view, **{name: value[items] for name, value in tensors.items()})  # type: ignore[arg-type]
 
 
 def _plain(choice: Choice) -> Tensor:

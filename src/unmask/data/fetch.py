@@ -25,7 +25,7 @@ from unmask.data.cache import cache
 from unmask.data.packages import Package
 from unmask.data.pieces import Piece, size
 from unmask.data.text import text8
-from unmask.data.vocabularies import TEXT8, Bytes, Characters, Levels, Vocabulary
+from unmask.data.vocabularies import SMILES, TEXT8, Bytes, Characters, Levels, Vocabulary
 from unmask.data.wikipedia import visible
 from unmask.data.writing import NONE, WINDOWS, Form
 from unmask.progress import Progress
@@ -45,9 +45,6 @@ MOLECULES_VALID = 10_000
 
 GCIDE_BYTES = 5_000_000
 """Bytes of the dictionary that are used, of 40 million."""
-
-SMILES = "#()-123456=BCFHNOS[]clnors"
-"""The symbols of the MOSES molecules."""
 
 HELD_OUT = 0.05
 """Share of a text's end that is the test part, and of what comes before it that is the valid part."""
@@ -152,14 +149,18 @@ def _by_hash(records: Iterable[str | bytes]) -> list[Any]:
     return sorted(records, key=lambda r: hashlib.sha256(r.encode() if isinstance(r, str) else r).digest())
 
 
+def _three(shuffled: list[Any]) -> dict[str, list[Any]]:
+    """Shuffled records in three parts: train, and valid and test of the share `HELD_OUT` each."""
+    held = round(len(shuffled) * HELD_OUT)
+    return {"train": shuffled[2 * held :], "valid": shuffled[:held], "test": shuffled[held : 2 * held]}
+
+
 def _records(
     folder: Path, records: list[bytes], vocabulary: Vocabulary, package: Package, quiet: bool
 ) -> None:
-    """Shuffled records in three parts: train, and valid and test of the share `HELD_OUT` each."""
+    """Writes records, shuffled, in three parts."""
     pieces = [Piece(record, package.name, n) for n, record in enumerate(_by_hash(records), 1)]
-    held = round(len(pieces) * HELD_OUT)
-    parts = {"train": pieces[2 * held :], "valid": pieces[:held], "test": pieces[held : 2 * held]}
-    for part, chosen in parts.items():
+    for part, chosen in _three(pieces).items():
         _write(
             folder / part, chosen, Form("items", vocabulary, note=SHUFFLED.format("record")), [package], quiet
         )
@@ -222,9 +223,7 @@ def _emoji(folder: Path, quiet: bool) -> None:
     tiles = [t for e in entries for t in (e, *e.get("skin_variations", {}).values()) if t["has_img_twitter"]]
     corners = [(34 * t["sheet_y"] + 1, 34 * t["sheet_x"] + 1) for t in tiles]
     distinct = _by_hash({np.ascontiguousarray(sheet[y : y + 32, x : x + 32]).tobytes() for y, x in corners})
-    held = round(len(distinct) * HELD_OUT)
-    parts = {"train": distinct[2 * held :], "valid": distinct[:held], "test": distinct[held : 2 * held]}
-    for part, chosen in parts.items():
+    for part, chosen in _three(distinct).items():
         pieces = [Piece(np.frombuffer(data, np.uint8), "emoji", n) for n, data in enumerate(chosen)]
         _write(
             folder / part,

@@ -19,6 +19,9 @@ Ints: TypeAlias = NDArray[np.int64]
 TEXT8 = " abcdefghijklmnopqrstuvwxyz"
 """The 27 symbols of text8 (Mahoney): a space and the lower-case letters."""
 
+SMILES = "#()-123456=BCFHNOS[]clnors"
+"""The 26 symbols of the MOSES molecules (training part)."""
+
 
 class Foreign(ValueError):
     """A symbol that the vocabulary lacks; ``at`` is its place in the text."""

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.networks.transformer import attend
+from unmask.networks.transformer import Condition, attend
 
 
 @dataclass(frozen=True)
@@ -169,36 +169,6 @@ class Attention(nn.Module):
         return x + self.out(seen.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 
 
-class Told(nn.Module):
-    """Time float [B] in [0, 1] and label int64 [B] as one vector [B, 4F]."""
-
-    def __init__(self, config: UNetConfig) -> None:
-        super().__init__()
-        self.width = 4 * config.features
-        self.first = nn.Linear(2 * (config.features // 2), self.width) if config.timed else None
-        self.second = nn.Linear(self.width, self.width) if config.timed else None
-        self.labels = nn.Embedding(config.classes + 1, self.width) if config.classes else None
-
-    def forward(self, time: Tensor, label: Tensor | None) -> Tensor:
-        """The vectors; no label is a class of its own."""
-        parts = []
-        if self.first is not None and self.second is not None:
-            t = time.to(self.first.weight.dtype)
-            parts.append(self.second(F.silu(self.first(waves(t, self.first.in_features)))))
-        if self.labels is not None:
-            none = torch.full((len(time),), self.labels.num_embeddings - 1, device=time.device)
-            parts.append(self.labels(none if label is None else label))
-        return F.silu(torch.stack(parts).sum(0))
-
-
-def waves(time: Tensor, width: int) -> Tensor:
-    """Sines and cosines of 1000 time, periods from 2 pi to 20,000 pi; float [B, width] (DDPM, arXiv 2006.11239)."""
-    half = width // 2
-    frequency = 10_000.0 ** (-torch.arange(half, device=time.device) / max(half - 1, 1))
-    angles = 1000 * time[:, None] * frequency
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
 class Head(nn.Module):
     """Logits [.., C outputs] of states [.., D]: a linear map for each channel of a pixel, zero at the start.
 
@@ -242,7 +212,9 @@ class UNet(nn.Module):
         self.shape = config
         width, thin = config.features, config.features // config.patch**2
         told = 4 * width if config.timed or config.classes else 0
-        self.told = Told(config) if told else None
+        self.told = (
+            Condition(config.timed, config.classes, waves=width, hidden=told, width=told) if told else None
+        )
         self.stem = nn.Conv2d(2 * config.channels + config.stages, thin - thin // 4, 3, padding=1)
         self.levels = nn.Embedding(config.channels * (config.vocab_size + 1), thin // 4)
         self.places = nn.Parameter(

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from unmask import corruption, genmd4, schedules
 from unmask.genmd4 import GenMD4Network
-from unmask.networks import Transformer, TransformerConfig
+from unmask.networks import TransformerConfig
+from unmask.networks.transformer import from_config
 from unmask.recipes import sequences
 from unmask.recipes.run import Batch, Run, generator
 from unmask.schedules import Schedule
@@ -74,7 +75,7 @@ def gen_md4(run: Run, draw: Draw) -> Run:
 
 def build_gen_md4(config: TransformerConfig) -> GenMD4Network:
     """The network of a configuration with all powers 1."""
-    return GenMD4Network(Transformer(**vars(config)))
+    return GenMD4Network(from_config(config))
 
 
 def gen_md4_batches(draw: Draw) -> Callable[[Run, int], Batch]:

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from unmask import schedules, upscale
 from unmask.data.vocabularies import Levels
 from unmask.networks import TransformerConfig, UNet, UNetConfig
+from unmask.networks.transformer import from_config
 from unmask.recipes import baselines, sequences
 from unmask.recipes.run import Batch, Machine, Optimiser, Run
-from unmask.recipes.sudoku import build as build_transformer
 
 SIDE = 28
 """Pixels along each side."""
@@ -106,7 +106,7 @@ def digits_autoregressive() -> Run:
     network = TransformerConfig(
         vocab_size=256, length=SIDE**2, width=128, depth=3, heads=2, axes=ROWS_AND_COLUMNS
     )
-    run = replace(digits(), network=network, build=build_transformer, batch_size=16)
+    run = replace(digits(), network=network, build=from_config, batch_size=16)
     return replace(baselines.autoregressive(run, sequences.items), name="digits_autoregressive")
 
 

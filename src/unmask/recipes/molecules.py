@@ -6,14 +6,11 @@ law over 58 positions. Data: ``unmask data fetch molecules``.
 
 from __future__ import annotations
 
-from unmask.data.vocabularies import Characters
+from unmask.data.vocabularies import SMILES, Characters
 from unmask.networks import TransformerConfig
+from unmask.networks.transformer import from_config
 from unmask.recipes import sequences
 from unmask.recipes.run import Machine, Optimiser, Run
-from unmask.recipes.sudoku import build
-
-SMILES = Characters("#()-123456=BCFHNOS[]clnors")
-"""The symbols of the training part."""
 
 
 def molecules() -> Run:
@@ -21,15 +18,15 @@ def molecules() -> Run:
     return Run(
         name="molecules",
         network=TransformerConfig(
-            vocab_size=SMILES.size + 1, length=58, width=256, depth=6, heads=8, hidden=448, rotary=True
+            vocab_size=len(SMILES) + 1, length=58, width=256, depth=6, heads=8, hidden=448, rotary=True
         ),
         data=sequences.Folder("molecules"),
-        build=build,
+        build=from_config,
         batch=sequences.batches(sequences.items),
         objective=sequences.loss,
         encode=sequences.encode_items,
         decode=sequences.decode_items,
-        vocabulary=SMILES,
+        vocabulary=Characters(SMILES),
         prepare=lambda run: sequences.prepared(run, kind="items"),
         batch_size=128,
         optimiser=Optimiser(steps=5_000, learning_rate=1e-3, warmup=100, decay=0.3, ema=0.999),

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from unmask.corruption import low_discrepancy, random_subset
 from unmask.data import sudoku as boards
-from unmask.networks import Transformer, TransformerConfig
+from unmask.networks import TransformerConfig
+from unmask.networks.transformer import from_config
 from unmask.objectives import masked_cross_entropy
 from unmask.recipes.run import Batch, Machine, Optimiser, Run, check_ranges, generator
 
@@ -53,7 +54,7 @@ def sudoku() -> Run:
             vocab_size=9, length=81, width=128, depth=3, heads=4, loops=4, hidden=320, axes=AXES
         ),
         data=SudokuData(),
-        build=build,
+        build=from_config,
         batch=batch,
         objective=objective,
         encode=lambda _, puzzles: encode(puzzles),
@@ -73,11 +74,6 @@ def encode(puzzles: str | Sequence[str]) -> Tensor:
 def decode(tokens: Tensor) -> list[str]:
     """Each board of tokens int64 [n, 81] as 81 characters, ``.`` for a blank."""
     return [boards.text(board) for board in tokens]
-
-
-def build(config: TransformerConfig) -> Transformer:
-    """The network of a configuration."""
-    return Transformer(**vars(config))
 
 
 def batch(run: Run, step: int) -> Batch:

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from unmask.data.vocabularies import TEXT8, Characters
 from unmask.networks import TransformerConfig
+from unmask.networks.transformer import from_config
 from unmask.recipes import baselines, sequences
 from unmask.recipes.run import Machine, Optimiser, Run
-from unmask.recipes.sudoku import build
 
 
 def text() -> Run:
@@ -24,7 +24,7 @@ def text() -> Run:
             vocab_size=len(TEXT8), length=128, width=256, depth=6, heads=8, hidden=448, rotary=True
         ),
         data=sequences.Folder("text"),
-        build=build,
+        build=from_config,
         batch=sequences.batches(sequences.windows),
         objective=sequences.loss,
         encode=sequences.encode_windows,

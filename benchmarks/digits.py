@@ -58,7 +58,8 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     if "bits" in options.parts:
         found["bits"] = [bits(model, images("test", options.num), options.samples)]
-    fitted, held_out = samplers.measured(model.denoiser, images("train", 2048), rounds=1)
+    if {"steps", "calls", "picture"} & set(options.parts):
+        fitted, held_out = samplers.measured(model.denoiser, images("train", 2048), rounds=1)
     if "steps" in options.parts:
         found["fewer steps, bits per dimension"] = fewer_steps(fitted, held_out)
     if "calls" in options.parts:

@@ -20,7 +20,9 @@ from torch import Tensor
 
 import unmask
 from unmask import presets, quality
+from unmask.commands import sequences
 from unmask.commands.output import percent, share
+from unmask.commands.sequences import Sequences
 from unmask.data import tokens as folders
 from unmask.data.cache import cache as cache_folder
 
@@ -49,17 +51,18 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     model = unmask.load(options.model)
-    reference = test(model, options.num, "test")
+    reference = posed(model, options.num, "test")
     found: dict[str, list[dict[str, Any]]] = {}
     if "bits" in options.parts:
         found["bits"] = bits(model, reference, options.samples)
     if "one" in options.parts:
         found["one position per call"] = one_by_one(model, options.num)
-    fitted, _ = samplers.measured(model.denoiser, test(model, 4096, "valid"), rounds=2)
+    if {"plans", "calls"} & set(options.parts):
+        fitted, _ = samplers.measured(model.denoiser, posed(model, 4096, "valid").tokens, rounds=2)
     if "plans" in options.parts:
-        unit = len(reference) / characters(model, reference) / math.log(2)
+        unit = len(reference.tokens) / reference.characters / math.log(2)
         found["plans, bits per character"] = samplers.planned_against_families(
-            model.denoiser, fitted, reference[:512], options.calls, unit
+            model.denoiser, fitted, reference.tokens[:512], options.calls, unit
         )
     if "calls" in options.parts:
         found["samplers"] = by_calls(model, fitted, options)
@@ -86,44 +89,32 @@ def write(notes: str, found: dict[str, list[dict[str, Any]]]) -> None:
     print(path)
 
 
-def test(model: unmask.Model, count: int, part: str) -> Tensor:
-    """Molecules of a part, drawn at random, as tokens."""
-    data = folders.load(cache_folder() / "molecules" / part)
-    places = np.sort(np.random.default_rng(samplers.SEED).choice(data.items, count, replace=False))
-    return torch.as_tensor(data.padded(places, model.length, model.denoiser.vocab_size - 1))
+def posed(model: unmask.Model, count: int, part: str) -> Sequences:
+    """Molecules of a part, drawn at random."""
+    return sequences.read(model, Path("molecules") / part, count, samplers.SEED)
 
 
-def characters(model: unmask.Model, tokens: Tensor) -> int:
-    """Characters of the SMILES, without padding."""
-    return int((tokens < model.denoiser.vocab_size - 1).sum())
-
-
-def bits(model: unmask.Model, tokens: Tensor, samples: int) -> list[dict[str, Any]]:
+def bits(model: unmask.Model, reference: Sequences, samples: int) -> list[dict[str, Any]]:
     """Bits per character: the bound, and the exact value along one random order each."""
-    generator = torch.Generator().manual_seed(samplers.SEED)
-    bound = torch.cat(
-        [
-            unmask.nelbo(model.denoiser, t, generator=generator, samples=samples).value
-            for t in tokens.split(64)
-        ]
-    )
-    exact = samplers.nats(model.denoiser, tokens[:256], [1] * model.length)
+    measure, _ = sequences.estimator(model, samples, torch.Generator().manual_seed(samplers.SEED))
+    bound = torch.cat([measure(rows) for rows in torch.split(reference.tokens, 64)])
+    some = reference.part(np.arange(min(256, len(bound))), model)
+    exact = samplers.nats(model.denoiser, some.tokens, [1] * model.length)
     return [
-        bits_row("bound", bound, tokens, model),
-        bits_row("exact, one order each", exact, tokens[:256], model),
+        bits_row(model, reference, bound, "bound"),
+        bits_row(model, some, exact, "exact, one order each"),
     ]
 
 
-def bits_row(name: str, nats: Tensor, tokens: Tensor, model: unmask.Model) -> dict[str, Any]:
-    """Mean with its standard error over molecules, nats and bits per character."""
-    unit = len(tokens) / characters(model, tokens) / math.log(2)
-    mean, error = float(nats.mean()), float(nats.std() / math.sqrt(len(nats)))
+def bits_row(model: unmask.Model, found: Sequences, nats: Tensor, name: str) -> dict[str, Any]:
+    """Mean with its 95 % interval over molecules, nats and bits per character."""
+    numbers = sequences.numbers(model, found, nats, name)
     return {
         "estimator": name,
-        "molecules": len(tokens),
-        "nats each": mean,
-        "bits per character": mean * unit,
-        "+- 95 %": 1.96 * error * unit,
+        "molecules": len(nats),
+        "nats each": numbers["nats"]["value"],
+        "bits per character": numbers["bits_per_character"]["value"],
+        "+- 95 %": 1.96 * numbers["bits_per_character"]["stderr"],
     }
 
 

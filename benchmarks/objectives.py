@@ -9,20 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import record
 import torch
-from torch import Tensor
 
 import unmask
-from unmask import genmd4, presets, recipes, upscale
-from unmask.data import tokens as folders
-from unmask.data.cache import cache
-from unmask.models import Model
+from unmask import recipes
+from unmask.commands import sequences
 from unmask.recipes.run import override
 from unmask.training import train
 
@@ -90,9 +86,10 @@ def result(
     if not (folder / "model").exists():
         train(override(recipes.all_recipes()[name](), changes | own), folder)
     model = unmask.load(folder)
-    levels = held_out(model, name, data, options.num)
-    nats = measured(model, name, levels, options.samples)
-    unit = 1 / (math.log(2) * levels.shape[1])
+    posed = sequences.read(model, Path(data), options.num, seed=0)
+    measure, estimator = sequences.estimator(model, options.samples, torch.Generator().manual_seed(0))
+    nats = torch.cat([measure(rows) for rows in torch.split(posed.tokens, 32)])
+    unit = len(nats) / (math.log(2) * posed.characters)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return {
         "recipe": name,
@@ -100,66 +97,9 @@ def result(
         "parameters": sum(p.numel() for p in model.denoiser.network.parameters()),
         "bits": float(nats.mean()) * unit,
         "+-": float(nats.std()) / math.sqrt(len(nats)) * unit,
+        "estimator": estimator,
         "s per step": round(1 / log[-1]["per_second"], 2),
     }
-
-
-def held_out(model: Model, name: str, data: str, num: int) -> Tensor:
-    """Held-out sequences of symbols or levels, before any upscaling."""
-    opened = folders.load(cache() / data)
-    length = model.length // (
-        2 if name.endswith("16") else 4 if name.endswith("4") and "upscale" in name else 1
-    )
-    total = opened.items or opened.symbols // length
-    places = np.sort(np.random.default_rng(0).choice(total, num, replace=False))
-    rows = opened.padded(places, length, 0) if opened.items else opened.windows(places * length, length)
-    return torch.as_tensor(rows)
-
-
-def measured(model: Model, name: str, tokens: Tensor, samples: int) -> Tensor:
-    """Nats of each sequence by the estimator that belongs to the objective, float64 [n]."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.cat([estimator(model, name, samples, generator)(part) for part in torch.split(tokens, 32)])
-
-
-def estimator(
-    model: Model, name: str, samples: int, generator: torch.Generator
-) -> Callable[[Tensor], Tensor]:
-    """Nats [B] of tokens [B, L]."""
-    denoiser, network = model.denoiser, model.denoiser.network
-    if name.endswith("autoregressive"):
-        return lambda rows: next_symbol(network, rows)
-    if name.endswith("genmd4"):
-        powers = network.powers.detach()
-        return lambda rows: genmd4.nelbo(denoiser, rows, powers, generator=generator, samples=samples).value
-    if "upscale" in name:
-        base, levels = network.base, network.levels
-        return lambda rows: (
-            upscale.nelbo(
-                denoiser,
-                upscale.encode_digits(rows, base, levels),
-                upscale.stages(base, levels),
-                generator=generator,
-                samples=samples,
-            ).value
-        )
-    if network.config.get("timed"):
-        ones = torch.ones(denoiser.vocab_size)
-        return lambda rows: genmd4.nelbo(denoiser, rows, ones, generator=generator, samples=samples).value
-    return lambda rows: unmask.nelbo(denoiser, rows, generator=generator, samples=samples).value
-
-
-def next_symbol(network: Any, rows: Tensor) -> Tensor:
-    """-log p of sequences under a causal network, in one pass, float64 [B]; equal to the likelihood from left to right."""
-    with torch.inference_mode():
-        log_probs = network(rows).double().log_softmax(-1)
-    return -log_probs.gather(-1, rows[..., None])[..., 0].sum(1)
-
-
-def check(model: Model, rows: Tensor) -> bool:
-    """Whether `next_symbol` is the likelihood along left-to-right order."""
-    exact = unmask.log_likelihood(model.denoiser, rows, presets.left_to_right(1))
-    return bool(torch.allclose(-exact, next_symbol(model.denoiser.network, rows), rtol=1e-4))
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import record
 import torch
-from samplers import FAMILIES
 
 import unmask
 from unmask import plans, profiles
+from unmask.commands.planning import FAMILIES
 from unmask.data import sudoku as boards
 
 SEED = 20_261_130

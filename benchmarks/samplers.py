@@ -13,19 +13,11 @@ from torch import Tensor
 
 import unmask
 from unmask import commit, plans, presets, profiles, scores, selectors
+from unmask.commands.planning import FAMILIES
 from unmask.types import Denoiser, Result, Score, Selector
 
 SEED = 20_261_130
 BATCH = 64
-
-FAMILIES: dict[str, Callable[[int, int], tuple[int, ...]]] = {
-    "uniform": plans.uniform,
-    "cosine": plans.cosine,
-    "arccos": plans.arccos,
-    "tc": plans.tc,
-    "dtc": plans.dtc,
-    "log_odds": plans.log_odds,
-}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import record
 import samplers
 import torch
@@ -19,8 +18,7 @@ from torch import Tensor
 
 import unmask
 from unmask import quality
-from unmask.data import tokens as folders
-from unmask.data.cache import cache
+from unmask.commands import sequences
 
 NOTES = """
 Model weights {hash}, {steps} training steps, stretches of {length} characters, 27 symbols (text8's). Each set:
@@ -48,7 +46,8 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     if "bits" in options.parts:
         found["bits"] = [bits(model, name, options) for name in options.sets]
-    fitted, _ = samplers.measured(model.denoiser, stretches(model, "text/valid", 2048), rounds=2)
+    if {"plans", "calls"} & set(options.parts):
+        fitted, _ = samplers.measured(model.denoiser, stretches(model, "text/valid", 2048), rounds=2)
     if "plans" in options.parts:
         unit = 1 / model.length / math.log(2)
         tokens = stretches(model, "text/test", 256)
@@ -75,28 +74,21 @@ def write(notes: str, found: dict[str, list[dict[str, Any]]]) -> None:
 
 def stretches(model: unmask.Model, name: str, count: int) -> Tensor:
     """Disjoint stretches of a set, at random."""
-    data = folders.load(cache() / name)
-    total = data.symbols // model.length
-    places = np.sort(np.random.default_rng(samplers.SEED).choice(total, min(count, total), replace=False))
-    return torch.as_tensor(data.windows(places * model.length, model.length))
+    return sequences.read(model, Path(name), count, samplers.SEED).tokens
 
 
 def bits(model: unmask.Model, name: str, options: argparse.Namespace) -> dict[str, Any]:
     """The bound of one set."""
-    tokens = stretches(model, name, options.num)
-    generator = torch.Generator().manual_seed(samplers.SEED)
-    parts = tokens.split(64)
-    bound = torch.cat(
-        [unmask.nelbo(model.denoiser, t, generator=generator, samples=options.samples).value for t in parts]
-    )
-    unit = 1 / model.length / math.log(2)
-    error = float(bound.std() / math.sqrt(len(bound)))
+    posed = sequences.read(model, Path(name), options.num, samplers.SEED)
+    measure, about = sequences.estimator(model, options.samples, torch.Generator().manual_seed(samplers.SEED))
+    nats = torch.cat([measure(rows) for rows in torch.split(posed.tokens, 64)])
+    found = sequences.numbers(model, posed, nats, about)
     return {
         "set": name,
-        "stretches": len(tokens),
-        "bits per character (bound)": float(bound.mean()) * unit,
-        "+- 95 %": 1.96 * error * unit,
-        "perplexity per character": 2 ** (float(bound.mean()) * unit),
+        "stretches": len(posed.tokens),
+        "bits per character (bound)": found["bits_per_character"]["value"],
+        "+- 95 %": 1.96 * found["bits_per_character"]["stderr"],
+        "perplexity per character": found["perplexity"]["value"],
     }
 
 

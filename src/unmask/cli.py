@@ -111,16 +111,17 @@ def evaluate(
     from unmask.models import load
 
     orders.find(how)
-    if generate is None and load(model).name != "sudoku":
+    loaded = load(model)
+    if generate is None and loaded.name != "sudoku":
         if data is None:
             raise ValueError(
                 "no data: expected a token folder, a text file, or a fetched set such as text/test"
             )
-        report = sequences.run(model, data, how, num=num, exact=exact, samples=samples, quiet=quiet)
+        report = sequences.run(loaded, data, how, num=num, exact=exact, samples=samples, quiet=quiet)
         emit(report, sequences.render, as_json)
         return 0
     posed = evaluation.dataset(data, generate, 100 if num is None else num, how.seed)
-    emit(evaluation.run(model, posed, how, samples=samples, quiet=quiet), evaluation.render, as_json)
+    emit(evaluation.run(loaded, posed, how, samples=samples, quiet=quiet), evaluation.render, as_json)
     return 0
 
 

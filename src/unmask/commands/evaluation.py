@@ -16,12 +16,12 @@ from unmask.commands.options import Options
 from unmask.commands.output import Report, number, percent
 from unmask.data import sudoku
 from unmask.likelihood import nelbo
-from unmask.models import Model, load
+from unmask.models import Model
 from unmask.progress import Progress
 
 
 def run(
-    model_name: str,
+    model: Model,
     posed: Boards,
     options: Options,
     *,
@@ -32,7 +32,6 @@ def run(
 
     The bounds are those of the model itself: temperature and top-p change what is drawn, not what is scored.
     """
-    model = load(model_name)
     boards.check_sudoku(model)
     posed = with_solutions(posed)
     sampler = orders.sampler(options, model.denoiser, model.length)

@@ -36,7 +36,6 @@ def run(
     orders.find(options)
     model = load(model_name)
     options = orders.suited(options, model.config["network"])
-    orders.find(options)
     out = _checked_out(model, out)
     posed = None if prompt is None else _posed(model, prompt, num)
     tokens = model.all_masked(num) if posed is None else posed.puzzles

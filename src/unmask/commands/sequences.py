@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from unmask import genmd4, presets, upscale
+from unmask import genmd4, upscale
 from unmask.commands import orders
 from unmask.commands.options import Options
 from unmask.commands.output import Report, number
@@ -23,8 +23,9 @@ from unmask.data import tokens as folders
 from unmask.data.cache import cache
 from unmask.data.tokens import Tokens
 from unmask.data.vocabularies import Bytes, Characters, Levels, Tokenizer, to_record
-from unmask.likelihood import log_likelihood, nelbo
-from unmask.models import Model, load
+from unmask.likelihood import nelbo
+from unmask.models import Model
+from unmask.objectives import take_symbols
 from unmask.progress import Progress
 from unmask.sampling import check_tokens
 
@@ -75,12 +76,13 @@ def _folder(model: Model, data: Tokens, num: int | None, seed: int) -> Sequences
         raise ValueError(
             f"{data.folder} has another vocabulary than model '{model.name}': prepare it with the model's"
         )
-    length = model.length // stages(model)
+    count = orders.stages(model.config["network"])
+    length = model.length // count
     places = _some(data.items or data.symbols // length, num, seed)
     rows = data.padded(places, length, _size(model)) if data.items else data.windows(places * length, length)
     symbols = int((rows < _size(model)).sum())
     tokens = torch.as_tensor(rows)
-    if stages(model) > 1:
+    if count > 1:
         tokens = upscale.encode_digits(tokens, model.denoiser.vocab_size, _size(model))
     check_tokens(tokens, model.denoiser, masks=False)
     return Sequences(str(data.folder), tokens, symbols, data.manifest["source_bytes"] / max(data.symbols, 1))
@@ -92,18 +94,10 @@ def _file(model: Model, path: Path, num: int | None, seed: int) -> Sequences:
         raise ValueError(f"model '{model.name}' is one of images; expected a token folder")
     text = path.read_bytes().decode()
     rows = model.encode(text if model.denoiser.vocab_size == _size(model) else text.splitlines())
-    if not len(rows):
-        raise ValueError(f"{path} holds no sequence of length {model.length}: it is too short")
     check_tokens(rows, model.denoiser, masks=False)
     found = rows[torch.as_tensor(_some(len(rows), num, seed))]
     symbols = int((found < _size(model)).sum())
     return Sequences(str(path), found, symbols, len(text.encode()) / max(int((rows < _size(model)).sum()), 1))
-
-
-def stages(model: Model) -> int:
-    """In how many stages a model unmasks the digits of each level: 1 unless it is one of `unmask.upscale`."""
-    levels = model.config["network"].get("levels")
-    return 1 if levels is None else upscale.stages(model.denoiser.vocab_size, int(levels))
 
 
 def _size(model: Model) -> int:
@@ -122,10 +116,9 @@ def _some(total: int, num: int | None, seed: int) -> Places:
 
 
 def run(
-    model_name: str, data: Path, options: Options, *, num: int | None, exact: int, samples: int, quiet: bool
+    model: Model, data: Path, options: Options, *, num: int | None, exact: int, samples: int, quiet: bool
 ) -> Report:
     """The bound of data under a model, and of ``exact`` sequences the log-likelihood along the order, with units."""
-    model = load(model_name)
     options = orders.suited(options, model.config["network"])
     score = orders.scored(options, model.denoiser, model.length) if exact else None
     posed = read(model, data, num, options.seed)
@@ -152,11 +145,9 @@ def estimator(
     """Nats [B] of tokens [B, L] by the estimator that belongs to a model's training, and what it is."""
     denoiser, network = model.denoiser, model.config["network"]
     each = f"{samples} mask sets per sequence"
-    if network.get("causal"):
-        along = presets.left_to_right(1)
-        return lambda rows: -log_likelihood(denoiser, rows, along), "exact from left to right"
-    if stages(model) > 1:
-        count = stages(model)
+    if network.get("causal"):  # one call gives all factors of the chain
+        return lambda rows: -take_symbols(denoiser(rows), rows).double().sum(1), "exact from left to right"
+    if (count := orders.stages(network)) > 1:
         return (
             lambda rows: upscale.nelbo(denoiser, rows, count, generator=generator, samples=samples).value,
             f"sum of the bounds of {count} stages, {each} and stage",

@@ -228,7 +228,7 @@ def test_a_stream_never_skips(tmp_path):
 
 
 def test_unknown_policies_shards_and_parts_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="padding policy 'packed': expected one of learnt"):
+    with pytest.raises(ValueError, match="padding policy 'packed': expected one of given"):
         Form("items", WORDS, "packed")
     with pytest.raises(ValueError, match="shards of 0 symbols"):
         Form("items", WORDS, shard=0)

@@ -29,6 +29,9 @@ def test_a_recipe_describes_itself_in_json(name):
     assert described["name"] == run.name == name
     assert set(described) == {
         "name",
+        "order",
+        "start",
+        "lengths",
         "network",
         "data",
         "vocabulary",

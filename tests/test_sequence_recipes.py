@@ -64,8 +64,10 @@ def trained(data, tmp_path_factory):
 def test_items_are_padded_and_windows_are_stretches_of_the_text(data):
     run = sequences.prepared(small(recipes.molecules, data), kind="items")
     batch = run.batch(run, 3)
-    assert batch.tokens.shape == (8, 12)
+    assert len(batch.tokens) == 8 and batch.tokens.shape[1] <= 12
     assert set(run.decode(run, batch.tokens)) <= set(LINES)
+    assert not bool((batch.masked & (batch.tokens == 26)).any())  # the ends are given
+    assert sum(run.lengths) == len(LINES) and run.lengths[3] == 16
     assert torch.equal(batch.tokens, run.batch(run, 3).tokens)
     assert not torch.equal(batch.tokens, run.batch(run, 4).tokens)
     run = sequences.prepared(small(recipes.text, data), kind="stream")
@@ -87,11 +89,26 @@ def test_a_trained_folder_loads_with_its_vocabulary(trained, data):
     tokens = model.encode(LINES[:3])
     assert model.decode(tokens) == LINES[:3]
     selector = unmask.selectors.top_k(unmask.scores.at_random(0), 1)
-    assert torch.isfinite(unmask.log_likelihood(model.denoiser, tokens, selector)).all()
-    before = -math.log(model.denoiser.vocab_size) * 12
-    assert (
-        unmask.log_likelihood(model.denoiser, tokens, selector).mean() > before * 2 / 3
-    )  # it has learnt the padding
+    found = unmask.log_likelihood(model.denoiser, tokens, selector, visible=model.visible(tokens))
+    assert found.sum() > -math.log(26) * (tokens != model.end).sum()
+
+
+def test_given_lengths_are_drawn_and_paid_for(trained):
+    model = unmask.load(trained["molecules"])
+    masked = model.all_masked(4000, torch.Generator().manual_seed(0))
+    assert bool(((masked == model.end) | (masked == model.denoiser.mask_id)).all())
+    lengths = (masked != model.end).sum(1)
+    every = torch.arange(model.length + 1)
+    cost = model.length_cost(torch.where(torch.arange(model.length) < every[:, None], 0, model.end))
+    assert cost.neg().exp().sum().item() == pytest.approx(1)
+    seen = torch.bincount(lengths, minlength=model.length + 1) / 4000
+    assert (seen - cost.neg().exp()).abs().max() < 4 * math.sqrt(0.25 / 4000)
+    even = (model.all_masked(4000) != model.end).sum(1)
+    assert (torch.bincount(even, minlength=13) / 4000 - cost.neg().exp()).abs().max() < 1 / 2000
+    result = unmask.sample(
+        model.denoiser, masked[:64], unmask.presets.random(2), generator=torch.Generator().manual_seed(1)
+    )
+    assert torch.equal((result.tokens != model.end).sum(1), lengths[:64])  # an end is never drawn
 
 
 def test_vocabulary_and_fingerprint_come_from_the_data(trained, data):

@@ -110,7 +110,7 @@ def evaluate(
     from unmask.commands.output import emit
     from unmask.models import load
 
-    orders.find(how)
+    orders.check(how)
     loaded = load(model)
     if generate is None and loaded.name != "sudoku":
         if data is None:
@@ -265,7 +265,7 @@ def data_prepare(
         str | None,
         arg(
             metavar="POLICY",
-            help="Items: learnt (default; recipes train it), given (for other programs), none (equal lengths).",
+            help="Items: given (default; the length is known), learnt (a pad symbol is predicted), none (equal lengths).",
         ),
     ] = None,
     longest: Annotated[int | None, arg(metavar="N", help="Symbols that an item may have.")] = None,

@@ -19,7 +19,8 @@ from unmask.schedules import Schedule
 
 @dataclass(frozen=True)
 class Corruption:
-    """masked bool [B, L]; weight float64 [B] of each sequence's summed cross-entropy; time float64 [B] or None."""
+    """masked bool [B, L]; weight float64 [B] of each sequence's summed cross-entropy, or [B, L] of each position's;
+    time float64 [B] or None."""
 
     masked: Tensor
     weight: Tensor
@@ -107,6 +108,32 @@ def exact_count(maskable: Tensor, generator: torch.Generator, levels: Tensor | N
 def everything(maskable: Tensor, generator: torch.Generator) -> Corruption:  # noqa: ARG001
     """Masks every maskable bool [B, L] position, weight 1: the sum of all cross-entropies, for a causal network."""
     return Corruption(maskable, torch.ones(len(maskable), dtype=torch.float64, device=maskable.device))
+
+
+def next_few(maskable: Tensor, generator: torch.Generator, few: int = 3) -> Corruption:
+    """Masks the maskable bool [B, L] positions from a random one on, and scores the first ``few`` of them.
+
+    The weight, [B, L], makes the mean over starts the cost, nats per sequence, of going from left to right ``few``
+    positions a call, averaged over where the calls begin; with ``few`` 1 it is -log p exactly.
+    """
+    size = maskable.sum(1)
+    start = torch.floor(low_discrepancy(len(maskable), generator) * (size + few - 1)).long()[:, None]
+    place = maskable.cumsum(1) - 1
+    masked = maskable & (place >= start - few + 1)
+    scored = masked & (place <= start)
+    return Corruption(masked, scored.double() * (size[:, None] + few - 1) / few)
+
+
+def mixed(one: Corrupt, other: Corrupt, share: float = 0.5) -> Corrupt:
+    """Masks the first ``share`` of a batch in one way and the rest in another; each part's weights are its own."""
+
+    def corrupt(maskable: Tensor, generator: torch.Generator) -> Corruption:
+        first = round(share * len(maskable))
+        parts = one(maskable[:first], generator), other(maskable[first:], generator)
+        weights = [p.weight if p.weight.ndim == 2 else p.weight[:, None].expand_as(p.masked) for p in parts]
+        return Corruption(torch.cat([p.masked for p in parts]), torch.cat(weights))
+
+    return corrupt
 
 
 def md4(schedule: Schedule) -> Corrupt:

@@ -85,25 +85,27 @@ class Tally:
 
 
 def losses_and_entropies(
-    denoiser: Denoiser, tokens: Tensor, generator: torch.Generator
+    denoiser: Denoiser, tokens: Tensor, generator: torch.Generator, end: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """One number i of visible positions per sequence: [cross-entropy, entropy of the model], mean over masked, nats.
 
-    i is stratified over the batch, the visible set uniform; index int64 [B, 1], values float64 [B, 1, 2].
+    i is stratified over the batch, the visible set uniform; index int64 [B, 1], values float64 [B, 1, 2]. Positions of the
+    symbol ``end`` are always visible: with n others, floor(u n) of these are and the index is floor(u L).
     """
-    length = tokens.shape[1]
-    visible = torch.floor(length * low_discrepancy(len(tokens), generator)).long()
-    everywhere = torch.ones(tokens.shape, dtype=torch.bool, device=generator.device)
-    masked = random_subset(everywhere, length - visible.to(generator.device), generator).to(tokens.device)
+    share = low_discrepancy(len(tokens), generator)
+    maskable = torch.ones_like(tokens, dtype=torch.bool) if end is None else tokens != end
+    maskable, size = maskable.to(generator.device), maskable.sum(1).to(generator.device)
+    masked = random_subset(maskable, size - torch.floor(size * share).long(), generator).to(tokens.device)
+    index = torch.floor(tokens.shape[1] * share).long()
     log_probs = denoiser(tokens.masked_fill(masked, denoiser.mask_id)).double()
     loss = -log_probs.gather(-1, tokens[..., None])[..., 0]
     both = torch.stack([loss, torch.special.entr(log_probs.exp()).sum(-1)], dim=-1)
-    return visible[:, None].to(tokens.device), _mean_over(both, masked)[:, None]
+    return index[:, None].to(tokens.device), _mean_over(both, masked)[:, None]
 
 
 def _mean_over(values: Tensor, masked: Tensor) -> Tensor:
     """Mean of values [B, L, C] over masked positions bool [B, L], float64 [B, C]."""
-    return torch.where(masked[..., None], values, 0.0).sum(1) / masked.sum(1)[:, None]
+    return torch.where(masked[..., None], values, 0.0).sum(1) / masked.sum(1).clamp(min=1)[:, None]
 
 
 def nested_gains(edges: tuple[int, ...]) -> Observe:

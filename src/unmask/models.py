@@ -46,9 +46,43 @@ class Model:
             digest.update(name.encode() + _bytes(value))
         return digest.hexdigest()
 
-    def all_masked(self, count: int) -> Tensor:
-        """``count`` sequences with every position hidden, int64 [count, length]."""
-        return torch.full((count, self.length), self.denoiser.mask_id)
+    @property
+    def end(self) -> int | None:
+        """The symbol that marks where a sequence of given length ends and is always visible; None without."""
+        return self.denoiser.mask_id - 1 if self.config["network"].get("ends") else None
+
+    def all_masked(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """``count`` sequences with every position hidden, int64 [count, length].
+
+        Where lengths are given, they are drawn from those of the training data; without a generator they are spread evenly
+        over that law, the same at every call.
+        """
+        tokens = torch.full((count, self.length), self.denoiser.mask_id)
+        if self.end is None:
+            return tokens
+        shares = (torch.arange(count, dtype=torch.float64) + 0.5) / max(count, 1)
+        if generator is not None:
+            shares = torch.rand(count, dtype=torch.float64, generator=generator)
+        lengths = torch.searchsorted(self._length_law().cumsum(0), shares).clamp(max=self.length)
+        return tokens.where(torch.arange(self.length) < lengths[:, None], self.end)
+
+    def visible(self, tokens: Tensor) -> Tensor | None:
+        """What is no symbol to be scored: the ends in tokens int64 [B, L], bool [B, L]; None without."""
+        return None if self.end is None else tokens == self.end
+
+    def length_cost(self, tokens: Tensor) -> Tensor:
+        """-log probability of each sequence's length, nats, float64 [B]: 0 where all are equally long.
+
+        The law of lengths is that of the training data with one more of each. A part of every sequence's bits.
+        """
+        if self.end is None:
+            return torch.zeros(len(tokens), dtype=torch.float64)
+        return -self._length_law().log()[(tokens != self.end).sum(1).cpu()]
+
+    def _length_law(self) -> Tensor:
+        """Probability of each length 0..L, float64 [L + 1]."""
+        counts = torch.tensor(self.config["lengths"], dtype=torch.float64) + 1
+        return counts / counts.sum()
 
 
 def _bytes(value: Tensor) -> bytes:
@@ -65,6 +99,7 @@ def load(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
     folder = _find(name_or_folder)
     config = checkpoints.read_json(folder / "config.json")
     recipe = _recipe_of(config, folder)
+    config.setdefault("order", recipe.order)
     vocabulary = config.get("vocabulary")
     recipe = replace(
         recipe,

@@ -37,7 +37,7 @@ _CHUNK = 2**14
 
 
 def masked_cross_entropy(logits: Tensor, tokens: Tensor, masked: Tensor, weight: Tensor) -> Tensor:
-    """Mean over the batch of weight [B] times the summed cross-entropy of masked positions, nats per position.
+    """Mean over the batch of weight [B] (or [B, L]) times the summed cross-entropy of masked positions, nats per position.
 
     logits float [B, L, V], tokens int64 [B, L] (clean), masked bool [B, L]. Visible positions cost nothing. With the
     weights of `unmask.corruption` it is an unbiased estimate of the bound, divided by L.
@@ -45,8 +45,8 @@ def masked_cross_entropy(logits: Tensor, tokens: Tensor, masked: Tensor, weight:
     losses = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(
         tokens.shape
     )
-    per_row = (losses * masked).sum(1) * weight.to(losses.dtype)
-    return per_row.mean() / tokens.shape[1]
+    weights = (weight if weight.ndim == 2 else weight[:, None]).to(losses.dtype)
+    return (torch.where(masked, losses, 0.0) * weights).sum(1).mean() / tokens.shape[1]
 
 
 def cross_entropies(denoiser: Denoiser, tokens: Tensor, masked: Tensor) -> Tensor:

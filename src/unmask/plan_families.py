@@ -215,6 +215,14 @@ def repaired(points: Iterable[float], length: int) -> Sizes:
     return sizes_between(cut)
 
 
+def rescaled(plan: Sequence[int], length: int) -> Sizes:
+    """The plan for another number of positions: its boundaries at equal shares; fewer steps if there is no room for all."""
+    total, points = sum(plan), boundaries(plan)
+    steps = min(len(plan), length)
+    kept = [points[round(k * len(plan) / steps)] for k in range(steps + 1)]
+    return repaired((point * length / total for point in kept), length)
+
+
 def split_until(points: Sequence[int], steps: int) -> Sizes:
     """Boundaries with the largest block halved until there are ``steps`` blocks. Never costs more."""
     blocks = [(before - after, before, after) for before, after in pairwise(points)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -171,6 +172,19 @@ def conditioned(profile: Profile, visible: int) -> Profile:
     )
 
 
+def resampled(profile: Profile, length: int) -> Profile:
+    """The profile of sequences of another length, nats: equal at equal shares of visible positions, interpolated.
+
+    For models of sequences of any length, whose profile is measured over shares. ValueError unless length >= 1.
+    """
+    if length < 1:
+        raise ValueError(f"got length {length}, expected at least 1")
+    new, old = (np.arange(n) / n for n in (length, profile.length))
+    errors = None if profile.stderr is None else np.interp(new, old, profile.stderr)
+    facts = profile.provenance | {"resampled_from": profile.length}
+    return Profile(np.interp(new, old, profile.entropies), errors, None, facts, profile.exact)
+
+
 def measure(
     denoiser: Denoiser,
     tokens: torch.Tensor,
@@ -181,6 +195,7 @@ def measure(
     state: Path | None = None,
     quiet: bool = True,
     provenance: dict[str, Any] | None = None,
+    end: int | None = None,
 ) -> Profile:
     """The loss profile L(i) of a model on data, nats per masked position, with standard errors.
 
@@ -190,11 +205,14 @@ def measure(
     the difference. The result is raw: `smooth` or `choose` it before planning, and judge plans on other data.
     ValueError when the data are too few to observe every count.
 
-    ``state`` names a file that lets an interrupted measurement go on.
+    ``state`` names a file that lets an interrupted measurement go on. Where sequences have lengths of their own, marked by
+    the symbol ``end`` that is always visible, entry i stands for the share i/L of each one's symbols: see `resampled`.
     """
     passes = measuring.Passes(rounds, batch_size, state, quiet)
     tally = _tally(denoiser, tokens, generator, columns=2)
-    sums = measuring.collect(denoiser, tokens, measuring.losses_and_entropies, tally, passes)
+    sums = measuring.collect(
+        denoiser, tokens, partial(measuring.losses_and_entropies, end=end), tally, passes
+    )
     check_seen(sums.counts)
     facts: dict[str, Any] = {"estimator": "cross-entropy", "sequences": len(tokens), "rounds": rounds}
     facts |= {"data": measuring.fingerprint(tokens)}

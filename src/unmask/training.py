@@ -164,7 +164,11 @@ def _prepare_machine(run: Run) -> None:
 def _initialised(run: Run) -> nn.Module:
     """The network at its start. Seeds torch's random state: initialisers and dropout read no other."""
     torch.manual_seed(run.seed)
-    return run.build(run.network).to(run.machine.device)
+    network = run.build(run.network)
+    if run.start:
+        weights = Path(run.start) / "weights.safetensors"
+        checkpoints.fill(network.state_dict(), checkpoints.read_tensors(weights), weights)
+    return network.to(run.machine.device)
 
 
 def _adamw(network: nn.Module, o: Optimiser) -> torch.optim.AdamW:

@@ -34,6 +34,7 @@ def run(
     """
     boards.check_sudoku(model)
     posed = with_solutions(posed)
+    options = orders.suited(options, model)
     sampler = orders.sampler(options, model.denoiser, model.length)
     with Progress("eval", len(posed.puzzles), quiet=quiet) as progress:
         solved = boards.solve(posed.puzzles, sampler, seed=options.seed, advance=progress.advance)

@@ -14,7 +14,9 @@ T = TypeVar("T")
 class Options:
     """An order and its settings. None leaves a setting at the order's default; orders refuse what they do not read."""
 
-    order: Annotated[str, arg(help="Which positions come next; `unmask orders` lists them.")] = "margin"
+    order: Annotated[
+        str | None, arg(help="Which positions come next: see `unmask orders`; default the model's own.")
+    ] = None
     plan: Annotated[
         str | None,
         arg(metavar="K|SIZES|FILE", help="Positions per call (3), step sizes (3,3,2), or a plan file."),

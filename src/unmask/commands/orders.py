@@ -19,6 +19,7 @@ from unmask.commands.options import Options, value
 from unmask.commands.output import Report
 from unmask.denoisers import nucleus, tempered
 from unmask.likelihood import log_likelihood
+from unmask.models import Model
 from unmask.remask import Kernel, Sigma
 from unmask.sampling import sample
 from unmask.sources import draw, greedy
@@ -113,10 +114,20 @@ class Order:
         return self.own + self.kind.takes
 
 
+SCALED = "scaled:"
+"""Before a plan: it is for any number of positions, its boundaries at equal shares."""
+
+
 def read_plan(text: str | None) -> Plan:
-    """A plan from positions per call (``3``), step sizes (``3,3,2``), or a plan file; None is 1 per call."""
+    """A plan from positions per call (``3``), step sizes (``3,3,2``), or a plan file; None is 1 per call.
+
+    ``scaled:`` before step sizes or a file fits them to any number of positions (`plans.rescaled`).
+    """
     if text is None:
         return 1
+    if text.startswith(SCALED):
+        known = read_plan(text.removeprefix(SCALED))
+        return known if not isinstance(known, tuple) else lambda total: plans.rescaled(known, total)
     try:
         sizes = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -377,9 +388,15 @@ ORDERS = {
 # --- what commands ask ----------------------------------------------------------------------------
 
 
+def check(options: Options) -> None:
+    """ValueError where it can be known before the model is: see `find`."""
+    if options.order is not None:
+        find(options)
+
+
 def find(options: Options) -> Order:
     """The order of the options; ValueError for an unknown name, or an option that the order does not read."""
-    name = options.order
+    name = str(options.order)
     if name not in ORDERS:
         near = difflib.get_close_matches(name, ORDERS, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
@@ -392,12 +409,20 @@ def find(options: Options) -> Order:
     return ORDERS[name]
 
 
-def suited(options: Options, network: dict[str, Any]) -> Options:
-    """The options as a network can serve them: a causal one goes left to right, one of upscaled levels stage by stage."""
+def suited(options: Options, model: Model) -> Options:
+    """The options as a model can serve them, with its own order if none is named.
+
+    A causal one goes left to right, one of upscaled levels stage by stage; where lengths are given, a list of step sizes
+    serves every length, at equal shares.
+    """
+    network = model.config["network"]
+    if model.end is not None and options.plan is not None and not options.plan.startswith(SCALED):
+        options = replace(options, plan=SCALED + options.plan)
     if network.get("causal"):
-        if options.order not in (Options().order, "left-to-right"):
+        if options.order not in (None, "left-to-right"):
             raise ValueError(f"a causal model reads from left to right; expected no --order {options.order}")
         return replace(options, order="left-to-right")
+    options = replace(options, order=options.order or str(model.config["order"]))
     if (count := stages(network)) > 1:
         if options.blocks is not None:
             raise ValueError("this model works in blocks of its own, one a stage; expected no --blocks")
@@ -424,15 +449,18 @@ def sampler(options: Options, denoiser: Denoiser, length: int, *, entropies: boo
     return order.kind.sampler(built, options, changed, entropies)
 
 
-def scored(options: Options, denoiser: Denoiser, length: int) -> Callable[[Tensor], Tensor]:
-    """Log-likelihood of tokens [B, L] along the order, nats; ValueError when the order has none."""
+def scored(options: Options, model: Model) -> Callable[[Tensor], Tensor]:
+    """Log-likelihood of tokens [B, L] along the order and of given lengths, nats; ValueError if the order has none."""
     order = find(options)
     if not order.kind.likelihood:
         raise ValueError(f"order '{options.order}' has no likelihood; see `unmask orders`")
-    changed = _changed(options, denoiser)
-    selector = _arranged(order.build(options, Task(changed, length)), options)
+    changed = _changed(options, model.denoiser)
+    selector = _arranged(order.build(options, Task(changed, model.length)), options)
     substeps = value(options.substeps, 1)
-    return lambda tokens: log_likelihood(changed, tokens, selector, substeps=substeps)
+    return lambda tokens: (
+        log_likelihood(changed, tokens, selector, substeps=substeps, visible=model.visible(tokens))
+        - model.length_cost(tokens)
+    )
 
 
 def described(options: Options, solved: Solved) -> Report:

@@ -61,6 +61,7 @@ def fit(
             state=None if state is None else state.with_suffix(f".half{part + 1}.part"),
             quiet=quiet,
             provenance={"model": model.name, "model_hash": model.hash},
+            end=model.end,
         )
         for part in range(2)
     )

@@ -33,12 +33,13 @@ def run(
     """``num`` samples, or ``num`` of every puzzle of a prompt file, with their log-probabilities (nats)."""
     if num < 1:
         raise ValueError(f"num {num}: expected at least 1")
-    orders.find(options)
+    orders.check(options)
     model = load(model_name)
-    options = orders.suited(options, model.config["network"])
+    options = orders.suited(options, model)
     out = _checked_out(model, out)
     posed = None if prompt is None else _posed(model, prompt, num)
-    tokens = model.all_masked(num) if posed is None else posed.puzzles
+    lengths = torch.Generator().manual_seed(options.seed)
+    tokens = model.all_masked(num, lengths) if posed is None else posed.puzzles
     with Progress("sample", len(tokens), quiet=quiet) as progress:
         sampler = orders.sampler(options, model.denoiser, model.length, entropies=trace)
         solved = boards.solve(tokens, sampler, seed=options.seed, trace=trace, advance=progress.advance)

@@ -119,8 +119,8 @@ def run(
     model: Model, data: Path, options: Options, *, num: int | None, exact: int, samples: int, quiet: bool
 ) -> Report:
     """The bound of data under a model, and of ``exact`` sequences the log-likelihood along the order, with units."""
-    options = orders.suited(options, model.config["network"])
-    score = orders.scored(options, model.denoiser, model.length) if exact else None
+    options = orders.suited(options, model)
+    score = orders.scored(options, model) if exact else None
     posed = read(model, data, num, options.seed)
     generator = torch.Generator().manual_seed(options.seed)
     bound, about = estimator(model, samples, generator)
@@ -142,7 +142,24 @@ def run(
 def estimator(
     model: Model, samples: int, generator: torch.Generator
 ) -> tuple[Callable[[Tensor], Tensor], str]:
-    """Nats [B] of tokens [B, L] by the estimator that belongs to a model's training, and what it is."""
+    """Nats [B] of tokens [B, L] by the estimator that belongs to a model's training, given lengths included, and its name."""
+    if model.end is None:
+        return _estimator(model, samples, generator)
+    return (
+        lambda rows: (
+            model.length_cost(rows)
+            + nelbo(
+                model.denoiser, rows, generator=generator, samples=samples, visible=model.visible(rows)
+            ).value
+        ),
+        f"bound over random orders, {samples} mask sets per sequence, and the cost of the length",
+    )
+
+
+def _estimator(
+    model: Model, samples: int, generator: torch.Generator
+) -> tuple[Callable[[Tensor], Tensor], str]:
+    """The same for models of one length."""
     denoiser, network = model.denoiser, model.config["network"]
     each = f"{samples} mask sets per sequence"
     if network.get("causal"):  # one call gives all factors of the chain

@@ -20,7 +20,7 @@ from unmask.data.files import Source, find
 from unmask.data.pieces import Piece, size
 from unmask.data.tokens import Tokens
 from unmask.data.vocabularies import TEXT8, Bytes, Characters, Levels, Tokenizer, Vocabulary
-from unmask.data.writing import LEARNT, NONE, WINDOWS, Form, Record
+from unmask.data.writing import GIVEN, NONE, WINDOWS, Form, Record
 from unmask.progress import Progress
 
 Read: TypeAlias = Callable[[Path], Iterator[Piece]]
@@ -44,10 +44,10 @@ READINGS = {
     "bytes": Reading("any files, as one stream of bytes", "stream", text.contents, Bytes(), WINDOWS),
     "characters": Reading("text, the characters that occur in it", "stream", text.characters, None, WINDOWS),
     "tokenizer": Reading("text in the tokens of a tokenizer.json", "stream", text.characters, None, WINDOWS),
-    "lines": Reading("every line an item", "items", lines.lines, None, LEARNT),
-    "jsonl": Reading("every JSON line an item, byte for byte", "items", lines.jsonl, Bytes(), LEARNT),
-    "smiles": Reading("molecules, one a line or in a CSV column", "items", lines.smiles, None, LEARNT),
-    "fasta": Reading("biological sequences", "items", lines.fasta, None, LEARNT),
+    "lines": Reading("every line an item", "items", lines.lines, None, GIVEN),
+    "jsonl": Reading("every JSON line an item, byte for byte", "items", lines.jsonl, Bytes(), GIVEN),
+    "smiles": Reading("molecules, one a line or in a CSV column", "items", lines.smiles, None, GIVEN),
+    "fasta": Reading("biological sequences", "items", lines.fasta, None, GIVEN),
     "sudoku": Reading("full grids", "items", lines.grids, Characters(lines.DIGITS), NONE, shape=(9, 9)),
     "idx": Reading("images in the format of MNIST", "images", images.idx, Levels(), NONE, "*idx3*"),
     "cifar": Reading("CIFAR-10 binary batches", "images", images.cifar, Levels(), NONE, "*.bin"),

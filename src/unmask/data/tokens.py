@@ -82,6 +82,11 @@ class Tokens:
             np.int64
         )
 
+    @cached_property
+    def lengths(self) -> Ints:
+        """Symbols of every item, int64 [items]."""
+        return np.concatenate([np.diff(ends, prepend=np.uint64(0)) for ends in self._ends]).astype(np.int64)
+
     def span(self, start: int, stop: int) -> Ints:
         """Symbols start..stop-1 of the whole, int64; ValueError outside 0..symbols."""
         if not 0 <= start <= stop <= self.symbols:

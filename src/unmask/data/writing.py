@@ -35,16 +35,16 @@ BATCH = 2**20
 
 PROGRESS = "unmask preparation"
 
-LEARNT, GIVEN, NONE, WINDOWS = "learnt", "given", "none", "windows"
+GIVEN, LEARNT, NONE, WINDOWS = "given", "learnt", "none", "windows"
 POLICIES = {
+    GIVEN: "the length is given: the network sees where an item ends, and its cost is that of its length's frequency",
     LEARNT: "filled up with a pad symbol that is masked, predicted and counted like any other",
-    GIVEN: "a mark for other programs: the length counts as known, and the pad symbol as no part of the item",
     NONE: "all items have the same length; another length is an error",
     WINDOWS: "a stream, cut into windows of any length",
 }
 """How items of different lengths share a batch, by name; the manifest carries the name.
 
-The tokens of `LEARNT` and `GIVEN` are the same bytes, and nothing here pads. Recipes train `LEARNT` and refuse `GIVEN`.
+The tokens of `LEARNT` and `GIVEN` are the same bytes, and nothing here pads. A network with ``ends`` wants `GIVEN`.
 """
 
 
@@ -59,7 +59,7 @@ class Form:
 
     kind: Literal["stream", "items", "images"]
     vocabulary: Vocabulary
-    policy: str = LEARNT
+    policy: str = GIVEN
     shape: tuple[int, ...] = ()
     limit: int | None = None
     skip: bool = False

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 class TransformerConfig:
     """Shape of a `Transformer`; every field is stored with its weights.
 
-    ``timed`` and ``classes`` > 0 let the network read a time and a label, ``causal`` makes it autoregressive.
+    ``timed`` and ``classes`` > 0 let the network read a time and a label, ``causal`` makes it autoregressive, ``ends``
+    lets it see where a sequence of given length ends.
     """
 
     vocab_size: int
@@ -35,6 +36,7 @@ class TransformerConfig:
     timed: bool = False
     classes: int = 0
     causal: bool = False
+    ends: bool = False
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "length", "width", "depth", "heads", "loops", "hidden"):
@@ -47,6 +49,8 @@ class TransformerConfig:
             raise ValueError(
                 f"width {self.width} over {self.heads} heads: expected an even number of channels per head"
             )
+        if self.ends and self.causal:
+            raise ValueError("ends with causal: expected one of the two")
         count = 1 if self.axes is None else len(self.axes)
         if count < 1 or (self.rotary and count > self.width // self.heads // 2):
             raise ValueError(
@@ -175,8 +179,8 @@ class Block(nn.Module):
         """Queries, keys and values of rows, each [B, H, R, D/H]."""
         q, k, v = self.qkv(_moved(self.norm_attention(x), change, 0)).chunk(3, dim=-1)
         if self.q_positions is not None and self.k_positions is not None:
-            q = q + _at(self.q_positions(), rows)
-            k = k + _at(self.k_positions(), rows)
+            q = q + _at(self.q_positions(), rows, x.shape[1])
+            k = k + _at(self.k_positions(), rows, x.shape[1])
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
@@ -220,9 +224,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, past: bool | Tensor = False) -> Tens
         return attended.to(v.dtype)
 
 
-def _at(table: Tensor, rows: Tensor | None) -> Tensor:
-    """Entries of a per-position table [L, D] at rows [B, R]; the whole table when rows is None."""
-    return table if rows is None else table[rows]
+def _at(table: Tensor, rows: Tensor | None, count: int) -> Tensor:
+    """Entries of a per-position table [L, D] at rows [B, R]; the first ``count`` when rows is None."""
+    return table[:count] if rows is None else table[rows]
 
 
 class Transformer(nn.Module):
@@ -238,6 +242,9 @@ class Transformer(nn.Module):
     ``classes`` itself, the default, means none. ``causal`` is the autoregressive network: logits at i depend
     on the tokens before i only, the mask stands for the beginning, and one call gives all factors of the
     chain rule.
+
+    With ``ends`` the last symbol marks the end of a sequence whose length is given: it is never drawn, and what
+    comes after the first one is not seen, so tokens may as well be cut there, which gives the same logits.
     """
 
     def __init__(
@@ -255,11 +262,12 @@ class Transformer(nn.Module):
         timed: bool = False,
         classes: int = 0,
         causal: bool = False,
+        ends: bool = False,
     ) -> None:
         super().__init__()
         kept = None if axes is None else tuple(tuple(int(i) for i in axis) for axis in axes)
         self.shape = TransformerConfig(
-            vocab_size, length, width, depth, heads, loops, hidden, rotary, kept, timed, classes, causal
+            vocab_size, length, width, depth, heads, loops, hidden, rotary, kept, timed, classes, causal, ends
         )
         coordinates = torch.tensor(kept) if kept is not None else torch.arange(length)[None]
         self.coordinates: Tensor
@@ -344,6 +352,8 @@ class Transformer(nn.Module):
         if rows is not None:
             x = x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
         logits: Tensor = self.head(self.norm(x))
+        if self.shape.ends:
+            logits = F.pad(logits[..., :-1], (0, 1), value=-torch.inf)
         return logits
 
     def _run(
@@ -368,9 +378,9 @@ class Transformer(nn.Module):
         read = self._before(tokens) if self.shape.causal else tokens
         inputs = self.embedding(read if rows is None else read.gather(1, rows))
         if self.positions is not None:
-            inputs = inputs + _at(self.positions(), rows)
-        angles = self._angles(rows) if self.shape.rotary else None
-        past = self._past(rows) if self.shape.causal else False
+            inputs = inputs + _at(self.positions(), rows, inputs.shape[1])
+        angles = self._angles(rows, tokens.shape[1]) if self.shape.rotary else None
+        past = self._seen(tokens, rows)
         x, states = torch.zeros_like(inputs), []
         for loop in range(self.shape.loops):
             x = x + inputs
@@ -395,20 +405,25 @@ class Transformer(nn.Module):
         """The token before each position, the mask before the first."""
         return F.pad(tokens[:, :-1], (1, 0), value=self.mask_id)
 
-    def _past(self, rows: Tensor | None) -> bool | Tensor:
-        """What `attend` lets rows see in a causal network: keys up to their own."""
+    def _seen(self, tokens: Tensor, rows: Tensor | None) -> bool | Tensor:
+        """What `attend` lets rows see: keys up to their own in a causal network, up to the first end with ``ends``."""
+        if self.shape.ends:
+            end = tokens == self.mask_id - 1
+            return ~(end & F.pad(end[:, :-1], (1, 0)))[:, None, None]
+        if not self.shape.causal:
+            return False
         if rows is None:
             return True
         return torch.arange(self.shape.length, device=rows.device) <= rows[:, None, :, None]
 
-    def _angles(self, rows: Tensor | None) -> Tensor:
-        """Rotary angles [B or 1, 1, R, D/2H], channel pairs shared out evenly over the axes."""
+    def _angles(self, rows: Tensor | None, count: int) -> Tensor:
+        """Rotary angles [B or 1, 1, R, D/2H] of rows, or of the first ``count`` positions; axes share the pairs evenly."""
         half = self.shape.width // self.shape.heads // 2
         pair = torch.arange(half, device=self.coordinates.device)
         axes = len(self.coordinates)
         frequency = 10_000.0 ** (-(pair // axes) * axes / half)
         angles = self.coordinates.T[:, pair % axes] * frequency
-        return angles[None, None] if rows is None else angles[rows][:, None]
+        return angles[None, None, :count] if rows is None else angles[rows][:, None]
 
     @staticmethod
     def _remember(

@@ -68,7 +68,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Batch:
-    """tokens int64 [B, L] without masks, masked bool [B, L], weight float [B] of its summed cross-entropy.
+    """tokens int64 [B, L] without masks, masked bool [B, L], weight float [B] of its summed cross-entropy (or [B, L]).
 
     ``time`` float [B] and ``label`` int64 [B] are for networks that take them, ``noise`` float [B, n, L] on 0..1 for
     objectives whose masks depend on what is learnt (n masks per sequence).
@@ -99,7 +99,9 @@ class Run:
     ``objective(network, batch)`` returns the loss (nats per token) to minimise. ``encode(run, data)`` and
     ``decode(run, tokens)`` turn data into tokens int64 [n, L] and back, for the finished model; where symbols
     stand for text, ``vocabulary`` says for which. ``prepare(run)`` comes first: it checks the data and returns
-    the run with what only the data can tell.
+    the run with what only the data can tell. ``order`` names the one in which
+    `unmask sample` unmasks if it is not told another. ``start`` is a folder whose model's weights training begins with;
+    ``lengths`` says how often each length 0, 1, .. occurs in data whose lengths are given, and is empty otherwise.
     """
 
     name: str
@@ -112,6 +114,9 @@ class Run:
     decode: Callable[[Run, Tensor], Any]
     vocabulary: Vocabulary | None = None
     prepare: Callable[[Run], Run] = _as_it_is
+    order: str = "random"
+    start: str = ""
+    lengths: tuple[int, ...] = ()
     batch_size: int = 64
     seed: int = 0
     optimiser: Optimiser = field(default_factory=Optimiser)
@@ -152,7 +157,7 @@ def field_types(record: Any, prefix: str = "") -> dict[str, Any]:
     types: dict[str, Any] = {}
     for name in (f.name for f in fields(record)):
         value = getattr(record, name)
-        if name == "vocabulary":  # comes from the data
+        if name in ("vocabulary", "lengths"):  # come from the data
             continue
         if is_dataclass(value):
             types |= field_types(value, f"{prefix}{name}.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from unmask.data import tokens as folders
 from unmask.data.cache import cache
 from unmask.data.tokens import Tokens
 from unmask.data.vocabularies import Characters
+from unmask.data.writing import GIVEN, LEARNT
 from unmask.head_loss import head_cross_entropy
 from unmask.objectives import masked_cross_entropy
 from unmask.recipes.run import Batch, Run, generator
@@ -58,8 +60,9 @@ def prepared(run: Run, kind: str) -> Run:
     """
     data, extra = folders.verify(run.data.place), 1 if kind == "items" else 0
     found, policy = data.manifest["kind"], data.manifest.get("policy")
-    if found != kind or (kind == "items" and policy != "learnt"):
-        expected = "items with padding 'learnt'" if kind == "items" else kind
+    wanted = GIVEN if _ends(run) else LEARNT
+    if found != kind or (kind == "items" and policy != wanted):
+        expected = f"items with padding '{wanted}'" if kind == "items" else kind
         raise ValueError(
             f"{data.folder} holds {found} (padding {policy!r}); recipe '{run.name}' expects {expected}"
         )
@@ -86,7 +89,15 @@ def prepared(run: Run, kind: str) -> Run:
         data=replace(run.data, fingerprint=hashlib.sha256(contents).hexdigest()[:16]),
         vocabulary=data.vocabulary,
         network=replace(run.network, vocab_size=data.vocabulary.size + extra),
+        lengths=tuple(np.bincount(data.lengths, minlength=run.network.length + 1).tolist())
+        if _ends(run)
+        else (),
     )
+
+
+def _ends(run: Run) -> bool:
+    """Whether lengths are given and not learnt."""
+    return bool(getattr(run.network, "ends", False))
 
 
 def windows(run: Run, random: torch.Generator) -> Tensor:
@@ -101,6 +112,33 @@ def items(run: Run, random: torch.Generator) -> Tensor:
     data = run.data.open()
     places = torch.randint(data.items, (run.batch_size,), generator=random)
     return torch.as_tensor(data.padded(places.numpy(), run.network.length, run.network.vocab_size - 1))
+
+
+def items_by_length(run: Run, step: int, group: int = 16) -> Tensor:
+    """Random items of like lengths, ended and filled up by the last symbol, int64 [B, <= L].
+
+    Every ``group`` steps share one draw, sorted by length and dealt out in random order. A multiple of 4 positions, as
+    few as hold the longest and its end.
+    """
+    data, random = run.data.open(), generator(run, step - step % group, stream=1)
+    places = torch.randint(data.items, (group * run.batch_size,), generator=random).numpy()
+    places = places[np.argsort(data.lengths[places], kind="stable")]
+    turn = int(torch.randperm(group, generator=random)[step % group])
+    mine = places[turn * run.batch_size : (turn + 1) * run.batch_size]
+    length = min(run.network.length, 4 * math.ceil((data.lengths[mine].max() + 1) / 4))
+    return torch.as_tensor(data.padded(mine, length, run.network.vocab_size - 1))
+
+
+def batches_by_length(corrupt: Corrupt) -> Callable[[Run, int], Batch]:
+    """Batches of items whose lengths are given: ends are neither masked nor counted in the loss, nats per symbol."""
+
+    def batch(run: Run, step: int) -> Batch:
+        tokens = items_by_length(run, step)
+        symbols = tokens != run.network.vocab_size - 1
+        hidden = corrupt(symbols, generator(run, step))
+        return Batch(tokens, hidden.masked, hidden.weight * (symbols.numel() / max(int(symbols.sum()), 1)))
+
+    return batch
 
 
 def batches(

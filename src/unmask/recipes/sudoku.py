@@ -57,6 +57,7 @@ def sudoku() -> Run:
         build=from_config,
         batch=batch,
         objective=objective,
+        order="margin",
         encode=lambda _, puzzles: encode(puzzles),
         decode=lambda _, tokens: decode(tokens),
         batch_size=64,

@@ -31,8 +31,9 @@ TRAINED_ON = 200_000
 
 NOTES = """
 Model weights {hash}, {steps} training steps. Test molecules of MOSES, drawn at random with seed {seed}, disjoint from
-training. Bits per character: nats of the whole sequence with its padding, over ln 2 and the characters of the SMILES;
-bound over random orders with {samples} mask sets each. Valid: parsed by RDKit, Wilson 95 %. Unique: share of distinct
+training. Bits per character: nats of the SMILES and of its length, over ln 2 and its characters; bound over random
+orders with {samples} mask sets each. Samples have the lengths of training molecules. Valid: parsed by RDKit,
+Wilson 95 %. Unique: share of distinct
 canonical SMILES among the valid. Novel: share of the distinct ones that are not among {trained} training molecules.
 FCD: Fréchet ChemNet distance of the valid samples to {reference} test molecules (biased upwards for few samples; two
 disjoint halves of the test part give {floor}).
@@ -58,11 +59,11 @@ def main() -> None:
     if "one" in options.parts:
         found["one position per call"] = one_by_one(model, options.num)
     if {"plans", "calls"} & set(options.parts):
-        fitted, _ = samplers.measured(model.denoiser, posed(model, 4096, "valid").tokens, rounds=2)
+        fitted, _ = samplers.measured(model.denoiser, posed(model, 4096, "valid").tokens, end=model.end)
     if "plans" in options.parts:
         unit = len(reference.tokens) / reference.characters / math.log(2)
         found["plans, bits per character"] = samplers.planned_against_families(
-            model.denoiser, fitted, reference.tokens[:512], options.calls, unit
+            model.denoiser, fitted, reference.tokens[:512], options.calls, unit, model.end
         )
     if "calls" in options.parts:
         found["samplers"] = by_calls(model, fitted, options)
@@ -99,10 +100,15 @@ def bits(model: unmask.Model, reference: Sequences, samples: int) -> list[dict[s
     measure, _ = sequences.estimator(model, samples, torch.Generator().manual_seed(samplers.SEED))
     bound = torch.cat([measure(rows) for rows in torch.split(reference.tokens, 64)])
     some = reference.part(np.arange(min(256, len(bound))), model)
-    exact = samplers.nats(model.denoiser, some.tokens, [1] * model.length)
+    lengths, visible = model.length_cost(some.tokens), model.visible(some.tokens)
+    exact = lengths + samplers.nats(model.denoiser, some.tokens, 1, end=model.end)
+    reading = lengths - unmask.log_likelihood(
+        model.denoiser, some.tokens, presets.left_to_right(1), visible=visible
+    )
     return [
         bits_row(model, reference, bound, "bound"),
-        bits_row(model, some, exact, "exact, one order each"),
+        bits_row(model, some, exact, "exact, one random order each"),
+        bits_row(model, some, reading, "exact, left to right"),
     ]
 
 
@@ -119,9 +125,19 @@ def bits_row(model: unmask.Model, found: Sequences, nats: Tensor, name: str) -> 
 
 
 def one_by_one(model: unmask.Model, count: int) -> list[dict[str, Any]]:
-    """Quality of samples at one position per call."""
-    ways = [samplers.chosen("random", model.denoiser, presets.random(1, samplers.SEED), model.length)]
-    return [judged(model, way, count, count) for way in ways]
+    """Quality of samples at one position per call: the model's own order, then others."""
+    sharper = unmask.denoisers.tempered(model.denoiser, 0.9)
+    ways = [
+        samplers.chosen(name, denoiser, order, model.length)
+        for name, denoiser, order in (
+            ("left to right", model.denoiser, presets.left_to_right(1)),
+            ("left to right, temperature .9", sharper, presets.left_to_right(1)),
+            ("random", model.denoiser, presets.random(1, samplers.SEED)),
+            ("random, temperature .9", sharper, presets.random(1, samplers.SEED)),
+            ("moment", model.denoiser, presets.moment(1, 2.0, samplers.SEED)),
+        )
+    ]
+    return [judged(model, way, count if n == 0 else count // 2, count) for n, way in enumerate(ways)]
 
 
 def by_calls(

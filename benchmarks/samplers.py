@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 import unmask
 from unmask import commit, plans, presets, profiles, scores, selectors
 from unmask.commands.planning import FAMILIES
-from unmask.types import Denoiser, Result, Score, Selector
+from unmask.types import Denoiser, Plan, Result, Score, Selector
 
 SEED = 20_261_130
 BATCH = 64
@@ -55,9 +56,7 @@ def ways(
     caching: bool = True,
 ) -> list[Way]:
     """The samplers that are compared at one number of calls; ``spread`` is the exploring order of the data's shape."""
-    length = profile.length
-    even, best = plans.uniform(length, calls), plans.optimal(profile, steps=calls)
-    cosine = plans.cosine(length, calls)
+    even, cosine, best = fitting(plans.uniform, calls), fitting(plans.cosine, calls), planned(profile, calls)
     found = [
         chosen("random, uniform plan", denoiser, presets.random(even, SEED), calls),
         chosen("random, cosine plan", denoiser, presets.random(cosine, SEED), calls),
@@ -83,6 +82,21 @@ def ways(
     return found
 
 
+def fitting(family: Callable[[int, int], tuple[int, ...]], calls: int) -> Plan:
+    """A family's plan for as many positions as there are, in at most that many calls."""
+    return cache(lambda total: family(total, min(calls, total)))
+
+
+def planned(profile: unmask.Profile, calls: int) -> Plan:
+    """The optimal plan for as many positions as there are, at equal shares of a profile of another length."""
+    return fitting(
+        lambda total, steps: plans.optimal(
+            profile if total == profile.length else profiles.resampled(profile, total), steps=steps
+        ),
+        calls,
+    )
+
+
 def draws(way: Way, masked: Tensor, seed: int = SEED) -> tuple[Tensor, float, float]:
     """Samples of masked tokens [n, L]: tokens, mean calls (full-forward equivalents), seconds."""
     generator = torch.Generator().manual_seed(seed)
@@ -95,21 +109,21 @@ def draws(way: Way, masked: Tensor, seed: int = SEED) -> tuple[Tensor, float, fl
 
 
 def measured(
-    denoiser: Denoiser, tokens: Tensor, rounds: int = 2, quiet: bool = False
+    denoiser: Denoiser, tokens: Tensor, rounds: int = 2, quiet: bool = False, end: int | None = None
 ) -> tuple[unmask.Profile, unmask.Profile]:
     """A profile fitted on half of the sequences, with which plans are made, and the raw losses of the other half."""
     generator = torch.Generator().manual_seed(SEED)
     half = len(tokens) // 2
     parts = [
-        profiles.measure(denoiser, part, generator=generator, rounds=rounds, quiet=quiet)
+        profiles.measure(denoiser, part, generator=generator, rounds=rounds, quiet=quiet, end=end)
         for part in (tokens[:half], tokens[half:])
     ]
     return profiles.choose(*parts), parts[1]
 
 
-def nats(denoiser: Denoiser, tokens: Tensor, plan: Sequence[int], substeps: int = 1) -> Tensor:
-    """-log p of each sequence, in its own random order under a plan, float64 [n], nats."""
-    selector = presets.random(tuple(plan), SEED)
+def nats(denoiser: Denoiser, tokens: Tensor, plan: Plan, substeps: int = 1, end: int | None = None) -> Tensor:
+    """-log p of each sequence, in its own random order under a plan, float64 [n], nats; ``end`` is given."""
+    selector = presets.random(plan, SEED)
     parts = [
         -unmask.log_likelihood(
             denoiser,
@@ -117,6 +131,7 @@ def nats(denoiser: Denoiser, tokens: Tensor, plan: Sequence[int], substeps: int 
             selector,
             order_ids=torch.arange(i, min(i + BATCH, len(tokens))),
             substeps=substeps,
+            visible=None if end is None else tokens[i : i + BATCH] == end,
         )
         for i in range(0, len(tokens), BATCH)
     ]
@@ -124,7 +139,12 @@ def nats(denoiser: Denoiser, tokens: Tensor, plan: Sequence[int], substeps: int 
 
 
 def planned_against_families(
-    denoiser: Denoiser, fitted: unmask.Profile, tokens: Tensor, budgets: Sequence[int], unit: float
+    denoiser: Denoiser,
+    fitted: unmask.Profile,
+    tokens: Tensor,
+    budgets: Sequence[int],
+    unit: float,
+    end: int | None = None,
 ) -> list[dict[str, Any]]:
     """Realised -log p of held-out sequences under the optimal plan and every fixed family, in nats times ``unit``.
 
@@ -132,9 +152,9 @@ def planned_against_families(
     """
     rows = []
     for calls in budgets:
-        best = nats(denoiser, tokens, plans.optimal(fitted, steps=calls))
+        best = nats(denoiser, tokens, planned(fitted, calls), end=end)
         for name, family in {"optimal": None, **FAMILIES}.items():
-            mine = best if family is None else nats(denoiser, tokens, family(fitted.length, calls))
+            mine = best if family is None else nats(denoiser, tokens, fitting(family, calls), end=end)
             gap = (mine - best).numpy() * unit
             rows.append(
                 {

@@ -142,7 +142,7 @@ def run(
 def estimator(
     model: Model, samples: int, generator: torch.Generator
 ) -> tuple[Callable[[Tensor], Tensor], str]:
-    """Nats [B] of tokens [B, L] by the estimator that belongs to a model's training, given lengths included, and its name."""
+    """Nats [B] of tokens [B, L], given lengths included, by the estimator that suits a model's training, and its name."""
     if model.end is None:
         return _estimator(model, samples, generator)
     return (

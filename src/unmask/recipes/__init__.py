@@ -8,8 +8,10 @@ from unmask.recipes.digits import (
     digits_md4,
     digits_upscale4,
     digits_upscale16,
+    emoji,
 )
 from unmask.recipes.molecules import molecules
+from unmask.recipes.records import records
 from unmask.recipes.run import Batch, Machine, Optimiser, Run
 from unmask.recipes.sudoku import sudoku
 from unmask.recipes.text import text, text_autoregressive, text_d3pm, text_genmd4, text_md4
@@ -25,7 +27,9 @@ __all__ = [
     "digits_md4",
     "digits_upscale4",
     "digits_upscale16",
+    "emoji",
     "molecules",
+    "records",
     "sudoku",
     "text",
     "text_autoregressive",
@@ -37,6 +41,6 @@ __all__ = [
 
 def all_recipes() -> dict[str, Callable[[], Run]]:
     """Every recipe by name."""
-    images = (digits, digits_md4, digits_upscale4, digits_upscale16, digits_autoregressive)
+    images = (digits, digits_md4, digits_upscale4, digits_upscale16, digits_autoregressive, emoji)
     texts = (text, text_md4, text_genmd4, text_d3pm, text_autoregressive)
-    return {recipe.__name__: recipe for recipe in (*images, molecules, sudoku, *texts)}
+    return {recipe.__name__: recipe for recipe in (*images, molecules, records, sudoku, *texts)}

@@ -1,4 +1,4 @@
-"""Recipes `digits..`: hand-written digits, 28x28 pixels of 256 grey levels (MNIST), under five objectives.
+"""Recipes `digits..`: hand-written digits, 28x28 pixels of 256 grey levels (MNIST), under five objectives; and `emoji`.
 
 `digits` is order-agnostic diffusion (ARDM, arXiv 2110.02037) and `digits_md4` MD4's integral over time (arXiv 2406.04329);
 `digits_upscale4` and `digits_upscale16` are Upscale ARDM in four and two stages, and `digits_autoregressive` reads pixels
@@ -84,6 +84,15 @@ def digits() -> Run:
         optimiser=Optimiser(steps=12_000, learning_rate=1e-3, warmup=100, decay=0.3, ema=0.999),
         machine=Machine(bfloat16=True),
     )
+
+
+def emoji() -> Run:
+    """The same for emoji, 32x32 pixels of three colours (Twemoji): ``unmask data fetch emoji``. Ships no weights."""
+    network = UNetConfig(
+        vocab_size=256, height=32, width=32, channels=3, features=128, blocks=3, heads=4, patch=2
+    )
+    data = sequences.Folder("emoji")
+    return replace(digits(), name="emoji", network=network, data=data, objective=sequences.loss, batch_size=8)
 
 
 def digits_md4() -> Run:

@@ -154,6 +154,28 @@ def sample(
 
 
 @app.command
+def judge(
+    kind: Annotated[Positional[str], arg(metavar="KIND", help="What the samples are: smiles or text.")],
+    samples: Annotated[Positional[Path], arg(metavar="FILE", help="One sample a line; - for standard input.")],
+    *,
+    against: Annotated[
+        Path | None, arg(metavar="DATA", help="SMILES: real molecules for the Fréchet ChemNet distance.")
+    ] = None,
+    training: Annotated[
+        Path | None, arg(metavar="DATA", help="SMILES: what the model was trained on, for novelty.")
+    ] = None,
+    num: Annotated[int, arg(help="Molecules taken from --against.")] = 2000,
+    as_json: Json = False,
+) -> int:
+    """Judge samples: validity, uniqueness, novelty and FCD of SMILES, or a language model's view of text."""
+    from unmask.commands import judging as work
+    from unmask.commands.output import emit
+
+    emit(work.run(kind, samples, against, training, num), work.render, as_json)
+    return 0
+
+
+@app.command
 def profile(
     model: Positional[ModelName],
     data: Annotated[

@@ -110,7 +110,7 @@ def everything(maskable: Tensor, generator: torch.Generator) -> Corruption:  # n
     return Corruption(maskable, torch.ones(len(maskable), dtype=torch.float64, device=maskable.device))
 
 
-def next_few(maskable: Tensor, generator: torch.Generator, few: int = 3) -> Corruption:
+def next_few(maskable: Tensor, generator: torch.Generator, few: int = 1) -> Corruption:
     """Masks the maskable bool [B, L] positions from a random one on, and scores the first ``few`` of them.
 
     The weight, [B, L], makes the mean over starts the cost, nats per sequence, of going from left to right ``few``

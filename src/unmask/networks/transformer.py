@@ -420,8 +420,8 @@ class Transformer(nn.Module):
         """Rotary angles [B or 1, 1, R, D/2H] of rows, or of the first ``count`` positions; axes share the pairs evenly."""
         half = self.shape.width // self.shape.heads // 2
         pair = torch.arange(half, device=self.coordinates.device)
-        axes = len(self.coordinates)
-        frequency = 10_000.0 ** (-(pair // axes) * axes / half)
+        axes, kind = len(self.coordinates), torch.promote_types(self.embedding.weight.dtype, torch.float32)
+        frequency = 10_000.0 ** (-(pair // axes).to(kind) * axes / half)
         angles = self.coordinates.T[:, pair % axes] * frequency
         return angles[None, None, :count] if rows is None else angles[rows][:, None]
 

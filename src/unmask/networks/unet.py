@@ -196,8 +196,9 @@ class Head(nn.Module):
 
 def cosines(points: int, count: int) -> Tensor:
     """The first ``count`` cosines above the constant on ``points`` levels, each of mean square 1/2; [points, count]."""
-    place = (torch.arange(points) + 0.5) / points
-    return torch.cos(math.pi * place[:, None] * torch.arange(1, count + 1))
+    place = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    # in float64, so that machines whose cosines differ in the last bit have the same float32 table
+    return torch.cos(math.pi * place[:, None] * torch.arange(1, count + 1)).float()
 
 
 class UNet(nn.Module):

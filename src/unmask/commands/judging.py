@@ -1,0 +1,108 @@
+"""``unmask judge``: how good are samples, ours or those of any other program, one a line?"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from unmask import quality
+from unmask.commands.output import Report, number, percent, share
+from unmask.data import tokens as folders
+from unmask.data.cache import cache
+from unmask.data.vocabularies import Levels
+
+FEWEST = 50
+"""Valid molecules below which a Fréchet distance would say nothing."""
+
+
+def run(kind: str, samples: Path, against: Path | None, training: Path | None, num: int) -> Report:
+    """What a judge says of ``samples`` (``-``: standard input); SMILES are also compared with two token folders."""
+    if kind not in JUDGES:
+        raise ValueError(f"kind '{kind}': expected one of {', '.join(JUDGES)}")
+    texts = _lines(samples)
+    if not texts:
+        raise ValueError(f"{samples} holds no samples; expected one a line")
+    return {"command": "judge", "kind": kind, "samples": len(texts)} | JUDGES[kind](
+        texts, against, training, num
+    )
+
+
+def _smiles(texts: list[str], against: Path | None, training: Path | None, num: int) -> Report:
+    """Validity, uniqueness, novelty against ``training``, and the Fréchet ChemNet distance to ``num`` of ``against``."""
+    seen = frozenset() if training is None else frozenset(_items(training, None))
+    found = quality.molecules(texts, seen)
+    report: Report = {
+        "valid": share(found.valid, len(texts), "samples", "parsed by RDKit"),
+        "unique": share(found.unique, found.valid, "valid samples", "distinct canonical SMILES"),
+    }
+    if training is not None:
+        about = f"canonical SMILES not among the lines of {training}"
+        report["novel"] = share(found.novel, found.unique, "unique samples", about)
+    if against is not None:
+        report["fcd"] = _distance(found, against, num)
+    return report
+
+
+def _distance(found: quality.Molecules, against: Path, num: int) -> Report:
+    """The Fréchet ChemNet distance of the valid samples; ValueError where there are too few."""
+    if found.valid < FEWEST:
+        raise ValueError(f"{found.valid} valid samples; a Fréchet distance needs at least {FEWEST}")
+    real = _items(against, num)
+    value = quality.frechet(quality.chemnet(found.canonical), quality.chemnet(real))
+    about = f"Fréchet ChemNet distance of {found.valid} valid samples to {len(real)} of {against}"
+    return number(value, "squared feature distance", f"{about}, biased upwards for few")
+
+
+def _english(texts: list[str], against: Path | None, training: Path | None, num: int) -> Report:  # noqa: ARG001
+    """A judge's nats per word with the entropy of the words, without which it means little."""
+    words = [text.split() for text in texts]
+    cost = quality.judged(texts)
+    about = "trigram model of CMU pocketsphinx, unknown words 13.8 nats"
+    return {
+        "judge": number(cost, "nats per word", about),
+        "judge_perplexity": number(math.exp(cost), "per word", "exp(nats per word)"),
+        "word_entropy": number(quality.entropy(words), "nats per word", "unigrams of all samples"),
+        "character_entropy": number(quality.entropy(texts), "nats per character", "unigrams of all samples"),
+    }
+
+
+JUDGES = {"smiles": _smiles, "text": _english}
+"""Judges by the kind of samples."""
+
+
+def _lines(path: Path) -> list[str]:
+    """The first column of every line, empty samples included; what `unmask sample` says in comments is left out."""
+    text = sys.stdin.read() if str(path) == "-" else path.read_text()
+    return [line.split("\t")[0] for line in text.splitlines() if not line.startswith("# ")]
+
+
+def _items(place: Path, num: int | None) -> list[str]:
+    """Texts of a token folder, or one in the cache: all, or ``num`` spread over it; lines of a text file as well."""
+    place = place if place.exists() else cache() / place
+    if place.is_file():
+        lines = place.read_text().splitlines()
+        return lines if num is None else lines[:num]
+    data = folders.load(place)
+    count = data.items if num is None else min(num, data.items)
+    chosen = (
+        np.arange(data.items) if num is None else np.linspace(0, data.items - 1, count).round().astype(int)
+    )
+    if isinstance(data.vocabulary, Levels):
+        raise ValueError(f"{place} holds images; expected molecules")
+    return [str(data.vocabulary.decode(data.item(int(i)))) for i in chosen]
+
+
+def render(report: Report, console: Console) -> None:
+    """Prints every number with its unit and definition."""
+    table = Table("", "value", "unit: definition", box=None)
+    for name, found in report.items():
+        if isinstance(found, dict):
+            value = percent(found) if "interval" in found else f"{found['value']:.3f}"
+            table.add_row(name.replace("_", " "), value, f"{found['unit']}: {found['estimator']}")
+    console.print(f"{report['samples']} samples")
+    console.print(table)

@@ -120,7 +120,9 @@ def evaluate(
         report = sequences.run(loaded, data, how, num=num, exact=exact, samples=samples, quiet=quiet)
         emit(report, sequences.render, as_json)
         return 0
-    posed = evaluation.dataset(data, generate, 100 if num is None else num, how.seed)
+    if exact:
+        raise ValueError("--exact is for models of sequences; expected none for puzzles")
+    posed = evaluation.dataset(data, generate, num, how.seed)
     emit(evaluation.run(loaded, posed, how, samples=samples, quiet=quiet), evaluation.render, as_json)
     return 0
 

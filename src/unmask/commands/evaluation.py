@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from unmask.commands import boards, orders
+from unmask.commands import boards, orders, sequences
 from unmask.commands.boards import BATCH, Boards
 from unmask.commands.options import Options
 from unmask.commands.output import Report, number, percent
@@ -55,11 +55,16 @@ def run(
     }
 
 
-def dataset(data: Path | None, clues: str | None, count: int, seed: int) -> Boards:
-    """The puzzles of a file, or fresh ones; ValueError unless exactly one of the two is asked for."""
+def dataset(data: Path | None, clues: str | None, num: int | None, seed: int) -> Boards:
+    """Puzzles of a file, all or ``num`` at random, or fresh ones; ValueError unless one of the two is asked for."""
     if (data is None) == (clues is None):
         raise ValueError("expected a puzzle file or --generate CLUES (34, or minimal), one of the two")
-    return boards.generate(str(clues), count, seed) if data is None else boards.read(data)
+    if data is None:
+        return boards.generate(str(clues), 100 if num is None else num, seed)
+    found = boards.read(data)
+    places = torch.as_tensor(sequences.drawn(len(found.puzzles), num, seed))
+    kept = None if found.solutions is None else found.solutions[places]
+    return Boards(found.source, found.puzzles[places], kept)
 
 
 def with_solutions(posed: Boards) -> Boards:

@@ -78,7 +78,7 @@ def _folder(model: Model, data: Tokens, num: int | None, seed: int) -> Sequences
         )
     count = orders.stages(model.config["network"])
     length = model.length // count
-    places = _some(data.items or data.symbols // length, num, seed)
+    places = drawn(data.items or data.symbols // length, num, seed)
     rows = data.padded(places, length, _size(model)) if data.items else data.windows(places * length, length)
     symbols = int((rows < _size(model)).sum())
     tokens = torch.as_tensor(rows)
@@ -95,7 +95,7 @@ def _file(model: Model, path: Path, num: int | None, seed: int) -> Sequences:
     text = path.read_bytes().decode()
     rows = model.encode(text if model.denoiser.vocab_size == _size(model) else text.splitlines())
     check_tokens(rows, model.denoiser, masks=False)
-    found = rows[torch.as_tensor(_some(len(rows), num, seed))]
+    found = rows[torch.as_tensor(drawn(len(rows), num, seed))]
     symbols = int((found < _size(model)).sum())
     return Sequences(str(path), found, symbols, len(text.encode()) / max(int((rows < _size(model)).sum()), 1))
 
@@ -106,7 +106,7 @@ def _size(model: Model) -> int:
     return model.denoiser.vocab_size if vocabulary is None else vocabulary.size
 
 
-def _some(total: int, num: int | None, seed: int) -> Places:
+def drawn(total: int, num: int | None, seed: int) -> Places:
     """All places 0..total-1, or ``num`` of them at random, in order."""
     if num is not None and num < 1:
         raise ValueError(f"num {num}: expected at least 1")
@@ -132,7 +132,7 @@ def run(
         "log_likelihood": None,
     }
     if score is not None:
-        some = posed.part(_some(len(posed.tokens), exact, options.seed), model)
+        some = posed.part(drawn(len(posed.tokens), exact, options.seed), model)
         values = _values(some, "likelihood", lambda rows: -score(rows), quiet)
         name = f"exact along one order, {options.order}, plan {options.plan or 'its own'}, {len(some.tokens)} sequences"
         report["log_likelihood"] = numbers(model, some, values, name)

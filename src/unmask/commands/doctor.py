@@ -12,6 +12,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -71,8 +72,10 @@ def probe(name: str) -> str:
     if model.name not in PROBES:
         return "loads; no probe data for it"
     tokens = PROBES[model.name](model)
-    bound = nelbo(model.denoiser, tokens, generator=torch.Generator().manual_seed(0), samples=4)
-    found, chance = float(bound.value.mean()) / tokens.shape[1], math.log(model.denoiser.vocab_size)
+    visible, generator = model.visible(tokens), torch.Generator().manual_seed(0)
+    bound = nelbo(model.denoiser, tokens, generator=generator, samples=4, visible=visible)
+    symbols = tokens.numel() if visible is None else int((~visible).sum())
+    found, chance = float(bound.value.sum()) / symbols, math.log(model.denoiser.vocab_size)
     if not found < chance:
         raise ValueError(
             f"NELBO {found:.3f} nats per position, not below chance, {chance:.3f}; install the package again"
@@ -88,9 +91,27 @@ MOLECULES = (
 )
 """Aspirin, paracetamol, caffeine and ibuprofen."""
 
+PROSE = "it is a truth universally acknowledged that a single man in possession of a good fortune must be in want of "
+
+RECORD = (
+    b'{"appName":"Netscape","connection":{"downlink":10,"effectiveType":"4g","rtt":50},"language":"en-US",'
+    b'"platform":"Linux x86_64","pluginsLength":0}'
+)
+
+
+def _stroke(model: Model) -> Tensor:
+    """An image that could be a one."""
+    image = np.zeros((1, 28, 28), np.uint8)
+    image[:, 5:23, 13:15] = 253
+    return model.encode(image)
+
+
 PROBES: dict[str, Callable[[Model], Tensor]] = {
     "sudoku": lambda model: sudoku.symmetries(model.encode([GRID] * 16), seed=0),
     "molecules": lambda model: model.encode(MOLECULES),
+    "text": lambda model: model.encode((PROSE * 3)[: model.length]),
+    "records": lambda model: model.encode([RECORD]),
+    "digits": _stroke,
 }
 
 

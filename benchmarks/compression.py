@@ -6,17 +6,32 @@ digits. Needs ``unmask data fetch`` of the data and ``pip install zstandard brot
 
 from __future__ import annotations
 
+import argparse
 import io
 import lzma
+import math
+import time
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import brotli
 import numpy as np
+import record
+import torch
 import zstandard
 from numpy.typing import NDArray
 from PIL import Image
+
+import unmask
+from unmask import codec, profiles
+from unmask.commands import sequences
+from unmask.data import tokens as folders
+from unmask.data.cache import cache as cache_folder
+from unmask.data.vocabularies import Bytes, Levels
 
 Pack: TypeAlias = Callable[[bytes], bytes]
 
@@ -61,3 +76,275 @@ def together(items: Sequence[bytes], packs: dict[str, Pack], separator: bytes) -
 def one_by_one(items: Sequence[bytes], packs: dict[str, Pack]) -> dict[str, NDArray[np.int64]]:
     """Bytes of every item on its own."""
     return {name: np.array([len(pack(item)) for item in items]) for name, pack in packs.items()}
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Set:
+    """Where the items of a kind come from, and what separates them in one file."""
+
+    train: str
+    test: str
+    images: bool = False
+
+
+SETS = {
+    "molecules": Set("molecules/train", "molecules/test"),
+    "records": Set("fingerprints/train", "fingerprints/test"),
+    "text": Set("glosses/train", "glosses/test"),
+    "digits": Set("mnist/train", "mnist/test", images=True),
+}
+
+
+def items_of(place: str, count: int) -> list[bytes]:
+    """Items of a fetched set, evenly spread over it: text in UTF-8, or pixels."""
+    data = folders.load(cache_folder() / place)
+    chosen = np.linspace(0, data.items - 1, min(count, data.items)).round().astype(int)
+    if isinstance(data.vocabulary, Levels):
+        return [data.item(int(i)).astype(np.uint8).tobytes() for i in chosen]
+    if isinstance(data.vocabulary, Bytes):
+        return [bytes(data.item(int(i)).tolist()) for i in chosen]
+    return [str(data.vocabulary.decode(data.item(int(i)))).encode() for i in chosen]
+
+
+def as_items(model: unmask.Model, data: list[bytes]) -> list[Any]:
+    """Items as `compress` takes them."""
+    if not isinstance(model.vocabulary, Levels):
+        return list(data)
+    return [np.frombuffer(d, np.uint8).reshape(SHAPE) for d in data]
+
+
+# --- what is measured -------------------------------------------------------------------------------
+
+
+def planned(profile: unmask.Profile, share: float) -> Callable[[int], tuple[int, ...]]:
+    """The optimal plan for N masked positions in ceil(share N) calls, at equal shares of a profile."""
+    return cache(
+        lambda total: unmask.plans.optimal(
+            profiles.resampled(profile, total), steps=max(1, math.ceil(share * total))
+        )
+    )
+
+
+def sizes(
+    model: unmask.Model, items: list[Any], symbols: int, settings: codec.Settings, name: str
+) -> tuple[dict[str, Any], bytes]:
+    """One row: payload, likelihood and whole archive of items under a plan; encoding and decoding time."""
+    settings_of = {"plan": settings.plan, "order": settings.order, "seed": settings.seed}
+    began = time.perf_counter()
+    archive = codec.compress(model, items, **settings_of, verify=False)  # type: ignore[arg-type]
+    encoded = time.perf_counter()
+    back = list(codec.decompress(model, archive))
+    decoded = time.perf_counter()
+    nats = codec.scored(model, items, settings)
+    found = codec.inspect(archive).summary
+    coded = [n for n in nats if n is not None]
+    n, bits = len(items), 8 / math.log(2) / 8
+    row = {
+        "calls": name,
+        "items": n,
+        "coded by the model, %": 100 * (found.kinds["coded"] + found.kinds["coded with escapes"]) / n,
+        "likelihood, bits an item": -sum(coded) * bits / max(len(coded), 1),
+        "payload, bits an item": 8 * found.payload_bytes / n,
+        "payload, bits a symbol": 8 * found.payload_bytes / symbols,
+        "payload, bytes an item": found.payload_bytes / n,
+        "archive, bytes an item": found.bytes / n,
+        "encode, items a second": n / (encoded - began),
+        "decode, items a second": n / (decoded - encoded),
+        "exact": all(same(a, b) for a, b in zip(items, back)),
+    }
+    return row, archive
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether an item came back bit for bit."""
+    if isinstance(one, np.ndarray):
+        return isinstance(other, np.ndarray) and one.shape == other.shape and bool((one == other).all())
+    return as_bytes(one) == as_bytes(other)
+
+
+def as_bytes(item: Any) -> bytes | None:
+    """A text's bytes."""
+    return item.encode() if isinstance(item, str) else item
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """A denoiser whose every finite log-probability is off by up to ``bound`` nats, in another way at every call."""
+
+    base: Any
+    bound: float
+    random: torch.Generator
+
+    @property
+    def mask_id(self) -> int:
+        """The base's."""
+        return int(self.base.mask_id)
+
+    @property
+    def vocab_size(self) -> int:
+        """The base's."""
+        return int(self.base.vocab_size)
+
+    def __call__(self, tokens: torch.Tensor, rows: torch.Tensor | None = None, **more: Any) -> torch.Tensor:
+        """The base's law, disturbed."""
+        law = self.base(tokens, rows, **more)
+        noise = torch.rand(law.shape, dtype=torch.float64, generator=self.random) * 2 - 1
+        disturbed: torch.Tensor = law + self.bound * noise
+        return disturbed
+
+
+def exactness(model: unmask.Model, items: list[Any], plan: Any, noisy: int) -> list[dict[str, Any]]:
+    """Round trips across batch sizes and threads, and with disturbed logits on the decoder's side."""
+    rows: list[dict[str, Any]] = []
+
+    def tell(what: str, count: int, archive: bytes, back: list[Any], wanted: list[Any]) -> None:
+        wrong = sum(not same(a, b) for a, b in zip(wanted, back))
+        escaped = codec.inspect(archive).summary.kinds["coded with escapes"]
+        rows.append({"what": what, "items": count, "items with escapes": escaped, "not exact": wrong})
+        print(rows[-1], flush=True)
+
+    threads = torch.get_num_threads()
+    for first, then in (((2, 64), (1, 1)), ((1, 1), (2, 64))):
+        some = items if first[1] > 1 else items[: max(50, len(items) // 10)]
+        torch.set_num_threads(first[0])
+        archive = codec.compress(model, some, plan=plan, batch=first[1], verify=False)
+        torch.set_num_threads(then[0])
+        part = some if then[1] > 1 else some[: max(50, len(some) // 10)]
+        whole = codec.Archive(model, archive, batch=64)
+        back = [whole.item(i) for i in range(len(part))] if then[1] == 1 else list(whole.items())
+        name = "written with {} threads, batches of {}; read with {}, {}".format(*first, *then)
+        tell(name, len(part), archive, back, part)
+    torch.set_num_threads(threads)
+    subject = codec.of_model(model)
+    some = items[:noisy]
+    for band, bound in ((1e-9, 1e-9), (1e-4, 1e-4), (1e-4, 1e-2)):
+        archive = codec.compress(model, some, plan=plan, band=band, verify=False)
+        noisy_law: Any = Noisy(subject.denoiser, bound, torch.Generator().manual_seed(1))
+        disturbed = replace(subject, denoiser=noisy_law)
+        back = list(codec.decompress(disturbed, archive, errors="skip"))
+        lost = sum(item is None for item in back)
+        tell(f"band {band:g}, decoder's logits off by up to {bound:g}", len(some), archive, back, some)
+        rows[-1] |= {"reported as damaged": lost, "silently wrong": rows[-1]["not exact"] - lost}
+    return rows
+
+
+def bound_row(model: unmask.Model, data: Path, count: int) -> dict[str, Any]:
+    """The bound over random orders, to stand above likelihood and payload, bits an item."""
+    posed = sequences.read(model, data, count, seed=0)
+    measure, about = sequences.estimator(model, 4, torch.Generator().manual_seed(0))
+    nats = torch.cat([measure(part) for part in torch.split(posed.tokens, 32)])
+    return {
+        "calls": f"{about} ({count} sequences)",
+        "items": count,
+        "likelihood, bits an item": float(nats.mean()) / math.log(2),
+    }
+
+
+SHAPE = (28, 28)
+
+NOTES = """
+Model {model}, weights {hash}, {steps} training steps; {items} items of {test}, evenly spread; raw size {raw:.1f} bytes an
+item. Payload: the coded streams and stored items, without header and index ("archive" has them). Likelihood: exact
+-log p along the same order and plan. Plans are optimal for the profile measured on {profiled} other items, K calls as a
+share of the N positions of each item. General-purpose compressors get each item alone; "whole set" is one file of all of
+them. The dictionary (110 KB) is trained on {training} training items. One thread unless said otherwise; verification off
+(it would add a decoding). Times of a machine that did other things as well.
+"""
+
+
+def main() -> None:
+    """Prints, and with --write records, what was asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", choices=list(SETS))
+    parser.add_argument("--model", help="default: the shipped one of that name")
+    parser.add_argument("--items", type=int, default=500)
+    parser.add_argument("--single", type=int, default=50, help="items for one position per call")
+    parser.add_argument("--exact", type=int, default=500, help="items for exactness")
+    parser.add_argument("--noisy", type=int, default=100, help="of these with disturbed logits")
+    parser.add_argument("--profiled", type=int, default=512)
+    parser.add_argument("--training", type=int, default=20_000, help="items for the dictionary")
+    parser.add_argument("--shares", type=float, nargs="*", default=[0.25, 0.1])
+    parser.add_argument("--parts", nargs="*", default=["sizes", "exact"])
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    model, where = unmask.load(options.model or options.name), SETS[options.name]
+    raw = items_of(where.test, options.items)
+    found: dict[str, list[dict[str, Any]]] = {}
+    profile = measured(model, where, options.profiled)
+    if "sizes" in options.parts:
+        found["sizes"] = coded(model, profile, raw, options)
+        found["others"] = others(where, raw, options.training)
+    if "exact" in options.parts:
+        share = planned(profile, options.shares[0])
+        found["exactness"] = exactness(
+            model, as_items(model, items_of(where.test, options.exact)), share, options.noisy
+        )
+    facts = {"model": model.name, "hash": model.hash, "steps": model.config.get("trained_steps")}
+    mean = float(np.mean([len(item) for item in raw]))
+    notes = NOTES.format(**vars(options) | facts | {"items": len(raw), "test": where.test, "raw": mean})
+    for name, rows in found.items():
+        print(f"\n{name}\n" + "\n".join(record.table(rows)))
+    if options.write:
+        print(record.write_parts(f"compression_{options.name}", found, notes))
+
+
+def measured(model: unmask.Model, where: Set, count: int) -> unmask.Profile:
+    """A profile from training items, smoothed."""
+    place = "text/valid" if model.name == "text" else where.train
+    tokens = sequences.read(model, Path(place), count, seed=1).tokens
+    raw = profiles.measure(
+        model.denoiser, tokens, generator=torch.Generator().manual_seed(0), rounds=2, end=model.end
+    )
+    return profiles.smooth(raw)
+
+
+def coded(
+    model: unmask.Model, profile: unmask.Profile, raw: list[bytes], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Rows for every plan."""
+    cases: list[tuple[str, Any, int]] = [("K = N, random order", 1, options.single)]
+    if model.config["order"] == "left-to-right":
+        cases.append(("K = N, left to right", 1, options.single))
+    cases += [(f"planned, K = {share:g} N", planned(profile, share), len(raw)) for share in options.shares]
+    cases += [
+        (
+            f"planned, K = {options.shares[0]:g} N, the same items",
+            planned(profile, options.shares[0]),
+            options.single,
+        )
+    ]
+    rows = [] if model.name == "text" else [bound_row(model, Path(SETS[options.name].test), options.single)]
+    for name, plan, count in cases:
+        some = raw[:: max(1, len(raw) // count)][:count]
+        order = codec.LEFT_TO_RIGHT if "left" in name else codec.RANDOM
+        settings = codec.Settings(plan, order)
+        row, _ = sizes(model, as_items(model, some), sum(map(len, some)), settings, name)
+        rows.append(row)
+        print(row, flush=True)
+    return rows
+
+
+def others(where: Set, raw: list[bytes], training: int) -> list[dict[str, Any]]:
+    """General-purpose compressors on the same items."""
+    packs = pictures(SHAPE) if where.images else general(items_of(where.train, training))
+    if where.images:
+        packs |= {k: v for k, v in general(items_of(where.train, 2000)).items() if "zstd" in k or "xz" in k}
+    whole = together(
+        raw, {k: v for k, v in packs.items() if k[:3] not in ("PNG", "Web")}, b"" if where.images else b"\n"
+    )
+    return [
+        {
+            "compressor": name,
+            "bytes an item, each alone": float(alone.mean()),
+            "bits a byte": 8 * float(alone.sum()) / sum(map(len, raw)),
+            "bytes an item, whole set": whole[name] / len(raw) if name in whole else "",
+        }
+        for name, alone in one_by_one(raw, packs).items()
+    ]
+
+
+if __name__ == "__main__":
+    main()

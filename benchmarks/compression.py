@@ -263,6 +263,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=500)
     parser.add_argument("--single", type=int, default=50, help="items for one position per call")
     parser.add_argument("--exact", type=int, default=500, help="items for exactness")
+    parser.add_argument("--exact-share", type=float, default=0.1, help="calls for these, as a share of N")
     parser.add_argument("--noisy", type=int, default=100, help="of these with disturbed logits")
     parser.add_argument("--profiled", type=int, default=512)
     parser.add_argument("--training", type=int, default=20_000, help="items for the dictionary")
@@ -278,7 +279,7 @@ def main() -> None:
         found["sizes"] = coded(model, profile, raw, options)
         found["others"] = others(where, raw, options.training)
     if "exact" in options.parts:
-        share = planned(profile, options.shares[0])
+        share = planned(profile, options.exact_share)
         found["exactness"] = exactness(
             model, as_items(model, items_of(where.test, options.exact)), share, options.noisy
         )
@@ -316,7 +317,7 @@ def coded(
             options.single,
         )
     ]
-    rows = [] if model.name == "text" else [bound_row(model, Path(SETS[options.name].test), options.single)]
+    rows: list[dict[str, Any]] = []
     for name, plan, count in cases:
         some = raw[:: max(1, len(raw) // count)][:count]
         order = codec.LEFT_TO_RIGHT if "left" in name else codec.RANDOM
@@ -324,6 +325,8 @@ def coded(
         row, _ = sizes(model, as_items(model, some), sum(map(len, some)), settings, name)
         rows.append(row)
         print(row, flush=True)
+    if model.name != "text":  # a bound of whole stretches says nothing about short texts
+        rows.append(bound_row(model, Path(SETS[options.name].test), options.single))
     return rows
 
 

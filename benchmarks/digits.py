@@ -1,7 +1,7 @@
 """How good is a model of hand-written digits? Bits per dimension, fewer steps, and quality against network calls.
 
-Run: python benchmarks/digits.py [--model digits] [--parts bits steps calls picture] [--write]. Needs ``unmask data fetch
-mnist``. The judge is a small convolutional network, trained here in a few minutes and kept in runs/judge.
+Run: python benchmarks/digits.py [--model digits] [--parts bits steps calls plans picture] [--write]. Needs ``unmask data
+fetch mnist``. The judge is a small convolutional network, trained here in a few minutes and kept in runs/judge.
 """
 
 from __future__ import annotations
@@ -50,18 +50,25 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=256)
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--fewer", type=int, default=128, help="samples of each sampler")
+    parser.add_argument("--planned", type=int, default=48, help="test images for plans")
     parser.add_argument("--calls", type=int, nargs="*", default=[12, 28, 56])
-    parser.add_argument("--parts", nargs="*", default=["bits", "steps", "calls", "picture"])
+    parser.add_argument("--parts", nargs="*", default=["bits", "steps", "calls", "plans", "picture"])
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     model = unmask.load(options.model)
     found: dict[str, list[dict[str, Any]]] = {}
     if "bits" in options.parts:
         found["bits"] = [bits(model, images("test", options.num), options.samples)]
-    if {"steps", "calls", "picture"} & set(options.parts):
+    if {"steps", "calls", "plans", "picture"} & set(options.parts):
         fitted, held_out = samplers.measured(model.denoiser, images("train", 2048), rounds=1)
     if "steps" in options.parts:
         found["fewer steps, bits per dimension"] = fewer_steps(fitted, held_out)
+    if "plans" in options.parts:
+        unit = 1 / (784 * math.log(2))
+        tokens = images("test", options.planned)
+        found["plans, bits per dimension"] = samplers.planned_against_families(
+            model.denoiser, fitted, tokens, options.calls, unit
+        )
     if "calls" in options.parts:
         found["samplers"] = by_calls(model, fitted, options)
     if "picture" in options.parts:

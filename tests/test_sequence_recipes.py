@@ -261,3 +261,17 @@ def test_causal_models_read_from_left_to_right(capsys, causal, data):
     assert json.loads(capsys.readouterr().out)["order"] == "left-to-right"
     assert main(["sample", str(causal), "--num", "1", "--order", "random"]) == 2
     assert "reads from left to right" in capsys.readouterr().err
+
+
+def test_a_model_names_its_order_and_plans_fit_every_length(trained, capsys):
+    folder = str(trained["molecules"])
+    assert main(["sample", folder, "--num", "5", "--json", "--quiet"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["order"] == "left-to-right"
+    assert [s["nfe"] for s in report["samples"]] == [len(s["text"]) for s in report["samples"]]
+    assert (
+        main(["sample", folder, "--num", "5", "--plan", "4,4,4", "--order", "random", "--json", "--quiet"])
+        == 0
+    )
+    for found in json.loads(capsys.readouterr().out)["samples"]:
+        assert found["nfe"] == min(3, len(found["text"]))

@@ -387,3 +387,13 @@ def test_a_bar_on_a_terminal(capsys, monkeypatch):
     assert out == ""
     assert "train" in err
     assert "3/10 loss 0.5" in err
+
+
+def test_a_run_can_start_from_the_weights_of_another(tmp_path):
+    first = train(tiny(SELDOM), tmp_path / "first", quiet=True)
+    run = replace(tiny(SELDOM, steps=0), start=str(first))
+    after = train(run, tmp_path / "second", quiet=True)
+    old, new = (checkpoints.read_tensors(p / "weights.safetensors") for p in (first, after))
+    assert_same(new, old)
+    with pytest.raises(ValueError, match="nowhere"):
+        train(replace(run, start=str(tmp_path / "nowhere")), tmp_path / "third", quiet=True)

@@ -129,3 +129,14 @@ def test_the_optimal_plan_of_a_measured_profile_is_nearly_the_best(law, data):
     plan = plans.optimal(profiles.choose(first, second), steps=6)
     assert exact.kl(plan) < 1.15 * exact.kl(plans.optimal(exact, steps=6))
     assert abs(second.kl(plan) - exact.kl(plan)) < 4 * second.kl_stderr(plan)
+
+
+def test_a_round_sees_every_number_of_visible_positions():
+    """As many sequences as positions suffice, in whole batches: a long profile needs no luck."""
+    law = unmask.laws.Markov([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], 200)
+    tokens = law.sample(256, torch.Generator().manual_seed(0))
+    for batch in (64, 32):
+        found = unmask.profiles.measure(
+            law, tokens, generator=torch.Generator().manual_seed(1), batch_size=batch
+        )
+        assert found.counts.min() >= 1

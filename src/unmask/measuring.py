@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.corruption import low_discrepancy, random_subset
+from unmask.corruption import random_subset
 from unmask.progress import Progress
 from unmask.records import read_record, write_text
 from unmask.types import Denoiser
 
 Array = NDArray[np.float64]
-Observe = Callable[[Denoiser, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""(denoiser, tokens [B, L], generator) -> (index int64 [B, M], values float64 [B, M, C]): C numbers at each index."""
+Observe = Callable[[Denoiser, Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor]]
+"""(denoiser, tokens [B, L], generator, levels [B]) -> (index int64 [B, M], values float64 [B, M, C]): numbers at each index."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +85,21 @@ class Tally:
 
 
 def losses_and_entropies(
-    denoiser: Denoiser, tokens: Tensor, generator: torch.Generator, end: int | None = None
+    denoiser: Denoiser,
+    tokens: Tensor,
+    generator: torch.Generator,
+    levels: Tensor,
+    end: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One number i of visible positions per sequence: [cross-entropy, entropy of the model], mean over masked, nats.
 
-    i is stratified over the batch, the visible set uniform; index int64 [B, 1], values float64 [B, 1, 2]. Positions of the
-    symbol ``end`` are always visible: with n others, floor(u n) of these are and the index is floor(u L).
+    ``levels`` u float64 [B] on 0..1 say how many: i = floor(u L). The visible set is uniform; index int64 [B, 1], values
+    float64 [B, 1, 2]. Positions of the symbol ``end`` are always visible: of n others, floor(u n) are.
     """
-    share = low_discrepancy(len(tokens), generator)
     maskable = torch.ones_like(tokens, dtype=torch.bool) if end is None else tokens != end
     maskable, size = maskable.to(generator.device), maskable.sum(1).to(generator.device)
-    masked = random_subset(maskable, size - torch.floor(size * share).long(), generator).to(tokens.device)
-    index = torch.floor(tokens.shape[1] * share).long()
+    masked = random_subset(maskable, size - torch.floor(size * levels).long(), generator).to(tokens.device)
+    index = torch.floor(tokens.shape[1] * levels).long()
     log_probs = denoiser(tokens.masked_fill(masked, denoiser.mask_id)).double()
     loss = -log_probs.gather(-1, tokens[..., None])[..., 0]
     both = torch.stack([loss, torch.special.entr(log_probs.exp()).sum(-1)], dim=-1)
@@ -115,7 +118,9 @@ def nested_gains(edges: tuple[int, ...]) -> Observe:
     The model's own conditionals stand for the truth. One random order per sequence, a call per edge.
     """
 
-    def observe(denoiser: Denoiser, tokens: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def observe(
+        denoiser: Denoiser, tokens: Tensor, generator: torch.Generator, _: Tensor
+    ) -> tuple[Tensor, Tensor]:
         noise = torch.rand(tokens.shape, dtype=torch.float64, generator=generator, device=generator.device)
         rank = noise.argsort(1).argsort(1).to(tokens.device)
         seen = [denoiser(tokens.masked_fill(rank >= edge, denoiser.mask_id)).double() for edge in edges]
@@ -157,6 +162,20 @@ class Passes:
         return [slice(i, min(i + self.batch_size, count)) for _ in range(self.rounds) for i in starts]
 
 
+    def levels(self, place: slice, count: int, tally: Tally) -> Tensor:
+        """Levels on 0..1 of a batch, float64: spread evenly over every batch, and over all of a round.
+
+        So a round of N sequences in whole batches observes each of N numbers of visible positions.
+        """
+        turn, in_round = divmod(tally.done, -(-count // self.batch_size))
+        size = place.stop - place.start
+        random = torch.Generator().manual_seed((tally.seed + turn) % 2**63)
+        u = torch.rand((), dtype=torch.float64, generator=random)
+        offset = in_round / -(-count // self.batch_size)
+        levels: Tensor = (u + (torch.arange(size, dtype=torch.float64) + offset) / size) % 1
+        return levels
+
+
 def collect(denoiser: Denoiser, tokens: Tensor, observe: Observe, tally: Tally, passes: Passes) -> Sums:
     """Runs ``observe`` over the data batch by batch and returns the sums."""
     state = passes.state
@@ -164,7 +183,8 @@ def collect(denoiser: Denoiser, tokens: Tensor, observe: Observe, tally: Tally, 
     with Progress("profile", len(batches), tally.done, quiet=passes.quiet) as progress:
         for place in batches[tally.done :]:
             generator = torch.Generator().manual_seed((tally.seed + 1_000_003 * tally.done) % 2**63)
-            tally.add(*observe(denoiser, tokens[place], generator))
+            levels = passes.levels(place, len(tokens), tally)
+            tally.add(*observe(denoiser, tokens[place], generator, levels))
             progress.advance(tally.done)
             if state is not None:
                 _store(tally, state, tokens)

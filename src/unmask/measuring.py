@@ -24,7 +24,7 @@ from unmask.types import Denoiser
 
 Array = NDArray[np.float64]
 Observe = Callable[[Denoiser, Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor]]
-"""(denoiser, tokens [B, L], generator, levels [B]) -> (index int64 [B, M], values float64 [B, M, C]): numbers at each index."""
+"""(denoiser, tokens [B, L], generator, levels [B]) -> (index int64 [B, M], values float64 [B, M, C]): C numbers a place."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ SUBSTEPS = "test_engine.py::test_substeps_are_a_law_of_their_own[table-2]"
 WEIGHTS = "test_schedules.py::test_the_weight_makes_every_position_count_once"
 LOSS = "test_objectives.py::test_the_training_loss_estimates_the_bound"
 NELBO = "test_objectives.py::test_nelbo_of_the_exact_denoiser_is_the_entropy[markov]"
+CODEC = "test_codec.py::"
 TIES = "test_scores_selectors.py::test_scores_within_the_grid_tie_and_the_lowest_position_wins"
 
 PEEK = """view = look.at_masked(view, keep=substeps > 1)
@@ -58,8 +59,8 @@ MUTANTS = (
     Mutant(
         "stale-tokens-in-substeps",
         "unmasking.py",
-        "look.again(tokens, rows)",
-        "look.again(view.tokens, rows)",
+        "look.again(tokens, rows, mine)",
+        "look.again(view.tokens, rows, mine)",
         "later sub-steps do not see the symbols of earlier ones",
         ("test_engine.py::test_substeps_split_a_choice_into_parts_that_cost_their_share",),
     ),
@@ -123,9 +124,9 @@ MUTANTS = (
     Mutant(
         "cache-of-the-first-step",
         "unmasking.py",
-        "log_probs = self.denoiser.partial(tokens, rows, self.cache, time=self.time)",
-        "start = self.denoiser.full(torch.full_like(tokens, self.denoiser.mask_id), rows)[1]\n"
-        "        log_probs = self.denoiser.partial(tokens, rows, start, time=self.time)",
+        "base = self.root.partial(tokens, rows, self.cache, time=self.time)",
+        "start = self.root.full(torch.full_like(tokens, self.root.mask_id), rows)[1]\n"
+        "        base = self.root.partial(tokens, rows, start, time=self.time)",
         "sub-steps attend to keys and values that were never refreshed since all was masked",
         ("test_caching.py::test_every_step_begins_with_a_fresh_pass",),
     ),
@@ -236,8 +237,8 @@ MUTANTS = (
     Mutant(
         "partial-passes-take-no-time",
         "unmasking.py",
-        "log_probs = self.denoiser.partial(tokens, rows, self.cache, time=self.time)\n        self.seconds +=",
-        "log_probs = self.denoiser.partial(tokens, rows, self.cache, time=self.time)\n        self.seconds = 0 *",
+        "base = self.root.partial(tokens, rows, self.cache, time=self.time)\n        self.seconds +=",
+        "base = self.root.partial(tokens, rows, self.cache, time=self.time)\n        self.seconds = 0 *",
         "network seconds leave out the partial passes",
         ("test_results.py::test_wall_time_is_split_into_network_and_the_rest",),
     ),
@@ -795,6 +796,79 @@ MUTANTS = (
         "+ 0",
         "levels of different channels are embedded alike",
         ("test_unet.py::test_levels_are_known_by_name_in_each_channel",),
+    ),
+    # The codec.
+    Mutant(
+        "escapes-not-obeyed",
+        "codec/tokens.py",
+        "done.floors.reshape(-1)[at] + ups[low:high]",
+        "flat[at]",
+        "the decoder rounds by itself near a boundary, so another machine's last digits break the stream",
+        (CODEC + "test_noise_within_the_band_on_both_sides_changes_nothing[random]",),
+    ),
+    Mutant(
+        "escapes-in-half-the-band",
+        "codec/tokens.py",
+        "2 * self.law.band",
+        "0.5 * self.law.band",
+        "encoder and decoder are each off by up to the band, so a value that is not escaped may differ",
+        (CODEC + "test_noise_within_the_band_on_both_sides_changes_nothing[random]",),
+    ),
+    Mutant(
+        "selectors-see-what-is-not-rounded",
+        "unmasking.py",
+        "base, log_probs = self._laws(self._call(view.tokens, rows, keep), rows, marked >= 0)",
+        "base = log_probs = self._call(view.tokens, rows, keep)",
+        "sighted orders depend on the last digits of the network",
+        (CODEC + "test_noise_within_the_band_on_both_sides_changes_nothing[margin]",),
+    ),
+    Mutant(
+        "impossible-symbols-are-written",
+        "codec/tokens.py",
+        "self.impossible.update(of[counts[np.arange(len(symbols)), symbols] == 0].tolist())",
+        "self.impossible.update(())",
+        "the coder writes a symbol of probability zero without complaint; only the likelihood knows",
+        (CODEC + "test_impossible_symbols_are_stored",),
+    ),
+    Mutant(
+        "carry-forgotten",
+        "codec/coder.py",
+        "low -= (low > point) << _STATE",
+        "low -= 0",
+        "the end of a stream is cut beside the interval where a carry ran into the words before",
+        (CODEC + "test_streams_whose_interval_holds_a_word_boundary_end_well",),
+    ),
+    Mutant(
+        "items-without-a-number",
+        "codec/container.py",
+        'zlib.crc32(payload, zlib.crc32(struct.pack("<Q", number)))',
+        "zlib.crc32(payload)",
+        "two items that change places are not noticed",
+        ("test_archive.py::test_swapped_items_are_noticed",),
+    ),
+    Mutant(
+        "escapes-count-from-the-item",
+        "codec/tokens.py",
+        "found: Ints = self.passed[of] + (row - first[of]) * size",
+        "found: Ints = self.passed[of] + row * size",
+        "a stream depends on what else is in its batch",
+        (CODEC + "test_noise_within_the_band_on_both_sides_changes_nothing[random]",),
+    ),
+    Mutant(
+        "ends-are-coded",
+        "codec/layout.py",
+        "tokens[~masked] = subject.denoiser.vocab_size - 1",
+        "tokens[~masked] = subject.denoiser.mask_id",
+        "what comes after an item of given length is not shown to the network",
+        (CODEC + "test_given_lengths_are_not_coded_and_rows_may_be_cut",),
+    ),
+    Mutant(
+        "remainder-to-the-last",
+        "codec/tables.py",
+        "whole[each, whole.argmax(1)] +=",
+        "whole[each, -1] +=",
+        "an impossible last symbol gets the remainder of the counts",
+        (CODEC + "test_counts_are_positive_add_up_and_follow_the_law",),
     ),
 )
 

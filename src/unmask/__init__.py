@@ -17,6 +17,7 @@ from unmask.version import __version__
 if TYPE_CHECKING:
     from unmask import (
         caching,
+        codec,
         commit,
         corruption,
         denoisers,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         sources,
         upscale,
     )
+    from unmask.codec import compress, decompress
     from unmask.denoisers import from_logits, guided, nucleus, tempered
     from unmask.likelihood import log_likelihood, nelbo
     from unmask.models import Model, load
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "codec": ("compress", "decompress"),
     "denoisers": ("from_logits", "guided", "nucleus", "tempered"),
     "likelihood": ("log_likelihood", "nelbo"),
     "models": ("Model", "load"),
@@ -85,8 +88,11 @@ __all__ = [
     "View",
     "__version__",
     "caching",
+    "codec",
     "commit",
+    "compress",
     "corruption",
+    "decompress",
     "denoisers",
     "draw",
     "from_logits",

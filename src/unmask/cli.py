@@ -242,6 +242,93 @@ def plan(
 
 
 @app.command
+def compress(
+    model: Positional[ModelName],
+    sources: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="FILE...", help="Files, folders, or - for standard input.")
+    ],
+    *,
+    out: Annotated[Path, arg(aliases=("-o",), metavar="FILE", help="The archive, such as out.umz.")],
+    lines: Annotated[bool, arg(help="Each line is an item; default each file.")] = False,
+    jsonl: Annotated[bool, arg(help="The same for lines of JSON.")] = False,
+    images: Annotated[bool, arg(help="Pixels of PNG or PGM pictures and idx files, not the files.")] = False,
+    calls: Annotated[
+        int | None, arg(metavar="K", help="Network calls for a full row; default one a position.")
+    ] = None,
+    seed: Seed = 0,
+    batch: Annotated[int, arg(help="Rows per network call; changes nothing but speed.")] = 64,
+    no_verify: Annotated[bool, arg(help="Do not decode every item after encoding it.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Compress texts or images losslessly with a model: single items, in few network calls.
+
+    Under torchrun each process does its share of the blocks, and the archive is that of a single process.
+    """
+    from unmask.commands import compression as work
+    from unmask.commands.output import emit
+
+    report = work.run_compress(
+        model,
+        sources,
+        out,
+        lines=lines or jsonl,
+        images=images,
+        calls=calls,
+        seed=seed,
+        batch=batch,
+        verify=not no_verify,
+        quiet=quiet,
+    )
+    emit(report, work.render, as_json)
+    return 0
+
+
+@app.command
+def decompress(
+    archive: Annotated[Positional[Path], arg(metavar="ARCHIVE", help="Written by `unmask compress`.")],
+    *,
+    out: Annotated[
+        Path | None,
+        arg(aliases=("-o",), metavar="PATH", help="A folder for files; a file for lines, or one item."),
+    ] = None,
+    item: Annotated[int | None, arg(metavar="N", help="Only this item, counted from 0.")] = None,
+    model: Annotated[
+        str | None, arg(metavar="MODEL", help="The model's folder, where it is not shipped.")
+    ] = None,
+    skip: Annotated[bool, arg(help="Leave out damaged items instead of stopping; exit code 1.")] = False,
+    batch: Annotated[int, arg(help="Rows per network call.")] = 64,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Give back the items of an archive; lines go to standard output unless --out says where."""
+    from unmask.commands import compression as work
+    from unmask.commands.output import emit
+
+    if as_json and out is None:
+        raise ValueError("--json without --out; expected it beside --out PATH, for items go to standard output")
+    report = work.run_decompress(
+        archive, out, model_name=model, item=item, skip=skip, batch=batch, quiet=quiet
+    )
+    emit(report, lambda found, _: work.render_decompress(found, quiet), as_json)
+    return 1 if report["lost"] else 0
+
+
+@app.command
+def inspect(
+    archive: Annotated[Positional[Path], arg(metavar="ARCHIVE", help="Written by `unmask compress`.")],
+    *,
+    as_json: Json = False,
+) -> int:
+    """Say what an archive holds: sizes, bits per symbol, model, order and plan."""
+    from unmask.commands import compression as work
+    from unmask.commands.output import emit
+
+    emit(work.run_inspect(archive), work.render, as_json)
+    return 0
+
+
+@app.command
 def orders(*, as_json: Json = False) -> int:
     """List the orders that eval and sample know by name."""
     from unmask.commands import orders as work

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,10 +20,22 @@ from unmask.scores import by_slices, entropy
 from unmask.selectors import is_blind
 from unmask.types import Cache, Choice, Denoiser, Info, Request, Selector, State, TokenSource, View
 
+Settle: TypeAlias = Callable[[Request], Tensor]
+"""What happens to the denoiser's law before anything reads it: a `Request` to log_probs of the same shape."""
 
-def init(tokens: Tensor, mask_id: int, order_ids: Tensor | None = None) -> State:
-    """The state before the first step of tokens int64 [B, L] with ``mask_id`` where hidden; order_ids default to 0."""
-    masked, zeros = tokens == mask_id, torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device)
+
+def init(
+    tokens: Tensor, mask_id: int, order_ids: Tensor | None = None, masked: Tensor | None = None
+) -> State:
+    """The state before the first step of tokens int64 [B, L] with ``mask_id`` where hidden; order_ids default to 0.
+
+    ``masked`` bool [B, L] leaves out positions that stay hidden for ever (default: none): the model averages over them.
+    """
+    hidden = tokens == mask_id
+    if masked is not None and bool((masked & ~hidden).any()):
+        raise ValueError("masked marks a position that holds a symbol; expected the mask there")
+    masked = hidden if masked is None else masked
+    zeros = torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device)
     orders = tokens.new_zeros(len(tokens)) if order_ids is None else order_ids.to(tokens.device)
     return State(tokens, masked, masked, orders, zeros, zeros.clone())
 
@@ -37,12 +49,20 @@ def run(
     substeps: int = 1,
     seed: int | None = None,
     entropies: bool = False,
+    settle: Settle | None = None,
 ) -> tuple[State, tuple[Info, ...]]:
     """Steps until no position is masked; returns the last state and what each step did."""
     trace: list[Info] = []
     while state.masked.any():
         state, info = step(
-            state, denoiser, selector, source, substeps=substeps, seed=seed, entropies=entropies
+            state,
+            denoiser,
+            selector,
+            source,
+            substeps=substeps,
+            seed=seed,
+            entropies=entropies,
+            settle=settle,
         )
         trace.append(info)
     return state, tuple(trace)
@@ -57,16 +77,18 @@ def step(
     substeps: int = 1,
     seed: int | None = None,
     entropies: bool = False,
+    settle: Settle | None = None,
 ) -> tuple[State, Info]:
     """Unmasks the rows that the selector chooses. Finished rows of the batch are left out and cost nothing.
 
     With ``substeps`` S the chosen rows are split, in order, into S parts; later parts see the symbols of earlier ones
     through ``denoiser.partial`` (partial caching, arXiv 2510.04525). ``entropies`` also notes the entropy of each law
-    that a symbol came from: one more pass over those laws.
+    that a symbol came from: one more pass over those laws. ``settle`` changes every law before the selector or the
+    source sees it, at the root and again after wrappers such as `tempered`: the codec rounds there.
     """
     items = state.masked.any(1).nonzero()[:, 0]
     view = _view(state, items, selector)
-    look = _Look(denoiser, view.time, items, state.remembered)
+    look = _Look(denoiser, view.time, items, state.remembered, _settled(settle, state.step, seed))
     if not is_blind(selector):
         view = look.at_masked(view, keep=substeps > 1)
     choice = _checked(selector(view), view, selector)
@@ -127,7 +149,7 @@ def _unmasked(
         mine = valid & (part == s)
         if not mine.any():
             continue
-        law = look.first(view, rows, keep=substeps > 1) if s == 0 else look.again(tokens, rows)
+        law = look.first(view, rows, mine, keep=substeps > 1) if s == 0 else look.again(tokens, rows, mine)
         law = _tilted(law, choice.tilt)
         took = symbols_of(law, rows, mine)
         log_probs = torch.where(mine, law.gather(-1, took[..., None])[..., 0].double(), log_probs)
@@ -169,8 +191,17 @@ class _Look:
     ``cost`` is that of the first call for each batch row, in passes; a block cache makes it less than 1.
     """
 
-    def __init__(self, denoiser: Denoiser, time_: Tensor | None, items: Tensor, remembered: Any) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        time_: Tensor | None,
+        items: Tensor,
+        remembered: Any,
+        settled: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    ) -> None:
         self.denoiser, self.blocks = caching.unwrapped(denoiser)
+        self.root, self.change = untempered(self.denoiser)
+        self.settled = settled
         self.time, self.seconds, self.items, self.remembered = time_, 0.0, items, remembered
         self.cost: Tensor | float = 1.0
         self.dtype: torch.dtype | None = None
@@ -183,34 +214,43 @@ class _Look:
         rows, marked = masked_rows(open_)
         if self.blocks is not None:  # the filling must stay inside the block
             rows = torch.where(marked < 0, rows[:, :1], rows)
-        root, change = untempered(self.denoiser)
-        base = self._call(root, view.tokens, rows, keep)
-        log_probs = base if root is self.denoiser else change(base)
+        base, log_probs = self._laws(self._call(view.tokens, rows, keep), rows, marked >= 0)
         slots = torch.zeros_like(view.tokens).scatter_(
             1, rows, torch.arange(rows.shape[1], device=rows.device).expand_as(rows)
         )
         self.seen = (log_probs, slots)
         return replace(view, log_probs=log_probs, base_log_probs=base, rows=marked)
 
-    def first(self, view: View, rows: Tensor, keep: bool) -> Tensor:
-        """The law [B, k, V] at rows: from what was seen, or by running the network for those rows."""
+    def first(self, view: View, rows: Tensor, mine: Tensor, keep: bool) -> Tensor:
+        """The law [B, k, V] at rows, settled where ``mine``: from what was seen, or by running the network."""
         if self.blocks is not None:
             self.blocks.check(view.tokens, rows)
         if self.seen is not None:
             log_probs, slots = self.seen
             return sound(take_rows(log_probs, slots.gather(1, rows)), rows, self.denoiser)
         self.time = view.time
-        return sound(self._call(self.denoiser, view.tokens, rows, keep), rows, self.denoiser)
+        law = self._laws(self._call(view.tokens, rows, keep), rows, mine)[1]
+        return sound(law, rows, self.denoiser)
 
-    def again(self, tokens: Tensor, rows: Tensor) -> Tensor:
-        """The law [B, k, V] at rows after a partial pass over them."""
+    def again(self, tokens: Tensor, rows: Tensor, mine: Tensor) -> Tensor:
+        """The law [B, k, V] at rows after a partial pass over them; settled where ``mine``."""
         began = time.perf_counter()
-        log_probs = self.denoiser.partial(tokens, rows, self.cache, time=self.time)
+        base = self.root.partial(tokens, rows, self.cache, time=self.time)
         self.seconds += time.perf_counter() - began
-        return sound(log_probs, rows, self.denoiser)
+        return sound(self._laws(base, rows, mine)[1], rows, self.denoiser)
 
-    def _call(self, denoiser: Denoiser, tokens: Tensor, rows: Tensor, keep: bool) -> Tensor:
+    def _laws(self, base: Tensor, rows: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """The law before and after wrappers such as `tempered`, each settled; the same tensor where there are none."""
+        base = self.settled(base, rows, valid, self.items)
+        if self.root is self.denoiser:
+            return base, base
         began = time.perf_counter()
+        changed = self.change(base)
+        self.seconds += time.perf_counter() - began
+        return base, self.settled(changed, rows, valid, self.items)
+
+    def _call(self, tokens: Tensor, rows: Tensor, keep: bool) -> Tensor:
+        denoiser, began = self.root, time.perf_counter()
         extra = {} if self.time is None else {"time": self.time}
         if self.blocks is not None:
             log_probs, self.remembered, self.cost = self.blocks.law(
@@ -224,6 +264,15 @@ class _Look:
         self.seconds += time.perf_counter() - began
         self.dtype = log_probs.dtype
         return shaped(log_probs, rows, denoiser)
+
+
+def _settled(
+    settle: Settle | None, step: int, seed: int | None
+) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """``settle`` as a function of (log_probs, rows, valid, items); without one the law stays as it is."""
+    if settle is None:
+        return lambda log_probs, *_: log_probs
+    return lambda log_probs, rows, valid, items: settle(Request(log_probs, rows, valid, items, step, seed))
 
 
 def _checked(choice: Choice, view: View, selector: object) -> Choice:

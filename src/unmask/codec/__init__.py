@@ -1,0 +1,39 @@
+"""Lossless compression: the unmasking loop with symbols written to, or read from, a stream. See docs/codec.md."""
+
+from unmask.codec.archive import (
+    Archive,
+    Summary,
+    compress,
+    decompress,
+    inspect,
+    prepare,
+    replacing,
+    scored,
+    write,
+)
+from unmask.codec.coder import Damaged
+from unmask.codec.settings import LEFT_TO_RIGHT, ORDERS, RANDOM, Order, Settings, Wrapper, in_calls
+from unmask.codec.subjects import Subject, of_denoiser, of_model
+
+__all__ = [
+    "LEFT_TO_RIGHT",
+    "ORDERS",
+    "RANDOM",
+    "Archive",
+    "Damaged",
+    "Order",
+    "Settings",
+    "Subject",
+    "Summary",
+    "Wrapper",
+    "compress",
+    "decompress",
+    "in_calls",
+    "inspect",
+    "of_denoiser",
+    "of_model",
+    "prepare",
+    "replacing",
+    "scored",
+    "write",
+]

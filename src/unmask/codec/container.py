@@ -1,0 +1,253 @@
+"""The file: a header, blocks of items, and an index at the end. docs/codec.md gives every byte.
+
+All fixed integers are little-endian, *varints* LEB128. A block can be read without the others, the index says where each
+begins, and a file whose end is missing can be read from the front.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from unmask.codec.coder import Damaged, read_varint, varint
+
+MAGIC = b"\x89UMZ\r\n\x1a\n"
+VERSION = 1
+BLOCK, END, CLOSE = b"UMZB", b"UMZE", b"UMZ.end\n"
+
+CODED, ESCAPED, RAW, ZSTD, ZLIB = range(5)
+"""Kinds of items: coded by the model, the same with escapes, stored, zstd, zlib."""
+NAMES = ("coded", "coded with escapes", "stored", "zstd", "zlib")
+
+LARGEST_HEADER = 2**24
+_HEAD = struct.Struct("<8sHI")
+_BLOCK = struct.Struct("<4sIQI")
+_CLOSE = struct.Struct("<Q8s")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An item in its block: kind, size (symbols if coded, else bytes), `item_crc`, payload, name."""
+
+    kind: int
+    size: int
+    crc: int
+    payload: bytes
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a block stands: offset and length in bytes, the number of its first item and how many it has."""
+
+    offset: int
+    length: int
+    first: int
+    count: int
+
+
+def item_crc(number: int, payload: bytes, data: bytes) -> int:
+    """CRC32 of an item's number (64 bits), its payload and its bytes: so an item in another's place is noticed, too."""
+    return zlib.crc32(data, zlib.crc32(payload, zlib.crc32(struct.pack("<Q", number))))
+
+
+# --- header -----------------------------------------------------------------------------------------
+
+
+def write_header(record: dict[str, Any]) -> bytes:
+    """Magic, version, length, the record as JSON under zlib, and the CRC32 of all that."""
+    body = zlib.compress(json.dumps(record, sort_keys=True, separators=(",", ":")).encode(), 9)
+    head = _HEAD.pack(MAGIC, VERSION, len(body)) + body
+    return head + struct.pack("<I", zlib.crc32(head))
+
+
+def read_header(file: BinaryIO) -> dict[str, Any]:
+    """The record at the file's position, which moves behind it; ValueError says which part is wrong."""
+    head = file.read(_HEAD.size)
+    if not head.startswith(MAGIC[: len(head)]) or not head:
+        raise ValueError(f"field magic: {head[:8]!r}, expected {MAGIC!r}: this is no unmask archive")
+    if len(head) < _HEAD.size:
+        raise ValueError("the archive ends in its header: it is truncated")
+    _, version, size = _HEAD.unpack(head)
+    body = file.read(min(size, LARGEST_HEADER))
+    stored = file.read(4)
+    if version != VERSION:
+        raise ValueError(
+            f"field version: {version}, expected {VERSION}: install a newer unmask, or the archive is damaged"
+        )
+    if len(body) < size or len(stored) < 4:
+        raise ValueError("the archive ends in its header: it is truncated, or field header length is damaged")
+    if struct.pack("<I", zlib.crc32(head + body)) != stored:
+        raise ValueError("field header CRC does not fit: the header is damaged")
+    return _parsed(body)
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        text = zlib.decompressobj().decompress(body, LARGEST_HEADER)
+        record = json.loads(text)
+    except (zlib.error, ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise ValueError("field header: no JSON record; the archive is damaged")
+    return record
+
+
+# --- blocks -----------------------------------------------------------------------------------------
+
+
+def write_block(first: int, entries: Sequence[Entry], named: bool) -> bytes:
+    """A block of items, numbered from ``first``: its lengths and CRC, a table, the payloads."""
+    table = bytearray(varint(first) + varint(len(entries)))
+    for entry in entries:
+        table += varint(len(entry.payload) << 3 | entry.kind) + varint(entry.size)
+        table += struct.pack("<I", entry.crc)
+        if named:
+            name = entry.name.encode("utf-8", "surrogateescape")
+            table += varint(len(name)) + name
+    payloads = b"".join(entry.payload for entry in entries)
+    head = _BLOCK.pack(BLOCK, len(table), len(payloads), 0)[:-4]
+    crc = zlib.crc32(bytes(table), zlib.crc32(head))
+    return head + struct.pack("<I", crc) + bytes(table) + payloads
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An item's entry in a block's table, and where its payload stands in the file."""
+
+    number: int
+    kind: int
+    size: int
+    crc: int
+    offset: int
+    length: int
+    name: str
+
+
+def block_length(head: bytes) -> int | None:
+    """Bytes of the block that begins so; None where no block does."""
+    if len(head) < _BLOCK.size or not head.startswith(BLOCK):
+        return None
+    _, table, payloads, _ = _BLOCK.unpack(head[: _BLOCK.size])
+    return _BLOCK.size + int(table) + int(payloads)
+
+
+def read_table(file: BinaryIO, offset: int, limit: int, named: bool) -> tuple[list[Listed], int]:
+    """The table of the block at ``offset`` and where the block ends; `Damaged` when none ends before ``limit``."""
+    file.seek(offset)
+    head = file.read(_BLOCK.size)
+    length = block_length(head)
+    if length is None or offset + length > limit:
+        raise Damaged("the head of the block is damaged, or the archive is truncated in it")
+    _, size, payloads, crc = _BLOCK.unpack(head)
+    table = file.read(size)
+    if zlib.crc32(table, zlib.crc32(head[:-4])) != crc:
+        raise Damaged("field block CRC does not fit: the table of the block is damaged")
+    return _listed(table, offset + _BLOCK.size + size, payloads, named), offset + length
+
+
+def _listed(table: bytes, offset: int, payloads: int, named: bool) -> list[Listed]:
+    first, at = read_varint(table, 0)
+    count, at = read_varint(table, at)
+    found, end = [], offset + payloads
+    for number in range(first, first + min(count, len(table))):
+        both, at = read_varint(table, at)
+        size, at = read_varint(table, at)
+        crc = int.from_bytes(table[at : at + 4], "little")
+        at, name = at + 4, ""
+        if named:
+            length, at = read_varint(table, at)
+            name, at = table[at : at + length].decode("utf-8", "surrogateescape"), at + length
+        if both & 7 > ZLIB or offset + (both >> 3) > end or at > len(table):
+            raise Damaged("the table of the block contradicts itself")
+        found.append(Listed(number, both & 7, size, crc, offset, both >> 3, name))
+        offset += both >> 3
+    if len(found) != count or at != len(table) or offset != end:
+        raise Damaged("the table of the block contradicts itself")
+    return found
+
+
+# --- index ------------------------------------------------------------------------------------------
+
+
+def write_index(start: int, places: Sequence[Place], more: dict[str, Any]) -> bytes:
+    """The end of a file that is ``start`` bytes long so far: lengths and counts of all blocks, and how to find this."""
+    body = varint(len(places)) + b"".join(varint(p.length) + varint(p.count) for p in places)
+    text = json.dumps(more, sort_keys=True, separators=(",", ":")).encode()
+    body += varint(len(text)) + text
+    head = END + struct.pack("<Q", len(body))
+    return head + struct.pack("<I", zlib.crc32(body, zlib.crc32(head))) + body + _CLOSE.pack(start, CLOSE)
+
+
+def read_index(file: BinaryIO, header_end: int) -> tuple[list[Place], dict[str, Any]]:
+    """Where every block stands, and what else the end says; `Damaged` when it is missing or does not fit."""
+    size = file.seek(0, 2)
+    if size < header_end + 16 + _CLOSE.size:
+        raise Damaged("the archive is truncated: its index is missing")
+    file.seek(size - _CLOSE.size)
+    start, close = _CLOSE.unpack(file.read(_CLOSE.size))
+    if close != CLOSE:
+        raise Damaged("the archive is truncated, or its last bytes are damaged")
+    if not header_end <= start <= size - _CLOSE.size - 16:
+        raise Damaged("field index offset points outside: the index is damaged")
+    file.seek(start)
+    head, body = file.read(12), file.read(size - _CLOSE.size - start - 12)
+    crc, body = body[:4], body[4:]
+    if (
+        head != END + struct.pack("<Q", len(body))
+        or struct.pack("<I", zlib.crc32(body, zlib.crc32(head))) != crc
+    ):
+        raise Damaged("field index CRC does not fit: the index is damaged")
+    return _places(body, header_end, start)
+
+
+def _places(body: bytes, offset: int, end: int) -> tuple[list[Place], dict[str, Any]]:
+    count, at = read_varint(body, 0)
+    places, first = [], 0
+    for _ in range(min(count, len(body))):
+        length, at = read_varint(body, at)
+        items, at = read_varint(body, at)
+        places.append(Place(offset, length, first, items))
+        offset, first = offset + length, first + items
+    size, at = read_varint(body, at)
+    if len(places) != count or offset != end or at + size != len(body):
+        raise Damaged("the index contradicts itself")
+    try:
+        more = json.loads(body[at:])
+    except (ValueError, RecursionError):
+        more = None
+    if not isinstance(more, dict):
+        raise Damaged("the index has no JSON record at its end")
+    return places, more
+
+
+def scan(file: BinaryIO, offset: int, named: bool) -> Iterator[Place]:
+    """Sound blocks from ``offset`` on, without an index: what is left of a damaged or truncated file."""
+    limit = file.seek(0, 2)
+    while offset < limit:
+        try:
+            listed, end = read_table(file, offset, limit, named)
+        except Damaged:
+            found = _next_block(file, offset + 1, limit)
+            if found is None:
+                return
+            offset = found
+            continue
+        yield Place(offset, end - offset, listed[0].number if listed else 0, len(listed))
+        offset = end
+
+
+def _next_block(file: BinaryIO, offset: int, limit: int) -> int | None:
+    """Where the next block's four letters stand."""
+    while offset < limit:
+        file.seek(offset)
+        piece = file.read(2**20)
+        at = piece.find(BLOCK)
+        if at >= 0:
+            return offset + at
+        offset += max(1, len(piece) - 3) if len(piece) > 3 else 4
+    return None

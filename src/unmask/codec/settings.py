@@ -1,0 +1,205 @@
+"""How a file's items are unmasked: order, plan, sub-steps, grid and band, and how a header repeats them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, TypeAlias
+
+from unmask import plan_families, presets, scores, selectors
+from unmask.codec.subjects import Subject
+from unmask.codec.tokens import Law
+from unmask.types import Denoiser, Plan, Selector
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order by name: ``make(plan, seed)`` is its selector. Your own must be given again to decompress."""
+
+    name: str
+    make: Callable[[Plan, int], Selector]
+
+
+RANDOM = Order("random", presets.random)
+LEFT_TO_RIGHT = Order("left-to-right", lambda plan, _: presets.left_to_right(plan))
+ORDERS = (
+    RANDOM,
+    LEFT_TO_RIGHT,
+    Order("bisection", lambda plan, _: selectors.top_k(scores.bisection, plan)),
+    Order("confidence", lambda plan, _: presets.confidence(plan)),
+    Order("margin", lambda plan, _: presets.margin(plan)),
+    Order("entropy", lambda plan, _: presets.entropy(plan)),
+)
+"""Orders that every version knows: a file names one of them, and it must not change."""
+
+
+@dataclass(frozen=True)
+class Wrapper:
+    """A change of the law by name, as ``Wrapper("T 0.9", lambda d: tempered(d, 0.9))``; give it again to decompress."""
+
+    name: str
+    apply: Callable[[Denoiser], Denoiser]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How items are unmasked. ``order`` None is left to right for a causal model and random otherwise.
+
+    ``plan`` is positions per call, the sizes of all steps, or a function of the masked count (of a row, or of a block
+    where ``block`` or the model works in blocks). ``band`` is in nats, the grid 2^-grid.
+    """
+
+    plan: Plan = 1
+    order: Order | None = None
+    seed: int = 0
+    substeps: int = 1
+    block: int = 0
+    wrapper: Wrapper | None = None
+    grid: int = 8
+    band: float = 1e-9
+
+
+Sizes: TypeAlias = dict[int, tuple[int, ...]]
+"""Masked count -> sizes of the steps."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """Settings as a header holds them: every name and number that a decoder needs, ``plan`` an int or `Sizes`."""
+
+    plan: int | Sizes
+    order: str
+    seed: int
+    substeps: int
+    block: int
+    wrapper: str
+    grid: int
+    band: float
+
+
+def method_of(settings: Settings, subject: Subject, lengths: Iterable[int] | None) -> Method:
+    """The method for rows of these masked counts; without them, of all that the subject may have.
+
+    ValueError when a plan does not sum to a masked count.
+    """
+    if subject.whole:
+        lengths = (subject.length,)
+    order = settings.order or (LEFT_TO_RIGHT if subject.causal else RANDOM)
+    if subject.causal and order.name != LEFT_TO_RIGHT.name:
+        raise ValueError(f"a causal model reads from left to right; expected no order '{order.name}'")
+    if subject.block and settings.block not in (0, subject.block):
+        raise ValueError(f"this model works in blocks of {subject.block}; expected no block {settings.block}")
+    if not 0 <= settings.seed < 2**63:
+        raise ValueError(f"seed {settings.seed}: expected 0..2^63 - 1")
+    block = settings.block or subject.block
+    counts = _counts(range(1, subject.length + 1) if lengths is None else lengths, block)
+    return Method(
+        _plan(settings.plan, counts, lengths is None),
+        order.name,
+        settings.seed,
+        settings.substeps,
+        block,
+        settings.wrapper.name if settings.wrapper else "",
+        settings.grid,
+        settings.band,
+    )
+
+
+def law_of(
+    method: Method, subject: Subject, order: Order | None = None, wrapper: Wrapper | None = None
+) -> Law:
+    """The law of a method; ValueError when it names an order or wrapper that is neither known nor given."""
+    known = {o.name: o for o in (*ORDERS, *((order,) if order else ()))}
+    if method.order not in known:
+        raise ValueError(f"field order: '{method.order}' is not among {', '.join(known)}; give it again")
+    if method.wrapper != (wrapper.name if wrapper else ""):
+        raise ValueError(
+            f"field wrapper: written with '{method.wrapper}', got '{wrapper.name if wrapper else ''}'; give the same again"
+        )
+    plan = method.plan if isinstance(method.plan, int) else _looked_up(method.plan)
+    selector = known[method.order].make(plan, method.seed)
+    if method.block:
+        selector = selectors.in_blocks(selector, method.block)
+    denoiser = wrapper.apply(subject.denoiser) if wrapper else subject.denoiser
+    return Law(denoiser, selector, method.substeps, method.grid, method.band)
+
+
+def in_calls(calls: int, length: int) -> Callable[[int], tuple[int, ...]]:
+    """A plan for any masked count n: equal steps, ``calls`` for a full row of ``length`` and in proportion for fewer."""
+    if not 1 <= calls <= length:
+        raise ValueError(f"calls {calls}: expected 1..{length}, the positions of a row")
+    return lambda n: plan_families.uniform(n, min(n, -(-n * calls // length)))
+
+
+def _counts(lengths: Iterable[int], block: int) -> list[int]:
+    """The masked counts that a selector meets at the start of a row, or of a block."""
+    whole = set(lengths) - {0}
+    return sorted(whole if not block else {part for n in whole for part in (min(n, block), n % block)} - {0})
+
+
+def _plan(plan: Plan, counts: list[int], all_lengths: bool) -> int | Sizes:
+    if isinstance(plan, int):
+        if plan < 1:
+            raise ValueError(f"plan {plan}: expected at least one position per call")
+        return plan
+    if all_lengths and not callable(plan):
+        counts = [sum(plan)]
+    return {n: plan_families.check(plan, n) for n in counts}
+
+
+def _looked_up(sizes: Sizes) -> Callable[[int], tuple[int, ...]]:
+    def plan(masked: int) -> tuple[int, ...]:
+        if masked not in sizes:
+            raise ValueError(f"no plan for {masked} masked positions; expected one of {sorted(sizes)[:8]}")
+        return sizes[masked]
+
+    return plan
+
+
+# --- as JSON ----------------------------------------------------------------------------------------
+
+
+def to_record(method: Method) -> dict[str, Any]:
+    """The method as JSON; step sizes as pairs [size, times]."""
+    plan = method.plan
+    if not isinstance(plan, int):
+        plan = {str(n): [[k, len(list(g))] for k, g in groupby(sizes)] for n, sizes in plan.items()}  # type: ignore[misc]
+    return {**vars(method), "plan": plan}
+
+
+LONGEST_PLAN = 2**24
+"""Positions that a plan in a header may have."""
+
+
+def from_record(record: dict[str, Any]) -> Method:
+    """The method of `to_record`; ValueError names the field that is wrong."""
+    for name, kind in (("order", str), ("wrapper", str), ("band", float)):
+        if not isinstance(record.get(name), kind):
+            raise ValueError(f"field {name}: {record.get(name)!r}, expected a {kind.__name__}")
+    for name, high in (("seed", 2**63), ("substeps", 2**16), ("block", 2**31), ("grid", 64)):
+        if type(record.get(name)) is not int or not 0 <= record[name] < high:
+            raise ValueError(f"field {name}: {record.get(name)!r}, expected a whole number below {high}")
+    names = ("order", "seed", "substeps", "block", "wrapper", "grid", "band")
+    return Method(_read_plan(record.get("plan")), **{name: record[name] for name in names})
+
+
+def _read_plan(plan: Any) -> int | Sizes:
+    if type(plan) is int and 0 < plan < 2**31:
+        return plan
+    try:
+        return {int(n): _steps(int(n), runs) for n, runs in plan.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(
+            f"field plan: {str(plan)[:40]}, expected positions per call or steps that sum to each masked count"
+        ) from None
+
+
+def _steps(masked: int, runs: list[list[int]]) -> tuple[int, ...]:
+    """Step sizes of runs [size, times]; ValueError unless they sum to the masked count."""
+    if any(type(x) is not int or x < 1 for run in runs for x in run) or masked > LONGEST_PLAN:
+        raise ValueError
+    if sum(math.prod(run) for run in runs) != masked:
+        raise ValueError
+    return tuple(size for size, times in runs for _ in range(times))

@@ -1,0 +1,435 @@
+"""``unmask compress``, ``decompress`` and ``inspect``: files, lines or images to an archive and back."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from unmask import codec, plans
+from unmask.codec import archive, container, parts, subjects
+from unmask.codec.archive import Summary
+from unmask.codec.settings import Settings, in_calls
+from unmask.codec.subjects import Item, Subject
+from unmask.commands.output import Report, say
+from unmask.data.images import idx, pillow
+from unmask.data.vocabularies import Levels
+from unmask.models import Model, load, measured_profile, shipped
+from unmask.profiles import Profile
+from unmask.progress import Progress
+from unmask.records import write_bytes
+from unmask.types import Plan
+
+STDIN = Path("-")
+IDX = (".idx", "-ubyte", ".gz")
+"""How names of idx files end."""
+
+
+@dataclass
+class Pile:
+    """What is to be compressed: names and items, how many (None: not known), and whether the last line had an end."""
+
+    pairs: Callable[[], Iterator[tuple[str, Item]]]
+    total: int | None
+    named: bool
+    newline: list[bool] = field(default_factory=lambda: [True])
+
+    def items(self) -> Iterator[Item]:
+        """The items."""
+        return (item for _, item in self.pairs())
+
+    def more(self) -> dict[str, Any]:
+        """What an archive's end says of them."""
+        return {"newline": self.newline[0]}
+
+
+# --- compress ---------------------------------------------------------------------------------------
+
+
+def run_compress(
+    model_name: str,
+    sources: tuple[Path, ...],
+    out: Path,
+    *,
+    lines: bool,
+    images: bool,
+    calls: int | None,
+    seed: int,
+    batch: int,
+    verify: bool,
+    quiet: bool,
+) -> Report:
+    """Compresses files, their lines or the images in them; under torchrun each process does its share."""
+    model = load(model_name)
+    if images != isinstance(model.vocabulary, Levels):
+        raise ValueError(
+            f"model '{model.name}' is {'not ' if images else ''}one of images; expected {'no ' if images else ''}--images"
+        )
+    pile = _pile(sources, lines, images)
+    subject = subjects.of_model(model)
+    settings = Settings(plan=_plan(model, subject, calls), seed=seed)
+    job = archive.prepare(
+        subject,
+        settings,
+        returns=subjects.ARRAYS if images else subjects.BYTES,
+        named=pile.named,
+        batch=batch,
+        verify=verify,
+    )
+    with Progress("compress", pile.total or 0, quiet=quiet or pile.total is None) as progress:
+        summary = _written(
+            out, job, pile, lambda s: progress.advance(s.items, bits_per_symbol=s.bits_per_symbol)
+        )
+    return {"command": "compress", "model": model.name, "file": str(out)} | (
+        {"part": True} if summary is None else described(summary)
+    )
+
+
+def _written(out: Path, job: archive.Job, pile: Pile, advance: Callable[[Summary], object]) -> Summary | None:
+    """Writes the archive, or this process's part of it; None where another process joins the parts."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    names, items = _two(pile)
+    if world > 1:
+        parts.write_part(out, rank, world, job, items, names=names, more=pile.more, advance=advance)
+        return parts.join(out, world, job) if rank == 0 else None
+    with codec.replacing(out) as file:
+        return archive.write(file, job, items, names=names, more=pile.more, advance=advance)
+
+
+def _two(pile: Pile) -> tuple[Iterator[str], Iterator[Item]]:
+    """Names and items of one pass; a block's items are taken before its names."""
+    waiting: list[str] = []
+
+    def items() -> Iterator[Item]:
+        for name, item in pile.pairs():
+            waiting.append(name)
+            yield item
+
+    def names() -> Iterator[str]:
+        while True:
+            yield waiting.pop(0)
+
+    return names(), items()
+
+
+def _plan(model: Model, subject: Subject, calls: int | None) -> Plan:
+    """One position per call, or as many calls for a full row: the best by the model's profile, or else equal steps."""
+    if calls is None:
+        return 1
+    length = subject.block or subject.length
+    equal, profile = in_calls(calls, length), measured_profile(model)
+    if profile is None or profile.length != length:
+        return equal
+    best = plans.optimal(profile, steps=calls)
+    return lambda n: best if n == length else equal(n)
+
+
+def _pile(sources: tuple[Path, ...], lines: bool, images: bool) -> Pile:
+    """What to compress, from paths; ValueError when there is nothing, or a name twice."""
+    if lines and images:
+        raise ValueError("--lines with --images; expected one of them")
+    if STDIN in sources and (len(sources) > 1 or images):
+        raise ValueError("standard input (-) with other sources or --images; expected it alone")
+    if lines:
+        return _lines(sources)
+    if sources == (STDIN,):
+        return Pile(lambda: iter([("stdin", sys.stdin.buffer.read())]), 1, True)
+    files = _files(sources)
+    if images:
+        return Pile(lambda: _images(files), _count_images(files), True)
+    return Pile(lambda: ((name, path.read_bytes()) for name, path in files), len(files), True)
+
+
+def _files(sources: tuple[Path, ...]) -> list[tuple[str, Path]]:
+    """Names and paths of files, and of all files in folders."""
+    found: list[tuple[str, Path]] = []
+    for source in sources:
+        if not source.exists():
+            raise ValueError(f"no file '{source}': expected files, folders or - for standard input")
+        inside = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else []
+        found += (
+            [(p.relative_to(source).as_posix(), p) for p in inside]
+            if source.is_dir()
+            else [(source.name, source)]
+        )
+    names = [name for name, _ in found]
+    if twice := [n for n in names if names.count(n) > 1] if len(set(names)) < len(names) else []:
+        raise ValueError(
+            f"two files are called '{twice[0]}'; expected different names: give their folder instead"
+        )
+    return found
+
+
+def _lines(sources: tuple[Path, ...]) -> Pile:
+    """The lines of files, one after another, or of standard input."""
+    from_files = sources != (STDIN,)
+    paths = [path for _, path in _files(sources)] if from_files else []
+    total = sum(_count_lines(path) for path in paths) if from_files else None
+    pile = Pile(lambda: iter(()), total, False)
+
+    def pairs() -> Iterator[tuple[str, Item]]:
+        with ExitStack() as stack:
+            opened = (stack.enter_context(path.open("rb")) for path in paths)
+            for file in opened if from_files else (sys.stdin.buffer,):
+                for line in file:
+                    pile.newline[0] = line.endswith(b"\n")
+                    yield "", line.removesuffix(b"\n")
+
+    pile.pairs = pairs
+    return pile
+
+
+def _count_lines(path: Path) -> int:
+    """Lines of a file, the last one with or without its end."""
+    count, last = 0, b"\n"
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            count, last = count + piece.count(b"\n"), piece[-1:]
+    return count + (last != b"\n")
+
+
+def _is_idx(path: Path) -> bool:
+    return path.name.endswith(IDX)
+
+
+def _count_images(files: list[tuple[str, Path]]) -> int | None:
+    return None if any(_is_idx(path) for _, path in files) else len(files)
+
+
+def _images(files: list[tuple[str, Path]]) -> Iterator[tuple[str, Item]]:
+    """Pixels uint8 of image files and of the images in idx files; each is called .png."""
+    for name, path in files:
+        if _is_idx(path):
+            yield from ((f"{name}/{n:06}.png", np.asarray(piece.data)) for n, piece in enumerate(idx(path)))
+        else:
+            yield f"{name.removesuffix(path.suffix)}.png", _pixels(path)
+
+
+def _pixels(path: Path) -> NDArray[np.uint8]:
+    """The pixels of a picture; ValueError where they are more than 8 bits of grey or red, green and blue."""
+    try:
+        with pillow().open(path) as image:
+            if image.mode not in ("L", "RGB"):
+                raise ValueError(
+                    f"{path} has pixels of mode {image.mode}; expected 8 bits of grey or colours without transparency"
+                )
+            return np.asarray(image)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} is not a readable image ({error})") from None
+
+
+# --- decompress -------------------------------------------------------------------------------------
+
+
+def run_decompress(
+    path: Path,
+    out: Path | None,
+    *,
+    model_name: str | None,
+    item: int | None,
+    skip: bool,
+    batch: int,
+    quiet: bool,
+) -> Report:
+    """Gives back an archive's items: files and images into a folder, lines into a file or to standard output."""
+    if not path.is_file():
+        raise ValueError(f"no archive '{path}'")
+    with path.open("rb") as file:
+        header = archive.read_header(file)
+        name = model_name or str(header.record["model"].get("name"))
+        opened = archive.Archive(load(name), file, errors="skip" if skip else "raise", batch=batch)
+        if header.named and out is None and item is None:
+            raise ValueError("the archive holds files; expected -o FOLDER for them")
+        with Progress("decompress", len(opened), quiet=quiet) as progress:
+            counts = _unpacked(opened, out, item, progress)
+    return {"command": "decompress", "file": str(path), "out": None if out is None else str(out)} | counts
+
+
+def _unpacked(opened: archive.Archive, out: Path | None, item: int | None, progress: Progress) -> Report:
+    """Writes one item or all; how many there were and how many are lost."""
+    if item is not None:
+        found = opened.item(item)
+        _put(found, out)
+        return {"items": 1, "lost": int(found is None)}
+    if opened.header.named:
+        return _to_folder(opened, out or Path(), progress)
+    with ExitStack() as stack:
+        target = sys.stdout.buffer if out is None else stack.enter_context(codec.replacing(out))
+        return _to_lines(opened, target, progress)
+
+
+def _put(item: Item | None, out: Path | None) -> None:
+    """One item to a file or to standard output."""
+    if item is None:
+        return
+    data = _file_of(item)
+    if out is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        write_bytes(out, data)
+
+
+def _file_of(item: Item) -> bytes:
+    """The bytes of a file: of an image, a PNG."""
+    if isinstance(item, np.ndarray):
+        data = io.BytesIO()
+        pillow().fromarray(item).save(data, "PNG")
+        return data.getvalue()
+    return item.encode() if isinstance(item, str) else item
+
+
+def _to_folder(opened: archive.Archive, folder: Path, progress: Progress) -> Report:
+    count = lost = 0
+    for name, item in opened.named_items():
+        count += 1
+        if item is None:
+            lost += 1
+        else:
+            write_bytes(_inside(folder, name), _file_of(item))
+        progress.advance(count)
+    return {"items": count, "lost": lost}
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Where a file of this name goes; ValueError where it would leave the folder, or take another file's place."""
+    place = Path(name)
+    if not name or place.is_absolute() or ".." in place.parts or "\0" in name:
+        raise ValueError(f"the archive has a file called {name!r}; expected a name inside the folder")
+    if (folder / place).exists():
+        raise ValueError(f"{folder / place} exists; expected an empty place: give another --out")
+    return folder / place
+
+
+def _to_lines(opened: archive.Archive, target: BinaryIO, progress: Progress) -> Report:
+    """Lines; an item that is lost leaves an empty one."""
+    count = lost = 0
+    for item in opened.items():
+        target.write(b"\n" if count else b"")
+        target.write(b"" if item is None else _file_of(item))
+        count, lost = count + 1, lost + (item is None)
+        progress.advance(count)
+    target.write(b"\n" if count and opened.more.get("newline", True) else b"")
+    target.flush()
+    return {"items": count, "lost": lost}
+
+
+def render_decompress(report: Report, quiet: bool) -> None:
+    """A remark on standard error: items go to standard output."""
+    lost = f", {report['lost']} of them damaged and lost" if report["lost"] else ""
+    say(f"{report['items']} items{lost}", quiet)
+
+
+# --- inspect ----------------------------------------------------------------------------------------
+
+
+def described(summary: Summary) -> Report:
+    """A summary as numbers with their units."""
+    return {
+        "items": summary.items,
+        "kinds": dict(summary.kinds),
+        "symbols": summary.symbols,
+        "bits_per_symbol": summary.bits_per_symbol,
+        "payload_bytes": summary.payload_bytes,
+        "other_bytes": summary.bytes - summary.payload_bytes,
+        "bytes": summary.bytes,
+        "source_bytes": summary.source_bytes,
+        "units": {"bits_per_symbol": "payload bits of coded items per symbol", "bytes": "of the file"},
+    }
+
+
+def run_inspect(path: Path) -> Report:
+    """What an archive holds, and what it would take with other plans where the model's profile is shipped."""
+    if not path.is_file():
+        raise ValueError(f"no archive '{path}'")
+    with path.open("rb") as file:
+        found = codec.inspect(file)
+    record, method = found.header.record, found.header.method
+    plan = (
+        method.plan if isinstance(method.plan, int) else {n: len(sizes) for n, sizes in method.plan.items()}
+    )
+    return {
+        "command": "inspect",
+        "file": str(path),
+        "version": container.VERSION,
+        "library": record["library"],
+        "model": record["model"],
+        "returns": record["returns"],
+        "order": method.order,
+        "seed": method.seed,
+        "plan": plan,
+        "substeps": method.substeps,
+        "block": method.block,
+        "grid": f"2^-{method.grid}",
+        "band": method.band,
+        "names": found.names[:1000],
+        **described(found.summary),
+        "other_plans": _other_plans(found),
+    }
+
+
+def _other_plans(found: archive.Inspection) -> list[Report]:
+    """Expected payload bits per item under the best plans of other numbers of calls, for items of full length."""
+    name, method = str(found.header.record["model"].get("name")), found.header.method
+    model = load(name) if name in shipped() else None
+    profile = None if model is None else measured_profile(model)
+    coded = sum(found.summary.kinds[container.NAMES[k]] for k in (container.CODED, container.ESCAPED))
+    if profile is None or not coded or found.summary.symbols != coded * profile.length or method.block:
+        return []
+    now = 8 * found.summary.coded_bytes / coded
+    alone = now - _cost(profile, method.plan)
+    calls = sorted({max(1, profile.length // part) for part in (1, 2, 4, 8, 16)}, reverse=True)
+    return [
+        {"calls": k, "bits_per_item": alone + _cost(profile, plans.optimal(profile, steps=k))} for k in calls
+    ]
+
+
+def _cost(profile: Profile, plan: int | dict[int, tuple[int, ...]] | tuple[int, ...]) -> float:
+    """Bits that a plan costs beyond one position per call, by the profile."""
+    sizes = plan.get(profile.length, 1) if isinstance(plan, dict) else plan
+    return float(profile.kl(plans.check(sizes, profile.length))) / math.log(2)
+
+
+def render(report: Report, console: Console) -> None:
+    """Prints a compression or an inspection, one fact a line."""
+    table = Table("", "", box=None, show_header=False)
+    for name, value in _facts(report):
+        table.add_row(name, value)
+    console.print(table)
+    for plan in report.get("other_plans", ()):
+        console.print(f"  with {plan['calls']} calls: about {plan['bits_per_item']:.1f} bits an item")
+
+
+FACTS = ["file", "model", "order", "seed", "plan", "substeps", "grid", "band", "items", "kinds", "symbols"]
+NUMBERS = ["bits_per_symbol", "payload_bytes", "other_bytes", "bytes", "source_bytes"]
+
+
+def _facts(report: Report) -> Iterable[tuple[str, str]]:
+    """What is printed, in order."""
+    known = {name: report[name] for name in [*FACTS, *NUMBERS] if report.get(name) is not None}
+    for name, value in known.items():
+        text = f"{value:.4f}" if name == "bits_per_symbol" else _short(name, value)
+        yield name.replace("_", " "), text
+
+
+def _short(name: str, value: Any) -> str:
+    """A fact in few words: of a plan by masked count, that of the largest."""
+    if name == "plan" and isinstance(value, dict):
+        largest = max(value, default=0)
+        return f"{value.get(largest, 0)} calls for {largest} positions"
+    if name == "model" and isinstance(value, dict):
+        return f"{value['name']} ({value['identity'][:12]})"
+    if name == "kinds":
+        return ", ".join(f"{count} {kind}" for kind, count in value.items())
+    return f"{value} per call" if name == "plan" else str(value)

@@ -64,10 +64,12 @@ def trained(data, tmp_path_factory):
 def test_items_are_padded_and_windows_are_stretches_of_the_text(data):
     run = sequences.prepared(small(recipes.molecules, data), kind="items")
     batch = run.batch(run, 3)
-    assert len(batch.tokens) == 8 and batch.tokens.shape[1] <= 12
+    assert len(batch.tokens) == 8
+    assert batch.tokens.shape[1] <= 12
     assert set(run.decode(run, batch.tokens)) <= set(LINES)
     assert not bool((batch.masked & (batch.tokens == 26)).any())  # the ends are given
-    assert sum(run.lengths) == len(LINES) and run.lengths[3] == 16
+    assert sum(run.lengths) == len(LINES)
+    assert run.lengths[3] == 16
     assert torch.equal(batch.tokens, run.batch(run, 3).tokens)
     assert not torch.equal(batch.tokens, run.batch(run, 4).tokens)
     run = sequences.prepared(small(recipes.text, data), kind="stream")

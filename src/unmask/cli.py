@@ -158,7 +158,9 @@ def sample(
 @app.command
 def judge(
     kind: Annotated[Positional[str], arg(metavar="KIND", help="What the samples are: smiles or text.")],
-    samples: Annotated[Positional[Path], arg(metavar="FILE", help="One sample a line; - for standard input.")],
+    samples: Annotated[
+        Positional[Path], arg(metavar="FILE", help="One sample a line; - for standard input.")
+    ],
     *,
     against: Annotated[
         Path | None, arg(metavar="DATA", help="SMILES: real molecules for the Fréchet ChemNet distance.")
@@ -306,7 +308,9 @@ def decompress(
     from unmask.commands.output import emit
 
     if as_json and out is None:
-        raise ValueError("--json without --out; expected it beside --out PATH, for items go to standard output")
+        raise ValueError(
+            "--json without --out; expected it beside --out PATH, for items go to standard output"
+        )
     report = work.run_decompress(
         archive, out, model_name=model, item=item, skip=skip, batch=batch, quiet=quiet
     )

@@ -161,7 +161,6 @@ class Passes:
         starts = range(0, count, self.batch_size)
         return [slice(i, min(i + self.batch_size, count)) for _ in range(self.rounds) for i in starts]
 
-
     def levels(self, place: slice, count: int, tally: Tally) -> Tensor:
         """Levels on 0..1 of a batch, float64: spread evenly over every batch, and over all of a round.
 

@@ -371,7 +371,9 @@ def _stage_profile(
     generator: torch.Generator,
     passes: measuring.Passes,
 ) -> Profile:
-    def observe(law: Denoiser, rows: Tensor, random: torch.Generator, levels: Tensor) -> tuple[Tensor, Tensor]:
+    def observe(
+        law: Denoiser, rows: Tensor, random: torch.Generator, levels: Tensor
+    ) -> tuple[Tensor, Tensor]:
         return measuring.losses_and_entropies(*at_stage(law, rows, stage, stages), random, levels)
 
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))

@@ -221,7 +221,7 @@ def exactness(model: unmask.Model, items: list[Any], plan: Any, noisy: int) -> l
     subject = codec.of_model(model)
     some = items[:noisy]
     for band, bound in ((1e-9, 1e-9), (1e-4, 1e-4), (1e-4, 1e-2)):
-        archive = codec.compress(model, some, plan=plan, band=band, verify=False)
+        archive = codec.compress(model, some, plan=plan, band=band, verify=False, shorter=False)
         noisy_law: Any = Noisy(subject.denoiser, bound, torch.Generator().manual_seed(1))
         disturbed = replace(subject, denoiser=noisy_law)
         back = list(codec.decompress(disturbed, archive, errors="skip"))

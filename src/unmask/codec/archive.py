@@ -116,6 +116,7 @@ def prepare(
     lengths: Iterable[int] | None = None,
     batch: int = 64,
     verify: bool = True,
+    shorter: bool = True,
 ) -> Job:
     """Sets up a compression; ``lengths`` are the masked counts of rows, where they are known beforehand."""
     if batch < 1:
@@ -133,7 +134,9 @@ def prepare(
         "method": to_record(method),
         "table": tables.checksum(method.grid),
     }
-    return Job(Coding(subject, law, method, batch, verify), kind, named, container.write_header(record))
+    return Job(
+        Coding(subject, law, method, batch, verify, shorter), kind, named, container.write_header(record)
+    )
 
 
 def _subject(model: Model | Subject) -> Subject:
@@ -206,13 +209,15 @@ def compress(
     band: float = 1e-9,
     batch: int = 64,
     verify: bool = True,
+    shorter: bool = True,
 ) -> bytes:
     """An archive of items, losslessly: texts, bytes of texts, images uint8, or symbols int64 [n] of a bare denoiser.
 
     ``model`` is a loaded model, or `subjects.of_denoiser` of any denoiser. ``plan`` is positions per call, the sizes of
     all steps, or a function of the masked count; ``order`` a named order (default random; left to right for a causal
     model) and ``wrapper`` a named change of the law. What the model cannot say is stored by itself; ``verify`` decodes
-    every item after encoding and stores those that would not come back. ``batch`` does not change the archive. Source:
+    every item after encoding and stores those that would not come back, ``shorter`` those that coding would make longer.
+    ``batch`` does not change the archive. Source:
     ARDM, arXiv 2110.02037; guard band and format derived, docs/codec.md.
     """
     settings = Settings(plan, order, seed, substeps, 0, wrapper, band=band)
@@ -221,7 +226,9 @@ def compress(
     lengths = None
     if not isinstance(plan, int) and isinstance(items, Sequence):
         lengths = _lengths(subject, items, returns)
-    job = prepare(subject, settings, returns=returns, lengths=lengths, batch=batch, verify=verify)
+    job = prepare(
+        subject, settings, returns=returns, lengths=lengths, batch=batch, verify=verify, shorter=shorter
+    )
     file = io.BytesIO()
     write(file, job, items)
     return file.getvalue()

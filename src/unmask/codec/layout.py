@@ -33,7 +33,8 @@ GROUP = 16
 class Coding:
     """All that turns bytes of items into entries and back; at least ``batch`` rows go through the model at once.
 
-    The file does not depend on ``batch``; ``verify`` decodes every item after encoding.
+    The file does not depend on ``batch``; ``verify`` decodes every item after encoding. ``shorter`` stores items that
+    coding would make longer; tests of escapes, of which wide bands make many, leave them coded.
     """
 
     subject: Subject
@@ -41,6 +42,7 @@ class Coding:
     method: Method
     batch: int = 64
     verify: bool = True
+    shorter: bool = True
 
 
 # --- groups and batches ---------------------------------------------------------------------------
@@ -128,7 +130,7 @@ def encode_items(
     entries = []
     for i, data in enumerate(items):
         mine = [streams[g] for g, item in enumerate(owner) if item == i] if sizes[i] else []
-        kind, size, payload = _entry(found[i], mine, data)
+        kind, size, payload = _entry(found[i], mine, data, coding.shorter)
         name = names[i] if names else ""
         entries.append(Entry(kind, size, container.item_crc(first + i, payload, data), payload, name))
     return entries
@@ -157,15 +159,17 @@ def _verified(law: Law, batch: Batch, symbols: Tensor, streams: list[Stream | No
     return [None if group in wrong else stream for group, stream in enumerate(streams)]
 
 
-def _entry(ids: Ints | None, streams: list[Stream | None], data: bytes) -> tuple[int, int, bytes]:
-    """Kind, size and payload of an item: coded if it has all its streams and they are not longer than the fallback."""
+def _entry(
+    ids: Ints | None, streams: list[Stream | None], data: bytes, shorter: bool
+) -> tuple[int, int, bytes]:
+    """Kind, size and payload of an item: coded if it has all its streams and these are not longer than the fallback."""
     kind, payload = _stored(data)
     if ids is None or None in streams:
         return kind, len(data), payload
     escaped = any(s.escapes for s in streams if s)
     parts = [write_stream(s) if escaped else s.data for s in streams if s]
     coded = b"".join(varint(len(p)) + p for p in parts[:-1]) + (parts[-1] if parts else b"")
-    if len(coded) > len(payload):
+    if shorter and len(coded) > len(payload):
         return kind, len(data), payload
     return ESCAPED if escaped else CODED, len(ids), coded
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import unmask
@@ -97,14 +98,20 @@ def planned(profile: unmask.Profile, calls: int) -> Plan:
     )
 
 
-def draws(way: Way, masked: Tensor, seed: int = SEED) -> tuple[Tensor, float, float]:
-    """Samples of masked tokens [n, L]: tokens, mean calls (full-forward equivalents), seconds."""
+def draws(way: Way, masked: Tensor, seed: int = SEED, end: int | None = None) -> tuple[Tensor, float, float]:
+    """Samples of masked tokens [n, L]: tokens, mean calls (full-forward equivalents), seconds.
+
+    Where lengths are given, a batch is cut after its longest sequence's ``end``.
+    """
     generator = torch.Generator().manual_seed(seed)
     began, results = time.perf_counter(), []
     for start in range(0, len(masked), BATCH):
         rows = masked[start : start + BATCH]
+        if end is not None:
+            rows = rows[:, : int((rows != end).sum(1).max()) + 1]
         results.append(way.sample(rows, torch.arange(start, start + len(rows)), generator))
-    tokens = torch.cat([r.tokens for r in results])
+    filled = [F.pad(r.tokens, (0, masked.shape[1] - r.tokens.shape[1]), value=end or 0) for r in results]
+    tokens = torch.cat(filled)
     return tokens, float(torch.cat([r.nfe for r in results]).mean()), time.perf_counter() - began
 
 

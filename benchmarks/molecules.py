@@ -35,11 +35,10 @@ TRAINED_ON = 200_000
 NOTES = """
 Model weights {hash}, {steps} training steps. Test molecules of MOSES, drawn at random with seed {seed}, disjoint from
 training. Bits per character: nats of the SMILES and of its length, over ln 2 and its characters; bound over random
-orders with {samples} mask sets each. Samples have the lengths of training molecules, bfloat16 products. Valid: parsed by RDKit,
-Wilson 95 %. Unique: share of distinct
-canonical SMILES among the valid. Novel: share of the distinct ones that are not among {trained} training molecules.
-FCD: Fréchet ChemNet distance of the valid samples to {reference} test molecules (biased upwards for few samples; two
-disjoint halves of the test part give {floor}).
+orders with {samples} mask sets each. Samples have the lengths of training molecules. Valid: parsed by RDKit, Wilson
+95 %. Unique: share of distinct canonical SMILES among the valid. Novel: share of the distinct ones that are not among
+{trained} training molecules. FCD: Fréchet ChemNet distance of the valid samples to {reference} test molecules (biased
+upwards for few samples; two disjoint halves of the test part give {floor}).
 """
 
 

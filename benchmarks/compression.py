@@ -32,6 +32,7 @@ from unmask.commands import sequences
 from unmask.data import tokens as folders
 from unmask.data.cache import cache as cache_folder
 from unmask.data.vocabularies import Bytes, Levels
+from unmask.models import measured_profile
 
 Pack: TypeAlias = Callable[[bytes], bytes]
 
@@ -248,7 +249,7 @@ SHAPE = (28, 28)
 NOTES = """
 Model {model}, weights {hash}, {steps} training steps; {items} items of {test}, evenly spread; raw size {raw:.1f} bytes an
 item. Payload: the coded streams and stored items, without header and index ("archive" has them). Likelihood: exact
--log p along the same order and plan. Plans are optimal for the profile measured on {profiled} other items, K calls as a
+-log p along the same order and plan. Plans are optimal for the profile that ships with the model, K calls as a
 share of the N positions of each item. General-purpose compressors get each item alone; "whole set" is one file of all of
 them. The dictionary (110 KB) is trained on {training} training items. One thread unless said otherwise; verification off
 (it would add a decoding). Times of a machine that did other things as well.
@@ -293,7 +294,9 @@ def main() -> None:
 
 
 def measured(model: unmask.Model, where: Set, count: int) -> unmask.Profile:
-    """A profile from training items, smoothed."""
+    """The profile that ships with the model, or one from training items, smoothed."""
+    if (shipped := measured_profile(model)) is not None:
+        return shipped
     place = "text/valid" if model.name == "text" else where.train
     tokens = sequences.read(model, Path(place), count, seed=1).tokens
     raw = profiles.measure(

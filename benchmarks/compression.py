@@ -320,6 +320,7 @@ def coded(
             options.single,
         )
     ]
+    cases = [case for case in cases if case[2] > 0]
     rows: list[dict[str, Any]] = []
     for name, plan, count in cases:
         some = raw[:: max(1, len(raw) // count)][:count]
@@ -328,7 +329,7 @@ def coded(
         row, _ = sizes(model, as_items(model, some), sum(map(len, some)), settings, name)
         rows.append(row)
         print(row, flush=True)
-    if model.name != "text":  # a bound of whole stretches says nothing about short texts
+    if model.name != "text" and options.single:  # a bound of whole stretches says nothing about short texts
         rows.append(bound_row(model, Path(SETS[options.name].test), options.single))
     return rows
 

@@ -63,8 +63,7 @@ def main() -> None:
     if "bits" in options.parts:
         found["bits"] = bits(model, reference, options.samples)
     if "one" in options.parts:
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
-            found["one position per call"] = one_by_one(model, options.num, 2 * options.fewer)
+        found["one position per call"] = one_by_one(model, options)
     if {"plans", "calls"} & set(options.parts):
         fitted, _ = samplers.measured(model.denoiser, posed(model, 4096, "valid").tokens, end=model.end)
     if "plans" in options.parts:
@@ -73,8 +72,7 @@ def main() -> None:
             model.denoiser, fitted, reference.tokens[: options.planned], options.calls, unit, model.end
         )
     if "calls" in options.parts:
-        with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
-            found["samplers"] = by_calls(model, fitted, options)
+        found["samplers"] = by_calls(model, fitted, options)
     notes = NOTES.format(
         hash=model.hash,
         steps=model.config.get("trained_steps"),
@@ -132,7 +130,7 @@ def bits_row(model: unmask.Model, found: Sequences, nats: Tensor, name: str) -> 
     }
 
 
-def one_by_one(model: unmask.Model, count: int, fewer: int) -> list[dict[str, Any]]:
+def one_by_one(model: unmask.Model, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Quality of samples at one position per call: the model's own order, then others."""
     ways = [
         samplers.chosen(
@@ -147,7 +145,12 @@ def one_by_one(model: unmask.Model, count: int, fewer: int) -> list[dict[str, An
             ("random", TEMPERATURE, presets.random(1, samplers.SEED)),
         )
     ]
-    return [judged(model, way, count if n == 0 else fewer, count) for n, way in enumerate(ways)]
+    counts = [options.num] + [2 * options.fewer] * (len(ways) - 1)
+    rows = []
+    for way, count in zip(ways, counts):
+        rows.append(judged(model, way, count, options))
+        print(rows[-1], flush=True)
+    return rows
 
 
 def by_calls(
@@ -157,17 +160,18 @@ def by_calls(
     rows = []
     for calls in options.calls:
         for way in samplers.ways(model.denoiser, fitted, calls):
-            rows.append(judged(model, way, options.fewer, options.num))
+            rows.append(judged(model, way, options.fewer, options))
             print(rows[-1], flush=True)
     return rows
 
 
-def judged(model: unmask.Model, way: samplers.Way, count: int, reference: int) -> dict[str, Any]:
+def judged(model: unmask.Model, way: samplers.Way, count: int, options: argparse.Namespace) -> dict[str, Any]:
     """One row: validity, uniqueness, novelty, distance."""
-    tokens, calls, seconds = samplers.draws(way, model.all_masked(count), end=model.end)
+    with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
+        tokens, calls, seconds = samplers.draws(way, model.all_masked(count), end=model.end)
     found = quality.molecules(model.decode(tokens), known())
     distance = (
-        quality.frechet(quality.chemnet(found.canonical), features(reference))
+        quality.frechet(quality.chemnet(found.canonical), features(options.num))
         if found.valid > 20
         else math.nan
     )

@@ -26,7 +26,18 @@ from unmask.likelihood import log_likelihood, nelbo
 from unmask.models import Model, load, shipped
 from unmask.sampling import sample
 
-PACKAGES = ("torch", "numpy", "scipy", "safetensors", "tyro", "rich", "constriction", "zstandard", "numba", "matplotlib")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "safetensors",
+    "tyro",
+    "rich",
+    "constriction",
+    "zstandard",
+    "numba",
+    "matplotlib",
+)
 GRID = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
 """A full grid, whose symmetry copies are the probe of Sudoku models."""
 

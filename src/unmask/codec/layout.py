@@ -117,15 +117,7 @@ def encode_items(
 ) -> list[Entry]:
     """Entries of items numbered from ``first``: coded by the model, or stored where that fails or is longer."""
     found = [symbols_of(coding.subject, data) for data in items]
-    sizes = [[] if ids is None else group_sizes(coding.subject, len(ids)) for ids in found]
-    owner = [i for i, groups in enumerate(sizes) for _ in groups]
-    parts = [
-        p
-        for ids, groups in zip(found, sizes)
-        if ids is not None
-        for p in np.split(ids, np.cumsum(groups)[:-1])
-        if groups
-    ]
+    sizes, owner, parts = _grouped(coding.subject, found)
     streams = _streams(coding, parts, (first, first + len(items) - 1))
     entries = []
     for i, data in enumerate(items):
@@ -134,6 +126,20 @@ def encode_items(
         name = names[i] if names else ""
         entries.append(Entry(kind, size, container.item_crc(first + i, payload, data), payload, name))
     return entries
+
+
+def _grouped(subject: Subject, found: Sequence[Ints | None]) -> tuple[list[list[int]], list[int], list[Ints]]:
+    """Sizes of each item's groups, the item of every group, and the symbols of every group."""
+    sizes = [[] if ids is None else group_sizes(subject, len(ids)) for ids in found]
+    owner = [i for i, groups in enumerate(sizes) for _ in groups]
+    parts = [
+        p
+        for ids, groups in zip(found, sizes)
+        if ids is not None
+        for p in np.split(ids, np.cumsum(groups)[:-1])
+        if groups
+    ]
+    return sizes, owner, parts
 
 
 def _streams(coding: Coding, parts: Sequence[Ints], numbers: tuple[int, int]) -> list[Stream | None]:
@@ -308,15 +314,7 @@ def log_likelihoods(coding: Coding, items: Sequence[bytes]) -> list[float | None
     """Nats of each item under the same law and plan before any rounding; None where the model cannot say it."""
     found = [symbols_of(coding.subject, data) for data in items]
     totals: list[float | None] = [None if ids is None else 0.0 for ids in found]
-    sizes = [[] if ids is None else group_sizes(coding.subject, len(ids)) for ids in found]
-    owner = [i for i, groups in enumerate(sizes) for _ in groups]
-    parts = [
-        p
-        for ids, groups in zip(found, sizes)
-        if ids is not None
-        for p in np.split(ids, np.cumsum(groups)[:-1])
-        if groups
-    ]
+    _, owner, parts = _grouped(coding.subject, found)
     for places, batch in batches(coding.subject, [len(p) for p in parts], coding.batch):
         for place, nats in zip(
             places, _scores(coding.law, batch, _filled(batch, [parts[p] for p in places]))

@@ -204,7 +204,9 @@ def exactness(model: unmask.Model, items: list[Any], plan: Any, noisy: int) -> l
     def tell(what: str, count: int, archive: bytes, back: list[Any], wanted: list[Any]) -> None:
         wrong = sum(not same(a, b) for a, b in zip(wanted, back))
         escaped = codec.inspect(archive).summary.kinds["coded with escapes"]
+        lost = sum(item is None for item in back)
         rows.append({"what": what, "items": count, "items with escapes": escaped, "not exact": wrong})
+        rows[-1] |= {"reported as damaged": lost, "silently wrong": wrong - lost}
         print(rows[-1], flush=True)
 
     threads = torch.get_num_threads()
@@ -226,9 +228,7 @@ def exactness(model: unmask.Model, items: list[Any], plan: Any, noisy: int) -> l
         noisy_law: Any = Noisy(subject.denoiser, bound, torch.Generator().manual_seed(1))
         disturbed = replace(subject, denoiser=noisy_law)
         back = list(codec.decompress(disturbed, archive, errors="skip"))
-        lost = sum(item is None for item in back)
         tell(f"band {band:g}, decoder's logits off by up to {bound:g}", len(some), archive, back, some)
-        rows[-1] |= {"reported as damaged": lost, "silently wrong": rows[-1]["not exact"] - lost}
     return rows
 
 

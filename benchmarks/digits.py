@@ -230,8 +230,9 @@ def judge() -> Judge:
 
 def judged(tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Class probabilities and features."""
+    network = judge()
     with torch.inference_mode():
-        parts = [judge()(part) for part in torch.split(tokens, 256)]
+        parts = [network(part) for part in torch.split(tokens, 256)]
     return torch.cat([p[0] for p in parts]).softmax(1), torch.cat([p[1] for p in parts])
 
 

@@ -173,8 +173,8 @@ MUTANTS = (
     Mutant(
         "lengths-are-free",
         "models.py",
-        "return -self._length_law().log()[(tokens != self.end).sum(1).cpu()]",
-        "return 0 * self._length_law().log()[(tokens != self.end).sum(1).cpu()]",
+        "return -self._length_law().log().to(tokens.device)[(tokens != self.end).sum(1)]",
+        "return 0 * self._length_law().log().to(tokens.device)[(tokens != self.end).sum(1)]",
         "bits per character leave out what the length costs",
         ("test_sequence_recipes.py::test_given_lengths_are_drawn_and_paid_for",),
     ),

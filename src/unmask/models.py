@@ -76,8 +76,8 @@ class Model:
         The law of lengths is that of the training data with one more of each. A part of every sequence's bits.
         """
         if self.end is None:
-            return torch.zeros(len(tokens), dtype=torch.float64)
-        return -self._length_law().log()[(tokens != self.end).sum(1).cpu()]
+            return torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device)
+        return -self._length_law().log().to(tokens.device)[(tokens != self.end).sum(1)]
 
     def _length_law(self) -> Tensor:
         """Probability of each length 0..L, float64 [L + 1]."""

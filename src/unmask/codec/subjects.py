@@ -88,8 +88,7 @@ def of_denoiser(denoiser: Denoiser, length: int, identity: str) -> Subject:
 
     ``identity`` is any text that says which denoiser it is: a file is opened with the same one only.
     """
-    size = 1 if denoiser.vocab_size <= 2**8 else 2 if denoiser.vocab_size <= 2**16 else 4
-    kind = np.dtype(f"<u{size}")
+    kind = np.dtype(f"<u{_width(denoiser.vocab_size)}")
 
     def symbols(data: bytes) -> Ints:
         ids = np.frombuffer(data, kind).astype(np.int64)

@@ -45,10 +45,6 @@ class Pile:
     named: bool
     newline: list[bool] = field(default_factory=lambda: [True])
 
-    def items(self) -> Iterator[Item]:
-        """The items."""
-        return (item for _, item in self.pairs())
-
     def more(self) -> dict[str, Any]:
         """What an archive's end says of them."""
         return {"newline": self.newline[0]}

@@ -143,23 +143,6 @@ def estimator(
     model: Model, samples: int, generator: torch.Generator
 ) -> tuple[Callable[[Tensor], Tensor], str]:
     """Nats [B] of tokens [B, L], given lengths included, by the estimator that suits a model's training, and its name."""
-    if model.end is None:
-        return _estimator(model, samples, generator)
-    return (
-        lambda rows: (
-            model.length_cost(rows)
-            + nelbo(
-                model.denoiser, rows, generator=generator, samples=samples, visible=model.visible(rows)
-            ).value
-        ),
-        f"bound over random orders, {samples} mask sets per sequence, and the cost of the length",
-    )
-
-
-def _estimator(
-    model: Model, samples: int, generator: torch.Generator
-) -> tuple[Callable[[Tensor], Tensor], str]:
-    """The same for models of one length."""
     denoiser, network = model.denoiser, model.config["network"]
     each = f"{samples} mask sets per sequence"
     if network.get("causal"):  # one call gives all factors of the chain
@@ -175,9 +158,13 @@ def _estimator(
             lambda rows: genmd4.nelbo(denoiser, rows, powers, generator=generator, samples=samples).value,
             f"integral over time with its end terms (MD4, GenMD4), {each}",
         )
+    lengths = "" if model.end is None else ", and the cost of the length"
     return (
-        lambda rows: nelbo(denoiser, rows, generator=generator, samples=samples).value,
-        f"bound over random orders, {each}",
+        lambda rows: (
+            model.length_cost(rows)
+            + nelbo(denoiser, rows, generator=generator, samples=samples, visible=model.visible(rows)).value
+        ),
+        f"bound over random orders, {each}{lengths}",
     )
 
 

@@ -30,6 +30,7 @@ TEXT = {
     "network.hidden": "224",
     "network.length": "64",
     "optimiser.learning_rate": "2e-3",
+    "machine.compile": "false",
 }
 CASES: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
     "text": (("text", "text_md4", "text_genmd4", "text_d3pm", "text_autoregressive"), TEXT, "text/test"),

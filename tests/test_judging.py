@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+import numpy as np
 import pytest
 
 from unmask.cli import main
@@ -40,4 +41,26 @@ def test_text_never_goes_without_its_entropy(monkeypatch, capsys):
 def test_bad_questions_are_one_line(tmp_path, capsys, kind, text, message):
     (tmp_path / "s.txt").write_text(text)
     assert main(["judge", kind, str(tmp_path / "s.txt")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_images_are_judged_against_real_ones(tmp_path, capsys):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    r = np.random.default_rng(0)
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", r.integers(0, 256, (60, 8, 8), np.uint8))
+    found = judged(capsys, "images", tmp_path / "a.npy", "--against", tmp_path / "b.npy", "--num", 50)
+    assert found["frechet"]["value"] > 0
+    assert "EfficientNet-Lite0" in found["frechet"]["estimator"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [([], "expected --against"), (["--against", "s"], "at least 50"), (["--against", "n"], "no images")],
+)
+def test_too_few_images_are_refused(tmp_path, monkeypatch, capsys, more, message):
+    monkeypatch.chdir(tmp_path)
+    np.save("s.npy", np.zeros((3, 8, 8), np.uint8))
+    more = ["s.npy" if word == "s" else word for word in more]
+    assert main(["judge", "images", "s.npy", *more]) == 2
     assert message in capsys.readouterr().err

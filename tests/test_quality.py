@@ -61,3 +61,26 @@ def test_the_judge_prefers_english_to_shuffled_words():
     assert quality.judged([text]) + 1 < quality.judged([shuffled])
     assert quality.judged(["qqqq zzzz"]) == pytest.approx(quality.UNKNOWN)
     assert quality.judged([]) == 0
+
+
+def test_image_features_tell_digits_from_noise():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    r = np.random.default_rng(0)
+    blobs = np.zeros((3, 60, 28, 28), np.uint8)
+    for image in blobs[:2].reshape(-1, 28, 28):
+        x, y = r.integers(4, 18, 2)
+        image[x : x + 7, y : y + 5] = 255
+    blobs[2] = r.integers(0, 256, (60, 28, 28))
+    one, other, noise = map(quality.efficientnet, blobs)
+    assert one.shape == (60, 1280)
+    assert quality.frechet(one, other) < quality.frechet(one, noise) / 4
+    coloured = quality.efficientnet(np.repeat(blobs[0][..., None], 3, axis=3))
+    np.testing.assert_allclose(coloured, one, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "images", [np.zeros((2, 4, 4)), np.zeros((2, 4, 4, 2), np.uint8), np.zeros(3, np.uint8)]
+)
+def test_images_of_another_form_are_refused(images):
+    with pytest.raises(ValueError, match="expected uint8"):
+        quality.efficientnet(images)

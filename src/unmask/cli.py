@@ -136,7 +136,10 @@ def sample(
         Path | None, arg(metavar="FILE", help="Puzzles to solve; or lines of text with _ for gaps to fill.")
     ] = None,
     out: Annotated[
-        Path | None, arg(aliases=("-o",), metavar="FILE", help="Images: where they go; default samples.png.")
+        Path | None,
+        arg(
+            aliases=("-o",), metavar="FILE", help="Images: a .png sheet or a .npy array; default samples.png."
+        ),
     ] = None,
     how: How,
     pretty: Annotated[bool, arg(help="Boards as nine lines.")] = False,
@@ -157,21 +160,24 @@ def sample(
 
 @app.command
 def judge(
-    kind: Annotated[Positional[str], arg(metavar="KIND", help="What the samples are: smiles or text.")],
+    kind: Annotated[
+        Positional[str], arg(metavar="KIND", help="What the samples are: smiles, text or images.")
+    ],
     samples: Annotated[
-        Positional[Path], arg(metavar="FILE", help="One sample a line; - for standard input.")
+        Positional[Path],
+        arg(metavar="FILE", help="One sample a line, - for standard input; images: .npy or a folder."),
     ],
     *,
     against: Annotated[
-        Path | None, arg(metavar="DATA", help="SMILES: real molecules for the Fréchet ChemNet distance.")
+        Path | None, arg(metavar="DATA", help="SMILES and images: real ones, for the Fréchet distance.")
     ] = None,
     training: Annotated[
         Path | None, arg(metavar="DATA", help="SMILES: what the model was trained on, for novelty.")
     ] = None,
-    num: Annotated[int, arg(help="Molecules taken from --against.")] = 2000,
+    num: Annotated[int, arg(help="Real ones taken from --against.")] = 2000,
     as_json: Json = False,
 ) -> int:
-    """Judge samples: validity, uniqueness, novelty and FCD of SMILES, or a language model's view of text."""
+    """Judge samples: validity, novelty and FCD of SMILES, a language model's view of text, Fréchet distance of images."""
     from unmask.commands import judging as work
     from unmask.commands.output import emit
 

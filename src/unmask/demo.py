@@ -22,6 +22,7 @@ from unmask.commands.boards import Boards
 from unmask.commands.output import Report, number, percent, say
 from unmask.data import sudoku
 from unmask.denoisers import NetworkDenoiser, take_rows
+from unmask.devices import has_bfloat16
 from unmask.models import Model, load, measured_profile
 from unmask.profiles import Profile
 from unmask.progress import Progress
@@ -202,12 +203,6 @@ def animate(denoiser: Denoiser, seed: int, console: Console) -> None:
 
 
 # --- speed ----------------------------------------------------------------------------------------
-
-
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware (AMX): 1.5 times faster here."""
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(supported and supported())
 
 
 def in_bfloat16(denoiser: NetworkDenoiser) -> NetworkDenoiser:

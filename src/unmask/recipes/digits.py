@@ -82,7 +82,7 @@ def digits() -> Run:
         prepare=lambda run: sequences.prepared(run, kind="images"),
         batch_size=32,
         optimiser=Optimiser(steps=12_000, learning_rate=1e-3, warmup=100, decay=0.3, ema=0.999),
-        machine=Machine(bfloat16=True),
+        machine=Machine(bfloat16=None),
     )
 
 

@@ -41,5 +41,5 @@ def molecules() -> Run:
         order="left-to-right",
         batch_size=128,
         optimiser=Optimiser(steps=5_000, learning_rate=1e-3, warmup=100, decay=0.3, ema=0.999),
-        machine=Machine(bfloat16=True, compile=True),
+        machine=Machine(bfloat16=None, compile=True),
     )

@@ -32,5 +32,5 @@ def records() -> Run:
         prepare=lambda run: sequences.prepared(run, kind="items"),
         batch_size=16,
         optimiser=Optimiser(steps=2_400, learning_rate=1e-3, warmup=100, decay=0.4, ema=0.999),
-        machine=Machine(bfloat16=True, compile=True),
+        machine=Machine(bfloat16=None, compile=True),
     )

@@ -52,7 +52,8 @@ class Machine:
     """How to compute, not what: none of it changes the training in expectation."""
 
     device: str = "cpu"
-    bfloat16: bool = False
+    bfloat16: bool | None = False
+    """Matrix products in bfloat16; None where the device is faster at them (`devices.has_bfloat16`)."""
     compile: bool = False
     threads: int = 0
     """CPU threads; 0 leaves the library's choice."""

@@ -62,7 +62,7 @@ def sudoku() -> Run:
         decode=lambda _, tokens: decode(tokens),
         batch_size=64,
         optimiser=Optimiser(steps=20_000, learning_rate=1.5e-3, warmup=300, decay=0.25, ema=0.999),
-        machine=Machine(bfloat16=True, compile=True),
+        machine=Machine(bfloat16=None, compile=True),
     )
 
 

@@ -33,7 +33,7 @@ def text() -> Run:
         prepare=lambda run: sequences.prepared(run, kind="stream"),
         batch_size=64,
         optimiser=Optimiser(steps=5_000, learning_rate=1e-3, warmup=100, decay=0.3, ema=0.999),
-        machine=Machine(bfloat16=True, compile=True),
+        machine=Machine(bfloat16=None, compile=True),
     )
 
 

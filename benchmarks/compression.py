@@ -14,7 +14,6 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -118,15 +117,6 @@ def as_items(model: unmask.Model, data: list[bytes]) -> list[Any]:
 
 
 # --- what is measured -------------------------------------------------------------------------------
-
-
-def planned(profile: unmask.Profile, share: float) -> Callable[[int], tuple[int, ...]]:
-    """The optimal plan for N masked positions in ceil(share N) calls, at equal shares of a profile."""
-    return cache(
-        lambda total: unmask.plans.optimal(
-            profiles.resampled(profile, total), steps=max(1, math.ceil(share * total))
-        )
-    )
 
 
 def sizes(
@@ -280,7 +270,7 @@ def main() -> None:
         found["sizes"] = coded(model, profile, raw, options)
         found["others"] = others(where, raw, options.training)
     if "exact" in options.parts:
-        share = planned(profile, options.exact_share)
+        share = unmask.plans.for_counts(profile, share=options.exact_share)
         found["exactness"] = exactness(
             model, as_items(model, items_of(where.test, options.exact)), share, options.noisy
         )
@@ -312,11 +302,14 @@ def coded(
     cases: list[tuple[str, Any, int]] = [("K = N, random order", 1, options.single)]
     if model.config["order"] == "left-to-right":
         cases.append(("K = N, left to right", 1, options.single))
-    cases += [(f"planned, K = {share:g} N", planned(profile, share), len(raw)) for share in options.shares]
+    cases += [
+        (f"planned, K = {share:g} N", unmask.plans.for_counts(profile, share=share), len(raw))
+        for share in options.shares
+    ]
     cases += [
         (
             f"planned, K = {options.shares[0]:g} N, the same items",
-            planned(profile, options.shares[0]),
+            unmask.plans.for_counts(profile, share=options.shares[0]),
             options.single,
         )
     ]

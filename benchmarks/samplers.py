@@ -57,7 +57,11 @@ def ways(
     caching: bool = True,
 ) -> list[Way]:
     """The samplers that are compared at one number of calls; ``spread`` is the exploring order of the data's shape."""
-    even, cosine, best = fitting(plans.uniform, calls), fitting(plans.cosine, calls), planned(profile, calls)
+    even, cosine, best = (
+        fitting(plans.uniform, calls),
+        fitting(plans.cosine, calls),
+        plans.for_counts(profile, steps=calls),
+    )
     found = [
         chosen("random, uniform plan", denoiser, presets.random(even, SEED), calls),
         chosen("random, cosine plan", denoiser, presets.random(cosine, SEED), calls),
@@ -86,16 +90,6 @@ def ways(
 def fitting(family: Callable[[int, int], tuple[int, ...]], calls: int) -> Plan:
     """A family's plan for as many positions as there are, in at most that many calls."""
     return cache(lambda total: family(total, min(calls, total)))
-
-
-def planned(profile: unmask.Profile, calls: int) -> Plan:
-    """The optimal plan for as many positions as there are, at equal shares of a profile of another length."""
-    return fitting(
-        lambda total, steps: plans.optimal(
-            profile if total == profile.length else profiles.resampled(profile, total), steps=steps
-        ),
-        calls,
-    )
 
 
 def draws(way: Way, masked: Tensor, seed: int = SEED, end: int | None = None) -> tuple[Tensor, float, float]:
@@ -159,7 +153,7 @@ def planned_against_families(
     """
     rows = []
     for calls in budgets:
-        best = nats(denoiser, tokens, planned(fitted, calls), end=end)
+        best = nats(denoiser, tokens, plans.for_counts(fitted, steps=calls), end=end)
         for name, family in {"optimal": None, **FAMILIES}.items():
             mine = best if family is None else nats(denoiser, tokens, fitting(family, calls), end=end)
             gap = (mine - best).numpy() * unit

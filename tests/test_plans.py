@@ -12,7 +12,7 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 
 from unmask import bounds, laws, plans
-from unmask.profiles import Profile
+from unmask.profiles import Profile, resampled
 
 FAIR = [0.5, 0.5]
 
@@ -634,3 +634,23 @@ def test_bad_input_is_refused_in_one_line(call, message):
     with pytest.raises(ValueError, match=message) as caught:
         call(Profile([3.0, 2.0, 1.0, 0.5]))
     assert "\n" not in str(caught.value)
+
+
+def test_plans_for_any_count_are_optimal_for_each():
+    profile = Profile(np.linspace(3, 0.1, 58) ** 2)
+    by_share, by_steps = plans.for_counts(profile, share=0.25), plans.for_counts(profile, steps=7)
+    assert by_share(58) == plans.optimal(profile, steps=15)
+    assert by_steps(58) == plans.optimal(profile, steps=7)
+    for n in (1, 5, 33, 70):
+        assert by_share(n) == plans.optimal(resampled(profile, n), steps=-(-n // 4))
+        assert len(by_steps(n)) == min(n, 7)
+    for calls in range(1, 59):  # shares that do not end in binary
+        assert len(plans.for_counts(profile, share=calls / 58)(58)) == calls
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"steps": 2, "share": 0.5}, {"steps": 0}, {"share": 0.0}, {"share": 1.5}]
+)
+def test_plans_for_any_count_refuse(wrong):
+    with pytest.raises(ValueError, match="expected"):
+        plans.for_counts(Profile([1.0, 0.5]), **wrong)

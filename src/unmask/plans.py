@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from unmask.plan_families import (
     tc_at,
     uniform,
 )
-from unmask.profiles import Profile
+from unmask.profiles import Profile, resampled
 from unmask.records import read_record, write_text
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "doubling",
     "dtc",
     "dtc_at",
+    "for_counts",
     "load",
     "log_odds",
     "log_odds_at",
@@ -107,6 +109,31 @@ def optimal(profile: Profile, *, steps: int | None = None, max_kl: float | None 
     if not (isinstance(max_kl, int | float) and max_kl >= 0):
         raise ValueError(f"got max_kl={max_kl}, expected nats, at least 0")
     return sizes_between(plan_search.best_for_kl(profile.entropies, max_kl).points)
+
+
+def for_counts(
+    profile: Profile, *, steps: int | None = None, share: float | None = None
+) -> Callable[[int], tuple[int, ...]]:
+    """The optimal plan for any number n of masked positions, as a function of n; for rows of different lengths.
+
+    At most ``steps`` steps, or ceil(share n). Where n is not the profile's length, the profile is taken at equal shares of
+    visible positions (`profiles.resampled`). ValueError unless exactly one is given, ``steps`` >= 1 or ``share`` in 0..1.
+
+        >>> plans.for_counts(Profile([3.0, 2.0, 1.0, 0.5, 0.5, 0.5]), share=0.5)(4)
+        (2, 2)
+    """
+    if (steps is None) == (share is None):
+        raise ValueError(f"got steps={steps} and share={share}, expected exactly one of them")
+    if (steps is not None and steps < 1) or (share is not None and not 0 < share <= 1):
+        raise ValueError(f"got steps={steps} and share={share}, expected steps >= 1 or 0 < share <= 1")
+
+    @cache
+    def plan(count: int) -> tuple[int, ...]:
+        own = profile if count == profile.length else resampled(profile, count)
+        wanted = steps if share is None else math.ceil(share * count - 1e-9)  # not one more by rounding
+        return optimal(own, steps=min(count, wanted or 1))
+
+    return plan
 
 
 def all_budgets(profile: Profile, max_steps: int) -> list[float]:

@@ -12,7 +12,7 @@ digits that happen to be visible (a prompt) are not looked at before their stage
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -41,6 +41,12 @@ def stages(base: int, levels: int) -> int:
     while base**count < levels:
         count += 1
     return count
+
+
+def stages_of(network: Mapping[str, Any]) -> int:
+    """In how many stages a network of this configuration unmasks the digits of each level: 1 for one without ``levels``."""
+    levels = network.get("levels")
+    return 1 if levels is None else stages(int(network["vocab_size"]), int(levels))
 
 
 def encode_digits(values: Tensor, base: int, levels: int) -> Tensor:

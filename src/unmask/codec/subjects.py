@@ -63,7 +63,7 @@ class Subject:
 def of_model(model: Model) -> Subject:
     """The subject of a loaded model."""
     network, vocabulary = model.config["network"], model.vocabulary
-    stages = upscale.stages(int(network["vocab_size"]), int(network["levels"])) if "levels" in network else 1
+    stages = upscale.stages_of(network)
     ends = stages == 1 and vocabulary is not None and model.denoiser.vocab_size == vocabulary.size + 1
     symbols, data, returns = _by_vocabulary(model)
     facts = {"network": network, "vocabulary": model.config.get("vocabulary"), "weights": model.hash}

@@ -120,15 +120,17 @@ def _two(pile: Pile) -> tuple[Iterator[str], Iterator[Item]]:
 
 
 def _plan(model: Model, subject: Subject, calls: int | None) -> Plan:
-    """One position per call, or as many calls for a full row: the best by the model's profile, or else equal steps."""
+    """One position per call, or as many calls for a full row and in proportion for others.
+
+    The best plans by the model's profile, or else equal steps.
+    """
     if calls is None:
         return 1
     length = subject.block or subject.length
     equal, profile = in_calls(calls, length), measured_profile(model)
     if profile is None or profile.length != length:
         return equal
-    best = plans.optimal(profile, steps=calls)
-    return lambda n: best if n == length else equal(n)
+    return plans.for_counts(profile, share=calls / length)
 
 
 def _pile(sources: tuple[Path, ...], lines: bool, images: bool) -> Pile:

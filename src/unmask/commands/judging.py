@@ -95,7 +95,7 @@ def _pictures(place: Path, num: int | None) -> NDArray[np.uint8]:
     """Images of a ``.npy`` file, a folder of PNG files, or a token folder: all, or ``num`` spread over them."""
     place = place if place.exists() else cache() / place
     if place.suffix == ".npy":
-        array = np.load(place, allow_pickle=False)
+        array: NDArray[np.uint8] = np.load(place, allow_pickle=False)
         return array[_spread(len(array), num)]
     if (place / "manifest.json").is_file():
         data = folders.load(place)

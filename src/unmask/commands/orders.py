@@ -423,17 +423,11 @@ def suited(options: Options, model: Model) -> Options:
             raise ValueError(f"a causal model reads from left to right; expected no --order {options.order}")
         return replace(options, order="left-to-right")
     options = replace(options, order=options.order or str(model.config["order"]))
-    if (count := stages(network)) > 1:
+    if (count := upscale.stages_of(network)) > 1:
         if options.blocks is not None:
             raise ValueError("this model works in blocks of its own, one a stage; expected no --blocks")
         return replace(options, blocks=int(network["length"]) // count)
     return options
-
-
-def stages(network: dict[str, Any]) -> int:
-    """In how many stages a network unmasks the digits of each level: 1 unless it is one of `unmask.upscale`."""
-    levels = network.get("levels")
-    return 1 if levels is None else upscale.stages(int(network["vocab_size"]), int(levels))
 
 
 def _changed(options: Options, denoiser: Denoiser) -> Denoiser:

@@ -76,7 +76,7 @@ def _folder(model: Model, data: Tokens, num: int | None, seed: int) -> Sequences
         raise ValueError(
             f"{data.folder} has another vocabulary than model '{model.name}': prepare it with the model's"
         )
-    count = orders.stages(model.config["network"])
+    count = upscale.stages_of(model.config["network"])
     length = model.length // count
     places = drawn(data.items or data.symbols // length, num, seed)
     rows = data.padded(places, length, _size(model)) if data.items else data.windows(places * length, length)
@@ -147,7 +147,7 @@ def estimator(
     each = f"{samples} mask sets per sequence"
     if network.get("causal"):  # one call gives all factors of the chain
         return lambda rows: -take_symbols(denoiser(rows), rows).double().sum(1), "exact from left to right"
-    if (count := orders.stages(network)) > 1:
+    if (count := upscale.stages_of(network)) > 1:
         return (
             lambda rows: upscale.nelbo(denoiser, rows, count, generator=generator, samples=samples).value,
             f"sum of the bounds of {count} stages, {each} and stage",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,16 @@ import samplers
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.stats import binom
 from torch import Tensor, nn
 
 import unmask
-from unmask import checkpoints, presets, quality, schedules, scores
+from unmask import checkpoints, presets, quality, schedules, scores, selectors
 from unmask.commands.output import percent, share
-from unmask.commands.planning import heldout_of
 from unmask.data import tokens as folders
 from unmask.data.cache import cache as cache_folder
 from unmask.data.images import save_grid
 from unmask.models import measured_profile
+from unmask.types import Selector
 
 JUDGE = Path("runs/judge/weights.safetensors")
 SURE = 0.95
@@ -36,12 +36,12 @@ SURE = 0.95
 NOTES = """
 Model weights {hash}, {steps} training steps. MNIST, 28x28 pixels of 256 levels, no augmentation. Bits per
 dimension of {num} test images, bound over random orders with {samples} mask sets each, 95 % interval over
-images. Fewer steps: from the held-out loss profile, bits per dimension of order-agnostic generation with the
-optimal plan of K calls and with equal steps, against absorbing diffusion with as many ancestral steps (binomial
-counts, uniform and cosine grid of the linear schedule). Samplers: `sure` is the share of samples of which a
+images. Fewer steps: exact -log p of {planned} test images in random orders, order-agnostic with the optimal plan of K calls
+and with equal steps, against absorbing diffusion with K ancestral steps (uniform and cosine grid of the linear
+schedule; steps that unmask nothing cost no call); all paired by image. Samplers: `sure` is the share of samples of which a
 convolutional judge (test accuracy {accuracy}) is at least {sure} certain, with Wilson 95 % (test images:
-{real}); Fréchet distance of the judge's {width} features to {count} test images, biased upwards for few samples
-({count} other test images give {floor:.2f}).
+{real}); Fréchet distances to {count} test images, of the judge's {width} features and of EfficientNet-Lite0's 1,280
+(`unmask judge images`), biased upwards for few samples ({count} other test images give {floor:.2f} and {named_floor:.1f}).
 """
 
 
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--fewer", type=int, default=128, help="samples of each sampler")
     parser.add_argument("--planned", type=int, default=48, help="test images for plans")
+    parser.add_argument("--steps", type=int, nargs="*", default=[784, 196, 65], help="N, N/4, N/12")
     parser.add_argument("--calls", type=int, nargs="*", default=[12, 28, 56])
     parser.add_argument("--parts", nargs="*", default=["bits", "steps", "calls", "plans", "picture"])
     parser.add_argument("--write", action="store_true")
@@ -62,9 +63,11 @@ def main() -> None:
     if "bits" in options.parts:
         found["bits"] = [bits(model, images("test", options.num), options.samples)]
     if {"steps", "calls", "plans", "picture"} & set(options.parts):
-        fitted, held_out = profile_of(model)
+        fitted = profile_of(model)
     if "steps" in options.parts:
-        found["fewer steps, bits per dimension"] = fewer_steps(fitted, held_out)
+        found["fewer steps, bits per dimension"] = fewer_steps(
+            model, fitted, images("test", options.planned), options.steps
+        )
     if "plans" in options.parts:
         unit = 1 / (784 * math.log(2))
         tokens = images("test", options.planned)
@@ -89,6 +92,7 @@ def write(model: unmask.Model, found: dict[str, list[dict[str, Any]]], options: 
         hash=model.hash,
         steps=model.config.get("trained_steps"),
         num=options.num,
+        planned=options.planned,
         samples=options.samples,
         accuracy=accuracy(),
         sure=SURE,
@@ -96,17 +100,25 @@ def write(model: unmask.Model, found: dict[str, list[dict[str, Any]]], options: 
         width=first.shape[1],
         count=options.fewer,
         floor=quality.frechet(first, second),
+        named_floor=quality.frechet(outside(own[::2]), outside(own[1::2])),
     )
     path = record.write_parts("digits", found, notes)
     print(path)
+    if "samplers" in found:
+        samplers.draw(
+            found["samplers"],
+            ("sure", "Fréchet, judge", "Fréchet, EfficientNet"),
+            path.with_suffix(".png"),
+            {},
+        )
 
 
-def profile_of(model: unmask.Model) -> tuple[unmask.Profile, unmask.Profile]:
-    """A profile to plan with and held-out losses: those that ship with the model, or measured on training images."""
+def profile_of(model: unmask.Model) -> unmask.Profile:
+    """A profile to plan with: the one that ships with the model, or measured on training images."""
     shipped = measured_profile(model)
-    if shipped is not None:
-        return shipped, heldout_of(shipped)
-    return samplers.measured(model.denoiser, images("train", 2048), rounds=1)
+    return (
+        samplers.measured(model.denoiser, images("train", 2048), rounds=1)[0] if shipped is None else shipped
+    )
 
 
 @cache
@@ -133,34 +145,44 @@ def bits(model: unmask.Model, tokens: Tensor, samples: int) -> dict[str, Any]:
     }
 
 
-def fewer_steps(fitted: unmask.Profile, held_out: unmask.Profile) -> list[dict[str, Any]]:
-    """What K calls cost: planned, in equal steps, and by ancestral sampling with K times."""
-    unit, whole = 1 / (784 * math.log(2)), float(held_out.entropy)
-    rows = []
-    for calls in (784, 392, 196, 98, 65, 28, 12):
-        plan, even = unmask.plans.optimal(fitted, steps=calls), unmask.plans.uniform(784, calls)
-        rows.append(
-            {
-                "calls": calls,
-                "planned": (whole + held_out.kl(plan)) * unit,
-                "uniform": (whole + held_out.kl(even)) * unit,
-                "absorbing, uniform grid": absorbing(held_out, schedules.uniform_grid(calls)) * unit,
-                "absorbing, cosine grid": absorbing(held_out, schedules.cosine_grid(calls)) * unit,
+def fewer_steps(
+    model: unmask.Model, fitted: unmask.Profile, tokens: Tensor, budgets: Sequence[int]
+) -> list[dict[str, Any]]:
+    """What K calls cost the same test images: planned, in equal steps, and absorbing diffusion with K times.
+
+    Exact -log p of each image along one random order of its own, the same for all four. The last columns are paired with
+    the first budget's plan.
+    """
+    unit, rows = 1 / (784 * math.log(2)), []
+    base: Tensor | None = None
+    for calls in budgets:
+        for name, selector in of_steps(fitted, calls).items():
+            nats = along(model, tokens, selector) * unit
+            base = nats if base is None else base
+            more = nats - base
+            rows.append({"K": calls, "how": name, "bits per dimension": float(nats.mean())})
+            rows[-1] |= {
+                "more than the first": float(more.mean()),
+                "+-": float(more.std()) / math.sqrt(len(more)),
             }
-        )
+            print(rows[-1], flush=True)
     return rows
 
 
-def absorbing(profile: unmask.Profile, grid: Tensor) -> float:
-    """The bound of ancestral sampling on a time grid under the linear schedule, nats, from a profile.
+def of_steps(fitted: unmask.Profile, calls: int) -> dict[str, Selector]:
+    """Random orders in at most so many calls."""
+    linear, seed = schedules.linear(), samplers.SEED
+    return {
+        "order-agnostic, planned": presets.random(unmask.plans.optimal(fitted, steps=calls), seed),
+        "order-agnostic, equal steps": presets.random(unmask.plans.uniform(784, calls), seed),
+        "absorbing, uniform grid": selectors.ancestral(linear, schedules.uniform_grid(calls), seed),
+        "absorbing, cosine grid": selectors.ancestral(linear, schedules.cosine_grid(calls), seed),
+    }
 
-    Sum over steps t -> s of (alpha_s - alpha_t) / (1 - alpha_t) E[n L(N - n)], n the binomial number of masked ones.
-    """
-    alpha = 1 - grid.double().numpy()
-    n = np.arange(1, profile.length + 1)
-    losses = n * profile.entropies[profile.length - n]
-    chance = binom.pmf(n[None], profile.length, 1 - alpha[:-1, None])
-    return float((np.diff(alpha) / (1 - alpha[:-1])) @ (chance @ losses))
+
+def along(model: unmask.Model, tokens: Tensor, selector: Selector) -> Tensor:
+    """-log p of each image in an order of its own, float64 [n], nats."""
+    return -unmask.log_likelihood(model.denoiser, tokens, selector, order_ids=torch.arange(len(tokens)))
 
 
 def by_calls(
@@ -173,9 +195,23 @@ def by_calls(
             tokens, nfe, seconds = samplers.draws(way, model.all_masked(options.fewer))
             distance = quality.frechet(features(tokens), reference)
             rows.append({"sampler": way.name, "calls asked": calls, "nfe": nfe, "sure": sure(tokens)})
-            rows[-1] |= {"Fréchet distance": distance, "seconds": seconds}
+            rows[-1] |= {
+                "Fréchet, judge": distance,
+                "Fréchet, EfficientNet": named(tokens),
+                "seconds": seconds,
+            }
             print(rows[-1], flush=True)
     return rows
+
+
+def named(tokens: Tensor) -> float:
+    """Fréchet distance to as many test images on a feature extractor from outside."""
+    return quality.frechet(outside(tokens), outside(images("test", len(tokens))))
+
+
+def outside(tokens: Tensor) -> NDArray[np.floating[Any]]:
+    """EfficientNet-Lite0's features of images."""
+    return quality.efficientnet(tokens.numpy().astype(np.uint8).reshape(-1, 28, 28))
 
 
 def picture(model: unmask.Model, fitted: unmask.Profile) -> None:

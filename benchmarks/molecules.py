@@ -92,7 +92,7 @@ def write(notes: str, found: dict[str, list[dict[str, Any]]]) -> None:
     """One record with a table for each part, and the plot."""
     path = record.write_parts("molecules", found, notes)
     if "samplers" in found:
-        draw(found["samplers"], path.with_suffix(".png"))
+        samplers.draw(found["samplers"], ("valid", "FCD"), path.with_suffix(".png"), {})
     print(path)
 
 
@@ -212,25 +212,6 @@ def smiles(part: str, count: int) -> tuple[str, ...]:
 def known() -> frozenset[str]:
     """Canonical SMILES of training molecules."""
     return frozenset(smiles("train", TRAINED_ON))
-
-
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Validity and distance against calls."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for name in dict.fromkeys(row["sampler"] for row in rows):
-        mine = [row for row in rows if row["sampler"] == name]
-        calls = [row["nfe"] for row in mine]
-        axes[0].plot(calls, [float(row["valid"].split()[0]) for row in mine], "o-", ms=4, label=name)
-        axes[1].plot(calls, [row["FCD"] for row in mine], "o-", ms=4)  # too few valid ones: nothing to draw
-    axes[0].set(xlabel="network calls (full-forward equivalents)", ylabel="valid, %", xscale="log")
-    axes[1].set(xlabel="network calls", ylabel="Fréchet ChemNet distance", xscale="log")
-    axes[0].legend(fontsize=7)
-    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

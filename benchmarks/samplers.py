@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,3 +169,26 @@ def planned_against_families(
             )
             print(rows[-1], flush=True)
     return rows
+
+
+def draw(rows: list[dict[str, Any]], quantities: Sequence[str], path: Path, real: dict[str, float]) -> None:
+    """Each quantity of every sampler against its calls, side by side; ``real`` is what real data have."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(quantities), figsize=(5.5 * len(quantities), 4.5), layout="constrained"
+    )
+    for axis, quantity in zip(axes, quantities):
+        for name in dict.fromkeys(row["sampler"] for row in rows):
+            mine = [row for row in rows if row["sampler"] == name]
+            values = [float(str(row[quantity]).split()[0]) for row in mine]
+            axis.plot([row["nfe"] for row in mine], values, "o-", ms=4, label=name)
+        if quantity in real:
+            axis.axhline(real[quantity], color="black", lw=1, ls=":", label="real data")
+        axis.set(xlabel="network calls (full-forward equivalents)", ylabel=quantity, xscale="log")
+    axes[0].legend(fontsize=7)
+    figure.savefig(path, dpi=110)
+    print(path)

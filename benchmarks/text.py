@@ -68,7 +68,8 @@ def write(notes: str, found: dict[str, list[dict[str, Any]]]) -> None:
     """One record with a table for each part, and the plot."""
     path = record.write_parts("text", found, notes)
     if "samplers" in found:
-        draw(found["samplers"], path.with_suffix(".png"))
+        real, *drawn = found["samplers"]
+        samplers.draw(drawn, ("judge, nats per word", "word entropy, nats"), path.with_suffix(".png"), real)
     print(path)
 
 
@@ -127,27 +128,6 @@ def judged(texts: list[str]) -> dict[str, Any]:
         "word entropy, nats": quality.entropy([words]),
         "character entropy, nats": quality.entropy(texts),
     }
-
-
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """The judge's nats against calls, with the entropy beside."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    real, *sampled = rows
-    for name in dict.fromkeys(row["sampler"] for row in sampled):
-        mine = [row for row in sampled if row["sampler"] == name]
-        calls = [row["nfe"] for row in mine]
-        for axis, quantity in zip(axes, ("judge, nats per word", "word entropy, nats")):
-            axis.plot(calls, [row[quantity] for row in mine], "o-", ms=4, label=name)
-    for axis, quantity in zip(axes, ("judge, nats per word", "word entropy, nats")):
-        axis.axhline(real[quantity], color="black", lw=1, ls=":", label="held-out text")
-        axis.set(xlabel="network calls (full-forward equivalents)", ylabel=quantity, xscale="log")
-    axes[0].legend(fontsize=7)
-    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

@@ -339,7 +339,7 @@ def test_lines_go_through_the_command_line(tiny, tmp_path, capfdbinary):
             run(capfdbinary, "compress", "tiny", source, "-o", out, "--lines", "--calls", 4, "--quiet")[0]
             == 0
         )
-        assert run(capfdbinary, "decompress", out, "-q" if False else "--quiet") == (0, text, b"")
+        assert run(capfdbinary, "decompress", out, "--quiet") == (0, text, b"")
         assert run(capfdbinary, "decompress", out, "-o", back, "--quiet")[0] == 0
         assert back.read_bytes() == text
     source.write_bytes(b"a b\n\nba\xff\nab")
@@ -359,6 +359,25 @@ def test_lines_go_through_the_command_line(tiny, tmp_path, capfdbinary):
     assert not (tmp_path / "no.txt").exists()
     code, text, _ = run(capfdbinary, "decompress", out, "--quiet", "--skip")
     assert (code, text) == (1, b"\n\nba\xff\nab")
+
+
+@pytest.mark.parametrize(
+    ("words", "order", "substeps"),
+    [
+        ((), "left-to-right", 1),
+        (("--calls", 3), "bisection", 1),
+        (("--calls", 3, "--order", "confidence", "--substeps", 2), "confidence", 2),
+    ],
+)
+def test_the_order_suits_model_and_calls(monkeypatch, tiny, tmp_path, capfdbinary, words, order, substeps):
+    own = dataclasses.replace(tiny, config=tiny.config | {"order": "left-to-right"})
+    monkeypatch.setattr(compression, "load", lambda _: own)
+    source, out = tmp_path / "in.txt", tmp_path / "o.umz"
+    source.write_bytes(b"a b\nba\n")
+    assert run(capfdbinary, "compress", "tiny", source, "-o", out, "--lines", *words, "--quiet")[0] == 0
+    report = json.loads(run(capfdbinary, "inspect", out, "--json")[1])
+    assert (report["order"], report["substeps"]) == (order, substeps)
+    assert run(capfdbinary, "decompress", out, "--quiet")[1] == b"a b\nba\n"
 
 
 def test_files_and_folders_go_through_the_command_line(tiny, tmp_path, capfdbinary):
@@ -382,6 +401,7 @@ def test_files_and_folders_go_through_the_command_line(tiny, tmp_path, capfdbina
     for words in (
         ("--lines", "--images"),
         ("--calls", 99),
+        ("--order", "halton"),
         ("--images",),
         (folder / "a.txt",),
         ("missing",),

@@ -263,6 +263,11 @@ def compress(
     calls: Annotated[
         int | None, arg(metavar="K", help="Network calls for a full row; default one a position.")
     ] = None,
+    order: Annotated[
+        str | None,
+        arg(help="Default: the model's own at one position a call, bisection, which spreads out, in fewer."),
+    ] = None,
+    substeps: Annotated[int, arg(help="Parts of each call; later ones run their positions only.")] = 1,
     seed: Seed = 0,
     batch: Annotated[int, arg(help="Rows per network call; changes nothing but speed.")] = 64,
     no_verify: Annotated[bool, arg(help="Do not decode every item after encoding it.")] = False,
@@ -283,6 +288,8 @@ def compress(
         lines=lines or jsonl,
         images=images,
         calls=calls,
+        order=order,
+        substeps=substeps,
         seed=seed,
         batch=batch,
         verify=not no_verify,

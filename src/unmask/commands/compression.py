@@ -20,7 +20,7 @@ from rich.table import Table
 from unmask import codec, plans
 from unmask.codec import archive, container, parts, subjects
 from unmask.codec.archive import Summary
-from unmask.codec.settings import Settings, in_calls
+from unmask.codec.settings import Order, Settings, in_calls
 from unmask.codec.subjects import Item, Subject
 from unmask.commands.output import Report, say
 from unmask.data.images import idx, pillow
@@ -61,6 +61,8 @@ def run_compress(
     lines: bool,
     images: bool,
     calls: int | None,
+    order: str | None,
+    substeps: int,
     seed: int,
     batch: int,
     verify: bool,
@@ -74,7 +76,8 @@ def run_compress(
         )
     pile = _pile(sources, lines, images)
     subject = subjects.of_model(model)
-    settings = Settings(plan=_plan(model, subject, calls), seed=seed)
+    chosen = _order(model, subject, calls, order)
+    settings = Settings(_plan(model, subject, calls), chosen, seed, substeps)
     job = archive.prepare(
         subject,
         settings,
@@ -117,6 +120,23 @@ def _two(pile: Pile) -> tuple[Iterator[str], Iterator[Item]]:
             yield waiting.pop(0)
 
     return names(), items()
+
+
+def _order(model: Model, subject: Subject, calls: int | None, name: str | None) -> Order | None:
+    """An order of the codec's by name; by default the model's own, in fewer calls than positions one that spreads out.
+
+    Bisection took fewer bits than a random order at equal calls: neighbours tell most about each other.
+    """
+    known = {order.name: order for order in codec.ORDERS}
+    if name is not None and name not in known:
+        raise ValueError(f"order '{name}': expected one of {', '.join(known)}")
+    if name is not None:
+        return known[name]
+    return (
+        None
+        if subject.causal
+        else known.get(str(model.config.get("order")) if calls is None else "bisection")
+    )
 
 
 def _plan(model: Model, subject: Subject, calls: int | None) -> Plan:

@@ -28,6 +28,7 @@ from PIL import Image
 import unmask
 from unmask import codec, profiles
 from unmask.commands import sequences
+from unmask.commands.compression import suited
 from unmask.data import tokens as folders
 from unmask.data.cache import cache as cache_folder
 from unmask.data.vocabularies import Bytes, Levels
@@ -123,13 +124,12 @@ def sizes(
     model: unmask.Model, items: list[Any], symbols: int, settings: codec.Settings, name: str
 ) -> tuple[dict[str, Any], bytes]:
     """One row: payload, likelihood and whole archive of items under a plan; encoding and decoding time."""
-    settings_of = {"plan": settings.plan, "order": settings.order, "seed": settings.seed}
     began = time.perf_counter()
-    archive = codec.compress(model, items, **settings_of, verify=False)  # type: ignore[arg-type]
+    archive = codec.compress(model, items, **keywords(settings), verify=False)
     encoded = time.perf_counter()
     back = list(codec.decompress(model, archive))
     decoded = time.perf_counter()
-    nats = codec.scored(model, items, settings)
+    nats = codec.scored(model, items, settings) if len(items) <= SCORED else []
     found = codec.inspect(archive).summary
     coded = [n for n in nats if n is not None]
     n, bits = len(items), 8 / math.log(2) / 8
@@ -137,7 +137,7 @@ def sizes(
         "calls": name,
         "items": n,
         "coded by the model, %": 100 * (found.kinds["coded"] + found.kinds["coded with escapes"]) / n,
-        "likelihood, bits an item": -sum(coded) * bits / max(len(coded), 1),
+        "likelihood, bits an item": -sum(coded) * bits / len(coded) if coded else "",
         "payload, bits an item": 8 * found.payload_bytes / n,
         "payload, bits a symbol": 8 * found.payload_bytes / symbols,
         "payload, bytes an item": found.payload_bytes / n,
@@ -147,6 +147,11 @@ def sizes(
         "exact": all(same(a, b) for a, b in zip(items, back)),
     }
     return row, archive
+
+
+def keywords(settings: codec.Settings) -> dict[str, Any]:
+    """Settings as `codec.compress` takes them."""
+    return {name: getattr(settings, name) for name in ("plan", "order", "seed", "substeps")}
 
 
 def same(one: Any, other: Any) -> bool:
@@ -181,13 +186,24 @@ class Noisy:
 
     def __call__(self, tokens: torch.Tensor, rows: torch.Tensor | None = None, **more: Any) -> torch.Tensor:
         """The base's law, disturbed."""
-        law = self.base(tokens, rows, **more)
+        return self.disturbed(self.base(tokens, rows, **more))
+
+    def full(self, *words: Any, **more: Any) -> tuple[torch.Tensor, Any]:
+        """The base's law, disturbed, and its cache."""
+        law, cache = self.base.full(*words, **more)
+        return self.disturbed(law), cache
+
+    def partial(self, *words: Any, **more: Any) -> torch.Tensor:
+        """The base's law, disturbed."""
+        return self.disturbed(self.base.partial(*words, **more))
+
+    def disturbed(self, law: torch.Tensor) -> torch.Tensor:
+        """A law with noise."""
         noise = torch.rand(law.shape, dtype=torch.float64, generator=self.random) * 2 - 1
-        disturbed: torch.Tensor = law + self.bound * noise
-        return disturbed
+        return law + self.bound * noise
 
 
-def exactness(model: unmask.Model, items: list[Any], plan: Any, noisy: int) -> list[dict[str, Any]]:
+def exactness(model: unmask.Model, items: list[Any], how: codec.Settings, noisy: int) -> list[dict[str, Any]]:
     """Round trips across batch sizes and threads, and with disturbed logits on the decoder's side."""
     rows: list[dict[str, Any]] = []
 
@@ -203,7 +219,7 @@ def exactness(model: unmask.Model, items: list[Any], plan: Any, noisy: int) -> l
     for first, then in (((2, 64), (1, 1)), ((1, 1), (2, 64))):
         some = items if first[1] > 1 else items[: max(50, len(items) // 10)]
         torch.set_num_threads(first[0])
-        archive = codec.compress(model, some, plan=plan, batch=first[1], verify=False)
+        archive = codec.compress(model, some, **keywords(how), batch=first[1], verify=False)
         torch.set_num_threads(then[0])
         part = some if then[1] > 1 else some[: max(50, len(some) // 10)]
         whole = codec.Archive(model, archive, batch=64)
@@ -214,7 +230,7 @@ def exactness(model: unmask.Model, items: list[Any], plan: Any, noisy: int) -> l
     subject = codec.of_model(model)
     some = items[:noisy]
     for band, bound in ((1e-9, 1e-9), (1e-4, 1e-4), (1e-4, 1e-2)):
-        archive = codec.compress(model, some, plan=plan, band=band, verify=False, shorter=False)
+        archive = codec.compress(model, some, **keywords(how), band=band, verify=False, shorter=False)
         noisy_law: Any = Noisy(subject.denoiser, bound, torch.Generator().manual_seed(1))
         disturbed = replace(subject, denoiser=noisy_law)
         back = list(codec.decompress(disturbed, archive, errors="skip"))
@@ -235,12 +251,16 @@ def bound_row(model: unmask.Model, data: Path, count: int) -> dict[str, Any]:
 
 
 SHAPE = (28, 28)
+SCORED = 512
+"""Items up to which the likelihood is computed beside the payload: it takes as long as encoding."""
 
 NOTES = """
 Model {model}, weights {hash}, {steps} training steps; {items} items of {test}, evenly spread; raw size {raw:.1f} bytes an
 item. Payload: the coded streams and stored items, without header and index ("archive" has them). Likelihood: exact
--log p along the same order and plan. Plans are optimal for the profile that ships with the model, K calls as a
-share of the N positions of each item. General-purpose compressors get each item alone; "whole set" is one file of all of
+-log p along the same order and plan. K is a share of the N positions of each item; with sub-steps, the later parts of a
+call run their own positions only, so that it costs up to one forward more in all. Plans of random order and
+bisection are optimal for the profile that ships with the model. Rows of all items: what `unmask compress --calls` does.
+General-purpose compressors get each item alone; "whole set" is one file of all of
 them. The dictionary (110 KB) is trained on {training} training items. One thread unless said otherwise; verification off
 (it would add a decoding). Times of a machine that did other things as well.
 """
@@ -251,7 +271,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("name", choices=list(SETS))
     parser.add_argument("--model", help="default: the shipped one of that name")
-    parser.add_argument("--items", type=int, default=500)
+    parser.add_argument("--items", type=int, default=500, help="for the last of the shares")
+    parser.add_argument("--some", type=int, default=256, help="for the other shares")
     parser.add_argument("--single", type=int, default=50, help="items for one position per call")
     parser.add_argument("--exact", type=int, default=500, help="items for exactness")
     parser.add_argument("--exact-share", type=float, default=0.1, help="calls for these, as a share of N")
@@ -270,10 +291,10 @@ def main() -> None:
         found["sizes"] = coded(model, profile, raw, options)
         found["others"] = others(where, raw, options.training)
     if "exact" in options.parts:
-        share = unmask.plans.for_counts(profile, share=options.exact_share)
-        found["exactness"] = exactness(
-            model, as_items(model, items_of(where.test, options.exact)), share, options.noisy
-        )
+        calls = math.ceil(options.exact_share * model.length)
+        how = suited(model, codec.of_model(model), calls, None, None, 0)
+        some = as_items(model, items_of(where.test, options.exact))
+        found["exactness"] = exactness(model, some, how, options.noisy)
     facts = {"model": model.name, "hash": model.hash, "steps": model.config.get("trained_steps")}
     mean = float(np.mean([len(item) for item in raw]))
     notes = NOTES.format(**vars(options) | facts | {"items": len(raw), "test": where.test, "raw": mean})
@@ -298,33 +319,35 @@ def measured(model: unmask.Model, where: Set, count: int) -> unmask.Profile:
 def coded(
     model: unmask.Model, profile: unmask.Profile, raw: list[bytes], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Rows for every plan."""
-    cases: list[tuple[str, Any, int]] = [("K = N, random order", 1, options.single)]
-    if model.config["order"] == "left-to-right":
-        cases.append(("K = N, left to right", 1, options.single))
-    cases += [
-        (f"planned, K = {share:g} N", unmask.plans.for_counts(profile, share=share), len(raw))
-        for share in options.shares
+    """Rows for every plan: what `unmask compress` does at each number of calls, and on fewer items the alternatives."""
+    subject, single = codec.of_model(model), options.single
+    cases = [("K = N, random order", codec.Settings(1, codec.RANDOM), single)]
+    if model.config["order"] == codec.LEFT_TO_RIGHT.name:
+        cases.append(("K = N, left to right", codec.Settings(1, codec.LEFT_TO_RIGHT), single))
+    best = [
+        suited(model, subject, math.ceil(share * model.length), None, None, 0) for share in options.shares
     ]
-    cases += [
-        (
-            f"planned, K = {options.shares[0]:g} N, the same items",
-            unmask.plans.for_counts(profile, share=options.shares[0]),
-            options.single,
-        )
-    ]
-    cases = [case for case in cases if case[2] > 0]
+    counts = [options.some] * (len(best) - 1) + [len(raw)]
+    cases += [(title(share, how), how, n) for share, how, n in zip(options.shares, best, counts)]
+    cases.append((f"{title(options.shares[0], best[0])}, on fewer items", best[0], single))
+    plan = unmask.plans.for_counts(profile, share=options.shares[0])
+    others = [codec.Settings(plan, order) for order in codec.ORDERS if order.name in ("random", "bisection")]
+    cases += [(f"{title(options.shares[0], how)}, on fewer items", how, single) for how in others]
     rows: list[dict[str, Any]] = []
-    for name, plan, count in cases:
+    for name, settings, count in (case for case in cases if case[2] > 0):
         some = raw[:: max(1, len(raw) // count)][:count]
-        order = codec.LEFT_TO_RIGHT if "left" in name else codec.RANDOM
-        settings = codec.Settings(plan, order)
         row, _ = sizes(model, as_items(model, some), sum(map(len, some)), settings, name)
         rows.append(row)
         print(row, flush=True)
     if model.name != "text" and options.single:  # a bound of whole stretches says nothing about short texts
         rows.append(bound_row(model, Path(SETS[options.name].test), options.single))
     return rows
+
+
+def title(share: float, how: codec.Settings) -> str:
+    """A row's name."""
+    order = how.order.name if how.order else "random"
+    return f"K = {share:g} N, {order}" + (f", {how.substeps} sub-steps" if how.substeps > 1 else "")
 
 
 def others(where: Set, raw: list[bytes], training: int) -> list[dict[str, Any]]:

@@ -267,7 +267,9 @@ def compress(
         str | None,
         arg(help="Default: the model's own at one position a call, bisection, which spreads out, in fewer."),
     ] = None,
-    substeps: Annotated[int, arg(help="Parts of each call; later ones run their positions only.")] = 1,
+    substeps: Annotated[
+        int | None, arg(help="Parts of each call, later ones run their positions only; default as suits.")
+    ] = None,
     seed: Seed = 0,
     batch: Annotated[int, arg(help="Rows per network call; changes nothing but speed.")] = 64,
     no_verify: Annotated[bool, arg(help="Do not decode every item after encoding it.")] = False,

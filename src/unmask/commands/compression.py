@@ -62,7 +62,7 @@ def run_compress(
     images: bool,
     calls: int | None,
     order: str | None,
-    substeps: int,
+    substeps: int | None,
     seed: int,
     batch: int,
     verify: bool,
@@ -70,14 +70,15 @@ def run_compress(
 ) -> Report:
     """Compresses files, their lines or the images in them; under torchrun each process does its share."""
     model = load(model_name)
+    if order is not None and order not in (names := [known.name for known in codec.ORDERS]):
+        raise ValueError(f"order '{order}': expected one of {', '.join(names)}")
     if images != isinstance(model.vocabulary, Levels):
         raise ValueError(
             f"model '{model.name}' is {'not ' if images else ''}one of images; expected {'no ' if images else ''}--images"
         )
     pile = _pile(sources, lines, images)
     subject = subjects.of_model(model)
-    chosen = _order(model, subject, calls, order)
-    settings = Settings(_plan(model, subject, calls), chosen, seed, substeps)
+    settings = suited(model, subject, calls, order, substeps, seed)
     job = archive.prepare(
         subject,
         settings,
@@ -122,34 +123,39 @@ def _two(pile: Pile) -> tuple[Iterator[str], Iterator[Item]]:
     return names(), items()
 
 
-def _order(model: Model, subject: Subject, calls: int | None, name: str | None) -> Order | None:
-    """An order of the codec's by name; by default the model's own, in fewer calls than positions one that spreads out.
+def suited(
+    model: Model, subject: Subject, calls: int | None, order: str | None, substeps: int | None, seed: int
+) -> Settings:
+    """How items are unmasked in so many calls for a full row, in proportion for others (None: one a position).
 
-    Bisection took fewer bits than a random order at equal calls: neighbours tell most about each other.
+    One position per call takes the model's own order. In fewer calls, a model that is best from left to right stays so,
+    with as many sub-steps as a call has positions: each then sees what stands before it. All others use bisection, whose
+    positions lie far apart, and the best plan by the model's profile, or else equal steps. ``order`` and ``substeps``
+    are used as given.
     """
-    known = {order.name: order for order in codec.ORDERS}
-    if name is not None and name not in known:
-        raise ValueError(f"order '{name}': expected one of {', '.join(known)}")
-    if name is not None:
-        return known[name]
-    return (
-        None
-        if subject.causal
-        else known.get(str(model.config.get("order")) if calls is None else "bisection")
+    own = str(model.config.get("order"))
+    found = _order(
+        subject, order or (own if calls is None or own == codec.LEFT_TO_RIGHT.name else "bisection")
     )
-
-
-def _plan(model: Model, subject: Subject, calls: int | None) -> Plan:
-    """One position per call, or as many calls for a full row and in proportion for others.
-
-    The best plans by the model's profile, or else equal steps.
-    """
     if calls is None:
-        return 1
+        return Settings(1, found, seed, substeps or 1)
     length = subject.block or subject.length
-    equal, profile = in_calls(calls, length), measured_profile(model)
-    if profile is None or profile.length != length:
-        return equal
+    reading = found == codec.LEFT_TO_RIGHT and hasattr(getattr(subject.denoiser, "network", None), "partial")
+    parts = substeps or (-(-length // calls) if reading else 1)
+    return Settings(_plan(model, length, calls, equal=reading), found, seed, parts)
+
+
+def _order(subject: Subject, name: str) -> Order | None:
+    """An order of the codec's by name, random for a name that it has not; None for a causal model, which has one."""
+    known = {order.name: order for order in codec.ORDERS}
+    return None if subject.causal else known.get(name)
+
+
+def _plan(model: Model, length: int, calls: int, equal: bool) -> Plan:
+    """The best plans by the model's profile, or equal steps."""
+    steps, profile = in_calls(calls, length), measured_profile(model)
+    if equal or profile is None or profile.length != length:
+        return steps
     return plans.for_counts(profile, share=calls / length)
 
 

@@ -206,21 +206,37 @@ def measure(
     ValueError when the data are too few to observe every count.
 
     ``state`` names a file that lets an interrupted measurement go on. Where sequences have lengths of their own, marked by
-    the symbol ``end`` that is always visible, entry i stands for the share i/L of each one's symbols: see `resampled`.
+    the symbol ``end`` that is always visible, entry i stands for the share i/L of each one's symbols: see `resampled`;
+    shares that none of them has (their count is 0) lie on the line between their neighbours.
     """
     passes = measuring.Passes(rounds, batch_size, state, quiet)
     tally = _tally(denoiser, tokens, generator, columns=2)
+    if end is None and len(tokens) * rounds < tokens.shape[1]:
+        raise ValueError(
+            f"got {len(tokens)} sequences in {rounds} rounds for {tokens.shape[1]} counts of visible positions; "
+            "expected several at each: use more sequences or rounds"
+        )
     sums = measuring.collect(
         denoiser, tokens, partial(measuring.losses_and_entropies, end=end), tally, passes
     )
-    check_seen(sums.counts)
+    if end is None:
+        check_seen(sums.counts)
+    means, errors = (_bridged(values, sums.counts) for values in (sums.means, sums.stderrs))
     facts: dict[str, Any] = {"estimator": "cross-entropy", "sequences": len(tokens), "rounds": rounds}
     facts |= {"data": measuring.fingerprint(tokens)}
     facts |= {
-        "model_entropies": sums.means[:, 1].tolist(),
-        "model_entropies_stderr": sums.stderrs[:, 1].tolist(),
+        "model_entropies": means[:, 1].tolist(),
+        "model_entropies_stderr": errors[:, 1].tolist(),
     }
-    return Profile(sums.means[:, 0], sums.stderrs[:, 0], sums.counts, facts | (provenance or {}))
+    return Profile(means[:, 0], errors[:, 0], sums.counts, facts | (provenance or {}))
+
+
+def _bridged(values: Array, counts: Array) -> Array:
+    """Values [N, C] with straight lines where nothing was observed; ValueError when that is nearly everywhere."""
+    seen, places = np.flatnonzero(counts), np.arange(len(counts))
+    if len(seen) < min(2, len(counts)):
+        check_seen(counts)
+    return np.stack([np.interp(places, seen, column[seen]) for column in values.T], axis=1)
 
 
 def measure_entropies(

@@ -257,8 +257,8 @@ SCORED = 512
 NOTES = """
 Model {model}, weights {hash}, {steps} training steps; {items} items of {test}, evenly spread; raw size {raw:.1f} bytes an
 item. Payload: the coded streams and stored items, without header and index ("archive" has them). Likelihood: exact
--log p along the same order and plan. K is a share of the N positions of each item; with sub-steps, the later parts of a
-call run their own positions only, so that it costs up to one forward more in all. Plans of random order and
+-log p along the same order and plan. K is a share of the N positions of a full row, in full passes; S sub-steps
+run the positions of their step again, S - 1 passes more in all, which K counts. Plans of random order and
 bisection are optimal for the profile that ships with the model. Rows of all items: what `unmask compress --calls` does.
 General-purpose compressors get each item alone; "whole set" is one file of all of
 them. The dictionary (110 KB) is trained on {training} training items. One thread unless said otherwise; verification off

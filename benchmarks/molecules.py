@@ -38,7 +38,7 @@ training. Bits per character: nats of the SMILES and of its length, over ln 2 an
 orders with {samples} mask sets each. Samples have the lengths of training molecules. Valid: parsed by RDKit, Wilson
 95 %. Unique: share of distinct canonical SMILES among the valid. Novel: share of the distinct ones that are not among
 {trained} training molecules. FCD: Fréchet ChemNet distance of the valid samples to {reference} test molecules (biased
-upwards for few samples; two disjoint halves of the test part give {floor}).
+upwards for few samples; two disjoint halves of the test part give {floor}). Samplers by calls: temperature {temperature:g}.
 """
 
 
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--planned", type=int, default=128, help="test molecules for plans")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--calls", type=int, nargs="*", default=[6, 12, 24])
+    parser.add_argument("--temperature", type=float, default=1.0, help="of the samplers by calls")
     parser.add_argument(
         "--bfloat16", action="store_true", help="sample in bfloat16; what is scored is float32"
     )
@@ -80,6 +81,7 @@ def main() -> None:
         samples=options.samples,
         trained=TRAINED_ON,
         reference=options.num,
+        temperature=options.temperature,
         floor=f"{floor(options.num):.2f}",
     )
     for name, rows in found.items():
@@ -159,7 +161,9 @@ def by_calls(
     """Quality of every sampler at every number of calls."""
     rows = []
     for calls in options.calls:
-        for way in samplers.ways(model.denoiser, fitted, calls):
+        for way in samplers.ways(
+            unmask.denoisers.tempered(model.denoiser, options.temperature), fitted, calls
+        ):
             rows.append(judged(model, way, options.fewer, options))
             print(rows[-1], flush=True)
     return rows

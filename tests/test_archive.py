@@ -365,7 +365,8 @@ def test_lines_go_through_the_command_line(tiny, tmp_path, capfdbinary):
     ("words", "order", "substeps"),
     [
         ((), "left-to-right", 1),
-        (("--calls", 3), "left-to-right", 4),
+        (("--calls", 6), "left-to-right", 3),  # 4 steps of 3: 4 passes and 2 more
+        (("--calls", 3), "bisection", 1),
         (("--calls", 3, "--order", "bisection"), "bisection", 1),
         (("--calls", 3, "--order", "confidence", "--substeps", 2), "confidence", 2),
     ],

@@ -261,7 +261,8 @@ def compress(
     jsonl: Annotated[bool, arg(help="The same for lines of JSON.")] = False,
     images: Annotated[bool, arg(help="Pixels of PNG or PGM pictures and idx files, not the files.")] = False,
     calls: Annotated[
-        int | None, arg(metavar="K", help="Network calls for a full row; default one a position.")
+        int | None,
+        arg(metavar="K", help="Network calls (full passes) for a full row; default one a position."),
     ] = None,
     order: Annotated[
         str | None,

@@ -128,21 +128,29 @@ def suited(
 ) -> Settings:
     """How items are unmasked in so many calls for a full row, in proportion for others (None: one a position).
 
-    One position per call takes the model's own order. In fewer calls, a model that is best from left to right stays so,
-    with as many sub-steps as a call has positions: each then sees what stands before it. All others use bisection, whose
-    positions lie far apart, and the best plan by the model's profile, or else equal steps. ``order`` and ``substeps``
-    are used as given.
+    One position per call takes the model's own order. In fewer calls, a model that is best from left to right stays so
+    where that fits, with as many sub-steps as a step has positions, so that each sees what stands before it. All others
+    use bisection, whose positions lie far apart, and the best plan by the model's profile, or else equal steps. ``order``
+    and ``substeps`` are used as given.
     """
     own = str(model.config.get("order"))
-    found = _order(
-        subject, order or (own if calls is None or own == codec.LEFT_TO_RIGHT.name else "bisection")
-    )
     if calls is None:
-        return Settings(1, found, seed, substeps or 1)
-    length = subject.block or subject.length
-    reading = found == codec.LEFT_TO_RIGHT and hasattr(getattr(subject.denoiser, "network", None), "partial")
-    parts = substeps or (-(-length // calls) if reading else 1)
-    return Settings(_plan(model, length, calls, equal=reading), found, seed, parts)
+        return Settings(1, _order(subject, order or own), seed, substeps or 1)
+    length, reading = subject.block or subject.length, codec.LEFT_TO_RIGHT.name
+    if (order or own) == reading and substeps is None and (steps := _steps(subject, calls, length)):
+        return Settings(in_calls(steps, length), _order(subject, reading), seed, -(-length // steps))
+    plan = _plan(model, length, calls)
+    return Settings(plan, _order(subject, order or "bisection"), seed, substeps or 1)
+
+
+def _steps(subject: Subject, calls: int, length: int) -> int | None:
+    """The most steps of one position a sub-step that cost no more than ``calls`` full passes; None where there are none.
+
+    S sub-steps run the positions of their step again, S - 1 passes more in all.
+    """
+    if not hasattr(getattr(subject.denoiser, "network", None), "partial"):
+        return None
+    return next((n for n in range(min(calls, length), 0, -1) if n - 1 - (-length // n) <= calls), None)
 
 
 def _order(subject: Subject, name: str) -> Order | None:
@@ -151,11 +159,11 @@ def _order(subject: Subject, name: str) -> Order | None:
     return None if subject.causal else known.get(name)
 
 
-def _plan(model: Model, length: int, calls: int, equal: bool) -> Plan:
-    """The best plans by the model's profile, or equal steps."""
-    steps, profile = in_calls(calls, length), measured_profile(model)
-    if equal or profile is None or profile.length != length:
-        return steps
+def _plan(model: Model, length: int, calls: int) -> Plan:
+    """The best plans by the model's profile, or else equal steps."""
+    equal, profile = in_calls(calls, length), measured_profile(model)
+    if profile is None or profile.length != length:
+        return equal
     return plans.for_counts(profile, share=calls / length)
 
 

@@ -30,6 +30,7 @@ def records() -> Run:
         decode=sequences.decode_items,
         vocabulary=Bytes(),
         prepare=lambda run: sequences.prepared(run, kind="items"),
+        order="left-to-right",
         batch_size=16,
         optimiser=Optimiser(steps=2_400, learning_rate=1e-3, warmup=100, decay=0.4, ema=0.999),
         machine=Machine(bfloat16=None, compile=True),

@@ -397,3 +397,21 @@ def test_a_run_can_start_from_the_weights_of_another(tmp_path):
     assert_same(new, old)
     with pytest.raises(ValueError, match="nowhere"):
         train(replace(run, start=str(tmp_path / "nowhere")), tmp_path / "third", quiet=True)
+
+
+def test_compiling_without_a_compiler_is_refused_at_the_start(monkeypatch, tmp_path):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(ValueError, match="needs a C"):
+        train(override(sudoku(), {"machine.compile": "true"}), tmp_path, quiet=True)
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_bfloat16_is_left_to_the_device_unless_told(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("unmask.training.has_bfloat16", lambda device: asked.append(device) or False)
+    train(replace(tiny(), machine=replace(tiny().machine, bfloat16=None)), tmp_path / "none", quiet=True)
+    assert set(asked) == {"cpu"}
+    asked.clear()
+    train(tiny(), tmp_path / "told", quiet=True)
+    assert not asked
+    assert_same(parts(tmp_path / "none", 12), parts(tmp_path / "told", 12))

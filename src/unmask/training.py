@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import math
+import os
 import shutil
 import signal
 import sys
@@ -155,13 +156,26 @@ def _fixed(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prepare_machine(run: Run) -> None:
-    """Threads, and an allocator that keeps freed memory: page faults cost up to a third of a step."""
+    """Threads, and an allocator that keeps freed memory: page faults cost up to a third of a step.
+
+    ValueError where compiling is asked for and there is no compiler.
+    """
+    if run.machine.compile and run.machine.device == "cpu" and not _has_compiler():
+        raise ValueError(
+            "machine.compile on a CPU needs a C++ compiler, and none was found: install g++ or clang++, or set "
+            "--machine.compile false"
+        )
     if run.machine.threads:
         torch.set_num_threads(run.machine.threads)
     if run.machine.device == "cpu" and sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)  # other C libraries have none
         mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def _has_compiler() -> bool:
+    """Whether torch.compile would find a C++ compiler."""
+    return any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl")))
 
 
 def _initialised(run: Run) -> nn.Module:

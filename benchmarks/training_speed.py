@@ -31,7 +31,8 @@ Tokens per second of one optimiser step on random tokens. Plain: logits at every
 everywhere, multiplied by the mask and weight; backward, clipping, AdamW (fused). Ours, same precision:
 `training.update` (which also keeps the EMA) with `sequences.sparse_loss` where the vocabulary has 1,000 symbols or
 more (head and loss at masked positions only, a slice at a time), else `sequences.loss`. Ours, as recipes run:
-compiled besides, in bfloat16 where the processor has units for it (here: {half}); its compilation is not counted. Ratios: medians over repeats run in turn, with the
+compiled besides, in bfloat16 where the processor has units for it (here: {half}); its compilation is
+not counted. Ratios: medians over repeats run in turn, with the
 smallest and largest.
 """
 

@@ -870,6 +870,39 @@ MUTANTS = (
         "an impossible last symbol gets the remainder of the counts",
         (CODEC + "test_counts_are_positive_add_up_and_follow_the_law",),
     ),
+    # Rows of different lengths, and what a call costs.
+    Mutant(
+        "one-profile-for-every-length",
+        "plans.py",
+        "own = profile if count == profile.length else resampled(profile, count)",
+        "own = profile if count >= profile.length else type(profile)(profile.entropies[:count])",
+        "a shorter row is planned with the beginning of the profile, not with its shares",
+        ("test_plans.py::test_plans_for_any_count_are_optimal_for_each",),
+    ),
+    Mutant(
+        "one-step-more-by-rounding",
+        "plans.py",
+        "math.ceil(share * count - 1e-9)",
+        "math.ceil(share * count)",
+        "49 calls of 58 become 50, as 49/58 times 58 is a little more than 49",
+        ("test_plans.py::test_plans_for_any_count_are_optimal_for_each",),
+    ),
+    Mutant(
+        "unseen-shares-cost-nothing",
+        "profiles.py",
+        "np.interp(places, seen, column[seen]) for column",
+        "column for column",
+        "shares of visible positions that no item has count as known for certain",
+        ("test_lengths.py::test_shares_that_no_length_has_lie_between_their_neighbours",),
+    ),
+    Mutant(
+        "sub-steps-are-free",
+        "commands/compression.py",
+        "if n - 1 - (-length // n) <= calls",
+        "if n <= calls",
+        "passes over the rows of a step again are not counted in the calls asked for",
+        ("test_archive.py::test_the_order_suits_model_and_calls",),
+    ),
 )
 
 

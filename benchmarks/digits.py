@@ -172,9 +172,11 @@ def fewer_steps(
 def of_steps(fitted: unmask.Profile, calls: int) -> dict[str, Selector]:
     """Random orders in at most so many calls."""
     linear, seed = schedules.linear(), samplers.SEED
+    best, equal = unmask.plans.optimal(fitted, steps=calls), unmask.plans.uniform(784, calls)
+    same = {} if best == equal else {"order-agnostic, equal steps": presets.random(equal, seed)}
     return {
-        "order-agnostic, planned": presets.random(unmask.plans.optimal(fitted, steps=calls), seed),
-        "order-agnostic, equal steps": presets.random(unmask.plans.uniform(784, calls), seed),
+        "order-agnostic, planned": presets.random(best, seed),
+        **same,
         "absorbing, uniform grid": selectors.ancestral(linear, schedules.uniform_grid(calls), seed),
         "absorbing, cosine grid": selectors.ancestral(linear, schedules.cosine_grid(calls), seed),
     }

@@ -88,7 +88,7 @@ def measured(name: str, subject: codec.Subject, items: list[Any], batch: int) ->
         archive[:] = [codec.compress(subject, items, plan=quarter, batch=batch, verify=False, shorter=False)]
 
     written = shares(write, clock)
-    read = shares(lambda: list(codec.decompress(subject, archive[0])), clock)
+    read = shares(lambda: list(codec.decompress(subject, archive[0], batch=batch)), clock)
     return {
         "model": name,
         "symbols": network.vocab_size,

@@ -136,6 +136,7 @@ def sizes(
     row = {
         "calls": name,
         "items": n,
+        "full passes an item": mean_passes(settings, codec.of_model(model), items),
         "coded by the model, %": 100 * (found.kinds["coded"] + found.kinds["coded with escapes"]) / n,
         "likelihood, bits an item": -sum(coded) * bits / len(coded) if coded else "",
         "payload, bits an item": 8 * found.payload_bytes / n,
@@ -147,6 +148,24 @@ def sizes(
         "exact": all(same(a, b) for a, b in zip(items, back)),
     }
     return row, archive
+
+
+def mean_passes(settings: codec.Settings, subject: codec.Subject, items: list[Any]) -> float:
+    """Network calls of an item in full passes: a step of k positions in S parts runs its k positions S - 1 times more."""
+    plan = settings.plan if callable(settings.plan) else (lambda n: (1,) * n)
+    total = 0.0
+    for item in items:
+        for n in row_lengths(subject, len(item) if not isinstance(item, np.ndarray) else item.size):
+            steps = plan(n)
+            total += len(steps) + sum(k * (min(settings.substeps, k) - 1) for k in steps) / n
+    return total / len(items)
+
+
+def row_lengths(subject: codec.Subject, symbols: int) -> list[int]:
+    """Masked positions of each row of an item: its own where lengths are given, else those of full rows."""
+    if subject.ends:
+        return [symbols]
+    return [subject.length] * -(-symbols // subject.length)
 
 
 def keywords(settings: codec.Settings) -> dict[str, Any]:
@@ -259,7 +278,8 @@ Model {model}, weights {hash}, {steps} training steps; {items} items of {test}, 
 item. Payload: the coded streams and stored items, without header and index ("archive" has them). Likelihood: exact
 -log p along the same order and plan. K is a share of the N positions of a full row, in full passes; S sub-steps
 run the positions of their step again, S - 1 passes more in all, which K counts. Plans of random order and
-bisection are optimal for the profile that ships with the model. Rows of all items: what `unmask compress --calls` does.
+bisection are optimal for the profile that ships with the model, or equal steps without one.
+Rows of all items: what `unmask compress --calls` does.
 General-purpose compressors get each item alone; "whole set" is one file of all of
 them. The dictionary (110 KB) is trained on {training} training items. One thread unless said otherwise; verification off
 (it would add a decoding). Times of a machine that did other things as well.
@@ -331,7 +351,10 @@ def coded(
     cases += [(title(share, how), how, n) for share, how, n in zip(options.shares, best, counts)]
     cases.append((f"{title(options.shares[0], best[0])}, on fewer items", best[0], single))
     plan = unmask.plans.for_counts(profile, share=options.shares[0])
-    others = [codec.Settings(plan, order) for order in codec.ORDERS if order.name in ("random", "bisection")]
+    taken = {best[0].order.name if best[0].order else ""}
+    others = [
+        codec.Settings(plan, order) for order in codec.ORDERS if order.name in {"random", "bisection"} - taken
+    ]
     cases += [(f"{title(options.shares[0], how)}, on fewer items", how, single) for how in others]
     rows: list[dict[str, Any]] = []
     for name, settings, count in (case for case in cases if case[2] > 0):

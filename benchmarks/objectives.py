@@ -53,9 +53,9 @@ CASES: dict[str, tuple[dict[str, dict[str, str]], str]] = {
 """The recipes that are compared, each with its changes (smaller, to be trained in minutes), and the data."""
 
 NOTES = """
-Trained from scratch, {steps} steps each, seeds {seeds}, same network size, batch, optimiser and data (recipes
-of these names with {changes}); fewer steps where a step takes longer, so that training takes about as long (column
-steps). GenMD4: each step masks half as many stretches twice, so masked samples and network
+Trained from scratch: recipes of these names, same optimiser and data, with {changes}. Where a step
+takes longer there are fewer of them, so that training takes about as long (columns steps and batch).
+GenMD4: each step masks half as many stretches twice, so masked samples and network
 work per step are equal. Bits per {unit} of {num} held-out sequences: bound over random orders ({samples} mask
 sets each; MD4's, GenMD4's and Upscale's own bounds with their end terms), exact for the autoregressive model.
 +- is the standard error over sequences; the line `mean` of several seeds has the standard deviation over seeds.
@@ -87,8 +87,16 @@ def main() -> None:
         print("\n".join(record.table(rows)), flush=True)
     if options.write:
         unit = "dimension" if options.data == "digits" else "character"
-        notes = NOTES.format(unit=unit, changes=next(iter(cases.values())), **vars(options))
+        notes = NOTES.format(unit=unit, changes=changed(cases), **vars(options))
         print(record.write(f"objectives_{options.data}", rows, notes))
+
+
+def changed(cases: dict[str, dict[str, str]]) -> str:
+    """What was changed of each recipe, those that share it together."""
+    groups: dict[str, list[str]] = {}
+    for name, changes in cases.items():
+        groups.setdefault(", ".join(f"{k} {v}" for k, v in changes.items()), []).append(name)
+    return "; ".join(f"{how} ({', '.join(names)})" for how, names in groups.items())
 
 
 def result(
@@ -110,6 +118,7 @@ def result(
         "recipe": name,
         "seed": seed,
         "steps": steps,
+        "batch": model.config["batch_size"],
         "parameters": sum(p.numel() for p in model.denoiser.network.parameters()),
         "bits": float(nats.mean()) * unit,
         "+-": float(nats.std()) / math.sqrt(len(nats)) * unit,

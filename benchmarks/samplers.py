@@ -85,7 +85,7 @@ def ways(
         found.append(
             chosen("random, planned, 2 sub-steps", denoiser, presets.random(best, SEED), calls, substeps=2)
         )
-        reading = presets.left_to_right(even)  # one position per sub-step, at one forward more in all
+        reading = presets.left_to_right(even)  # one position per sub-step, at L / K - 1 forwards more in all
         found.append(chosen("left to right, all sub-steps", denoiser, reading, calls, substeps=128))
     return found
 

@@ -64,3 +64,26 @@ def test_too_few_images_are_refused(tmp_path, monkeypatch, capsys, more, message
     more = ["s.npy" if word == "s" else word for word in more]
     assert main(["judge", "images", "s.npy", *more]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "s.npy is empty"),
+        (lambda path: path.write_bytes(b"junk" * 99), "s.npy is no array"),
+        (lambda path: np.save(path, np.zeros((60, 8, 8))), "holds float64"),
+        (lambda path: np.save(path, np.uint8(3)), "holds uint8 []"),
+    ],
+)
+def test_files_that_hold_no_images_are_named(tmp_path, capsys, make, message):
+    make(tmp_path / "s.npy")
+    assert main(["judge", "images", str(tmp_path / "s.npy"), "--against", str(tmp_path / "s.npy")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_pictures_of_several_sizes_are_refused(tmp_path, capsys):
+    image = pytest.importorskip("PIL.Image")
+    for n in range(60):
+        image.fromarray(np.zeros((8 + n % 2, 8), np.uint8)).save(tmp_path / f"{n:02}.png")
+    assert main(["judge", "images", str(tmp_path), "--against", str(tmp_path)]) == 2
+    assert "have shapes [(8, 8), (9, 8)]" in capsys.readouterr().err

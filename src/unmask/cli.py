@@ -262,14 +262,17 @@ def compress(
     images: Annotated[bool, arg(help="Pixels of PNG or PGM pictures and idx files, not the files.")] = False,
     calls: Annotated[
         int | None,
-        arg(metavar="K", help="Network calls (full passes) for a full row; default one a position."),
+        arg(metavar="K", help="Network calls for a full row; default one a position."),
     ] = None,
     order: Annotated[
         str | None,
-        arg(help="Default: the model's own at one position a call, bisection, which spreads out, in fewer."),
+        arg(
+            help="random, left-to-right, bisection, confidence, margin or entropy; by default what suits model and calls."
+        ),
     ] = None,
     substeps: Annotated[
-        int | None, arg(help="Parts of each call, later ones run their positions only; default as suits.")
+        int | None,
+        arg(help="Parts of each step; S cost S - 1 more full passes. Default as suits, within --calls."),
     ] = None,
     seed: Seed = 0,
     batch: Annotated[int, arg(help="Rows per network call; changes nothing but speed.")] = 64,

@@ -207,7 +207,7 @@ def measure(
 
     ``state`` names a file that lets an interrupted measurement go on. Where sequences have lengths of their own, marked by
     the symbol ``end`` that is always visible, entry i stands for the share i/L of each one's symbols: see `resampled`;
-    shares that none of them has (their count is 0) lie on the line between their neighbours.
+    shares that were not observed (their count is 0), at most half of them, lie on the line between their neighbours.
     """
     passes = measuring.Passes(rounds, batch_size, state, quiet)
     tally = _tally(denoiser, tokens, generator, columns=2)
@@ -232,9 +232,9 @@ def measure(
 
 
 def _bridged(values: Array, counts: Array) -> Array:
-    """Values [N, C] with straight lines where nothing was observed; ValueError when that is nearly everywhere."""
+    """Values [N, C] with straight lines where nothing was observed; ValueError when that is more than half of them."""
     seen, places = np.flatnonzero(counts), np.arange(len(counts))
-    if len(seen) < min(2, len(counts)):
+    if 2 * len(seen) < len(counts):
         check_seen(counts)
     return np.stack([np.interp(places, seen, column[seen]) for column in values.T], axis=1)
 

@@ -162,8 +162,8 @@ def _prepare_machine(run: Run) -> None:
     """
     if run.machine.compile and run.machine.device == "cpu" and not _has_compiler():
         raise ValueError(
-            "machine.compile on a CPU needs a C++ compiler, and none was found: install g++ or clang++, or set "
-            "--machine.compile false"
+            "machine.compile on a CPU needs a C++ compiler, and none was found: install g++, name one in CXX, or "
+            "set --machine.compile false"
         )
     if run.machine.threads:
         torch.set_num_threads(run.machine.threads)
@@ -175,7 +175,8 @@ def _prepare_machine(run: Run) -> None:
 
 def _has_compiler() -> bool:
     """Whether torch.compile would find a C++ compiler."""
-    return any(map(shutil.which, (os.environ.get("CXX", ""), "g++", "clang++", "c++", "cl")))
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    return shutil.which(os.environ.get("CXX") or usual) is not None
 
 
 def _initialised(run: Run) -> nn.Module:

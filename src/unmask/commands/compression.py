@@ -20,7 +20,7 @@ from rich.table import Table
 from unmask import codec, plans
 from unmask.codec import archive, container, parts, subjects
 from unmask.codec.archive import Summary
-from unmask.codec.settings import Order, Settings, in_calls
+from unmask.codec.settings import Method, Order, Settings, in_calls
 from unmask.codec.subjects import Item, Subject
 from unmask.commands.output import Report, say
 from unmask.data.images import idx, pillow
@@ -126,37 +126,41 @@ def _two(pile: Pile) -> tuple[Iterator[str], Iterator[Item]]:
 def suited(
     model: Model, subject: Subject, calls: int | None, order: str | None, substeps: int | None, seed: int
 ) -> Settings:
-    """How items are unmasked in so many calls for a full row, in proportion for others (None: one a position).
+    """How items are unmasked in so many calls for a full row (or block), fewer for shorter ones; None: one a position.
 
     One position per call takes the model's own order. In fewer calls, a model that is best from left to right stays so
-    where that fits, with as many sub-steps as a step has positions, so that each sees what stands before it. All others
-    use bisection, whose positions lie far apart, and the best plan by the model's profile, or else equal steps. ``order``
-    and ``substeps`` are used as given.
+    where that fits, with as many sub-steps as a step has positions, so that each sees what stands before it; then calls
+    are full passes, of which S sub-steps cost a row of any length S - 1 more. All others use bisection, whose positions
+    lie far apart, and the best plan by the model's profile, or else equal steps. ``order`` and ``substeps`` are used as
+    given.
     """
-    own = str(model.config.get("order"))
+    reading = codec.LEFT_TO_RIGHT.name
+    own = reading if subject.causal else str(model.config.get("order"))
+    parts = 1 if substeps is None else substeps
     if calls is None:
-        return Settings(1, _order(subject, order or own), seed, substeps or 1)
-    length, reading = subject.block or subject.length, codec.LEFT_TO_RIGHT.name
-    if (order or own) == reading and substeps is None and (steps := _steps(subject, calls, length)):
-        return Settings(in_calls(steps, length), _order(subject, reading), seed, -(-length // steps))
+        return Settings(1, _order(order or own), seed, parts)
+    length = subject.block or subject.length
     plan = _plan(model, length, calls)
-    return Settings(plan, _order(subject, order or "bisection"), seed, substeps or 1)
+    if (order or own) == reading and substeps is None and (steps := _steps(subject, calls, length)):
+        return Settings(in_calls(steps, length), _order(reading), seed, -(-length // steps))
+    return Settings(plan, _order(order or (reading if subject.causal else "bisection")), seed, parts)
 
 
 def _steps(subject: Subject, calls: int, length: int) -> int | None:
-    """The most steps of one position a sub-step that cost no more than ``calls`` full passes; None where there are none.
-
-    S sub-steps run the positions of their step again, S - 1 passes more in all.
-    """
+    """The most steps of one position a sub-step that cost no more than ``calls`` full passes; None where there are none."""
     if not hasattr(getattr(subject.denoiser, "network", None), "partial"):
         return None
-    return next((n for n in range(min(calls, length), 0, -1) if n - 1 - (-length // n) <= calls), None)
+    return next((n for n in range(calls, 0, -1) if passes(n, -(-length // n)) <= calls), None)
 
 
-def _order(subject: Subject, name: str) -> Order | None:
-    """An order of the codec's by name, random for a name that it has not; None for a causal model, which has one."""
-    known = {order.name: order for order in codec.ORDERS}
-    return None if subject.causal else known.get(name)
+def passes(steps: int, substeps: int) -> int:
+    """What a full row costs: S sub-steps run the positions of their step S - 1 times again."""
+    return steps + substeps - 1
+
+
+def _order(name: str) -> Order | None:
+    """An order of the codec's by name; None, which means the codec's choice, for a name that it has not."""
+    return {order.name: order for order in codec.ORDERS}.get(name)
 
 
 def _plan(model: Model, length: int, calls: int) -> Plan:
@@ -402,6 +406,7 @@ def run_inspect(path: Path) -> Report:
         "seed": method.seed,
         "plan": plan,
         "substeps": method.substeps,
+        "full_passes": _passes(method),
         "block": method.block,
         "grid": f"2^-{method.grid}",
         "band": method.band,
@@ -411,14 +416,22 @@ def run_inspect(path: Path) -> Report:
     }
 
 
+def _passes(method: Method) -> int | None:
+    """Full passes for the longest row (or block) of an archive; None where its steps are not stored one by one."""
+    if isinstance(method.plan, int):
+        return None
+    return passes(len(method.plan[max(method.plan)]), method.substeps) if method.plan else 0
+
+
 def _other_plans(found: archive.Inspection) -> list[Report]:
     """Expected payload bits per item under the best plans of other numbers of calls, for items of full length."""
     name, method = str(found.header.record["model"].get("name")), found.header.method
     model = load(name) if name in shipped() else None
     profile = None if model is None else measured_profile(model)
     coded = sum(found.summary.kinds[container.NAMES[k]] for k in (container.CODED, container.ESCAPED))
-    if profile is None or not coded or found.summary.symbols != coded * profile.length or method.block:
-        return []
+    whole = profile is not None and found.summary.symbols == coded * profile.length and not method.block
+    if profile is None or not coded or not whole or (method.order, method.substeps) != (codec.RANDOM.name, 1):
+        return []  # a profile tells what random orders cost
     now = 8 * found.summary.coded_bytes / coded
     alone = now - _cost(profile, method.plan)
     calls = sorted({max(1, profile.length // part) for part in (1, 2, 4, 8, 16)}, reverse=True)
@@ -443,8 +456,17 @@ def render(report: Report, console: Console) -> None:
         console.print(f"  with {plan['calls']} calls: about {plan['bits_per_item']:.1f} bits an item")
 
 
-FACTS = ["file", "model", "order", "seed", "plan", "substeps", "grid", "band", "items", "kinds", "symbols"]
-NUMBERS = ["bits_per_symbol", "payload_bytes", "other_bytes", "bytes", "source_bytes"]
+FACTS = ["file", "model", "order", "seed", "plan", "substeps", "full_passes", "grid", "band"]
+NUMBERS = [
+    "items",
+    "kinds",
+    "symbols",
+    "bits_per_symbol",
+    "payload_bytes",
+    "other_bytes",
+    "bytes",
+    "source_bytes",
+]
 
 
 def _facts(report: Report) -> Iterable[tuple[str, str]]:

@@ -25,6 +25,8 @@ FEWEST = 50
 def run(kind: str, samples: Path, against: Path | None, training: Path | None, num: int) -> Report:
     """What a judge says of ``samples`` (``-``: standard input); SMILES are also compared with two token folders."""
     if kind == "images":
+        if training is not None:
+            raise ValueError("images know no novelty; expected no --training")
         return {"command": "judge", "kind": kind} | _images(samples, against, num)
     if kind not in JUDGES:
         raise ValueError(f"kind '{kind}': expected one of {', '.join(JUDGES)}, images")
@@ -91,28 +93,51 @@ def _images(samples: Path, against: Path | None, num: int) -> Report:
     return {"samples": len(found), "frechet": number(value, "squared feature distance", about)}
 
 
-def _pictures(place: Path, num: int | None) -> NDArray[np.uint8]:
+def _pictures(given: Path, num: int | None) -> NDArray[np.uint8]:
     """Images of a ``.npy`` file, a folder of PNG files, or a token folder: all, or ``num`` spread over them."""
-    place = place if place.exists() else cache() / place
-    if place.suffix == ".npy":
-        array: NDArray[np.uint8] = np.load(place, allow_pickle=False)
+    place = given if given.exists() else cache() / given
+    if place.suffix == ".npy" and place.is_file():
+        array = _array(place)
         return array[_spread(len(array), num)]
     if (place / "manifest.json").is_file():
         data = folders.load(place)
         if not isinstance(data.vocabulary, Levels):
-            raise ValueError(f"{place} holds no images; expected a token folder of images")
+            raise ValueError(f"{given} holds no images; expected a token folder of images")
         rows = [data.item(int(i)) for i in _spread(data.items, num)]
         return np.stack(rows).astype(np.uint8).reshape(-1, *data.manifest["shape"])
     files = sorted(place.glob("*.png")) if place.is_dir() else []
     if not files:
         raise ValueError(
-            f"no images in '{place}'; expected a .npy file, a token folder or a folder of PNG files"
+            f"no images in '{given}'; expected a .npy file, a token folder or a folder of PNG files"
         )
-    return np.stack([np.asarray(piece.data) for i in _spread(len(files), num) for piece in png(files[i])])
+    found = [np.asarray(piece.data) for i in _spread(len(files), num) for piece in png(files[i])]
+    if len(shapes := {image.shape for image in found}) > 1:
+        raise ValueError(f"the images in {given} have shapes {sorted(shapes)}; expected one size and kind")
+    return np.stack(found)
+
+
+def _array(path: Path) -> NDArray[np.uint8]:
+    """The images of a ``.npy`` file; ValueError for any other file."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{path} is no array ({error}); expected images uint8 [n, h, w] of numpy.save"
+        ) from None
+    except EOFError:
+        raise ValueError(f"{path} is empty; expected images uint8 [n, h, w] of numpy.save") from None
+    if not isinstance(array, np.ndarray) or array.ndim not in (3, 4) or array.dtype != np.uint8:
+        kind = (
+            f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive of arrays"
+        )
+        raise ValueError(f"{path} holds {kind}; expected images uint8 [n, h, w] or [n, h, w, 3]")
+    return array
 
 
 def _spread(count: int, num: int | None) -> NDArray[np.int64]:
-    """All of ``count`` places, or ``num`` evenly spread."""
+    """All of ``count`` places, or ``num`` evenly spread; ValueError unless that is at least one."""
+    if num is not None and num < 1:
+        raise ValueError(f"num {num}: expected at least 1")
     return np.arange(count) if num is None else np.linspace(0, count - 1, min(num, count)).round().astype(int)
 
 

@@ -31,6 +31,7 @@ from unmask.commands import sequences
 from unmask.commands.compression import suited
 from unmask.data import tokens as folders
 from unmask.data.cache import cache as cache_folder
+from unmask.data.text import text8
 from unmask.data.vocabularies import Bytes, Levels
 from unmask.models import measured_profile
 
@@ -84,7 +85,7 @@ def one_by_one(items: Sequence[bytes], packs: dict[str, Pack]) -> dict[str, NDAr
 
 @dataclass(frozen=True)
 class Set:
-    """Where the items of a kind come from, and what separates them in one file."""
+    """Where the items of a kind come from."""
 
     train: str
     test: str
@@ -99,6 +100,10 @@ SETS = {
 }
 
 
+PLAIN = ("glosses/train", "glosses/test")
+"""Sets that are compressed, by every program, in the 27 symbols of text8, which are all that the model `text` has."""
+
+
 def items_of(place: str, count: int) -> list[bytes]:
     """Items of a fetched set, evenly spread over it: text in UTF-8, or pixels."""
     data = folders.load(cache_folder() / place)
@@ -106,7 +111,8 @@ def items_of(place: str, count: int) -> list[bytes]:
     if isinstance(data.vocabulary, Levels):
         return [data.item(int(i)).astype(np.uint8).tobytes() for i in chosen]
     if isinstance(data.vocabulary, Bytes):
-        return [bytes(data.item(int(i)).tolist()) for i in chosen]
+        found = [bytes(data.item(int(i)).tolist()) for i in chosen]
+        return [text8(item.decode()).encode() for item in found] if place in PLAIN else found
     return [str(data.vocabulary.decode(data.item(int(i)))).encode() for i in chosen]
 
 
@@ -162,10 +168,9 @@ def mean_passes(settings: codec.Settings, subject: codec.Subject, items: list[An
 
 
 def row_lengths(subject: codec.Subject, symbols: int) -> list[int]:
-    """Masked positions of each row of an item: its own where lengths are given, else those of full rows."""
-    if subject.ends:
-        return [symbols]
-    return [subject.length] * -(-symbols // subject.length)
+    """Positions of each row of an item: full rows and what is left."""
+    whole, rest = divmod(symbols, subject.length)
+    return [subject.length] * whole + ([rest] if rest else [])
 
 
 def keywords(settings: codec.Settings) -> dict[str, Any]:
@@ -274,8 +279,8 @@ SCORED = 512
 """Items up to which the likelihood is computed beside the payload: it takes as long as encoding."""
 
 NOTES = """
-Model {model}, weights {hash}, {steps} training steps; {items} items of {test}, evenly spread; raw size {raw:.1f} bytes an
-item. Payload: the coded streams and stored items, without header and index ("archive" has them). Likelihood: exact
+Model {model}, weights {hash}, {steps} training steps; {items} items of {test}, evenly spread{plain}; raw size {raw:.1f} bytes
+an item. Payload: the coded streams and stored items, without header and index ("archive" has them). Likelihood: exact
 -log p along the same order and plan. K is a share of the N positions of a full row, in full passes; S sub-steps
 run the positions of their step again, S - 1 passes more in all, which K counts. Plans of random order and
 bisection are optimal for the profile that ships with the model, or equal steps without one.
@@ -316,8 +321,11 @@ def main() -> None:
         some = as_items(model, items_of(where.test, options.exact))
         found["exactness"] = exactness(model, some, how, options.noisy)
     facts = {"model": model.name, "hash": model.hash, "steps": model.config.get("trained_steps")}
+    plain = ", in text8's 27 symbols" if where.test in PLAIN else ""
     mean = float(np.mean([len(item) for item in raw]))
-    notes = NOTES.format(**vars(options) | facts | {"items": len(raw), "test": where.test, "raw": mean})
+    notes = NOTES.format(
+        **vars(options) | facts | {"items": len(raw), "test": where.test, "raw": mean, "plain": plain}
+    )
     for name, rows in found.items():
         print(f"\n{name}\n" + "\n".join(record.table(rows)))
     if options.write:

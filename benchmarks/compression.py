@@ -279,8 +279,8 @@ SCORED = 512
 """Items up to which the likelihood is computed beside the payload: it takes as long as encoding."""
 
 NOTES = """
-Model {model}, weights {hash}, {steps} training steps; {items} items of {test}, evenly spread{plain}; raw size {raw:.1f} bytes
-an item. Payload: the coded streams and stored items, without header and index ("archive" has them). Likelihood: exact
+Model {model}, weights {hash}, {steps} training steps; {items} items of {test}, evenly spread{plain}; raw size {raw:.1f}
+bytes an item. Payload: the coded streams and stored items, without header and index ("archive" has them). Likelihood: exact
 -log p along the same order and plan. K is a share of the N positions of a full row, in full passes; S sub-steps
 run the positions of their step again, S - 1 passes more in all, which K counts. Plans of random order and
 bisection are optimal for the profile that ships with the model, or equal steps without one.

@@ -382,6 +382,14 @@ def test_the_order_suits_model_and_calls(monkeypatch, tiny, tmp_path, capfdbinar
     assert run(capfdbinary, "decompress", out, "--quiet")[1] == b"a b\nba\n"
 
 
+def test_the_header_holds_plans_for_the_lengths_that_occur(tiny, tmp_path, capfdbinary):
+    source, out = tmp_path / "in.txt", tmp_path / "o.umz"
+    source.write_bytes(b"a b\nabab\nba1\nno \xff\n")
+    assert run(capfdbinary, "compress", "tiny", source, "-o", out, "--lines", "--calls", 4, "--quiet")[0] == 0
+    assert sorted(json.loads(run(capfdbinary, "inspect", out, "--json")[1])["plan"]) == ["3", "4"]
+    assert run(capfdbinary, "decompress", out, "--quiet")[1] == source.read_bytes()
+
+
 def test_files_and_folders_go_through_the_command_line(tiny, tmp_path, capfdbinary):
     folder, out, back = tmp_path / "in", tmp_path / "o.umz", tmp_path / "back"
     (folder / "sub").mkdir(parents=True)

@@ -225,7 +225,7 @@ def compress(
     returns, items = _peeked(items, subject)
     lengths = None
     if not isinstance(plan, int) and isinstance(items, Sequence):
-        lengths = _lengths(subject, items, returns)
+        lengths = masked_counts(subject, items, returns)
     job = prepare(
         subject, settings, returns=returns, lengths=lengths, batch=batch, verify=verify, shorter=shorter
     )
@@ -242,8 +242,8 @@ def _peeked(items: Iterable[Item], subject: Subject) -> tuple[str, Iterable[Item
     return returns, items if isinstance(items, Sequence) else chain(head, source)
 
 
-def _lengths(subject: Subject, items: Sequence[Item], returns: str) -> set[int]:
-    """The masked counts of all rows."""
+def masked_counts(subject: Subject, items: Iterable[Item], returns: str) -> set[int]:
+    """The masked counts of all rows of items: what `prepare` needs plans for, so that the header holds no others."""
     found: set[int] = set()
     for item in items:
         with suppress(ValueError):
@@ -499,6 +499,8 @@ def scored(
     """Nats of each item along the order and plan of ``settings``, without rounding; None where it would be stored."""
     subject = _subject(model)
     returns, _ = _peeked(items, subject)
-    job = prepare(subject, settings, returns=returns, lengths=_lengths(subject, items, returns), batch=batch)
+    job = prepare(
+        subject, settings, returns=returns, lengths=masked_counts(subject, items, returns), batch=batch
+    )
     data = [subjects.to_bytes(item, returns, subject.denoiser.vocab_size) for item in items]
     return log_likelihoods(job.coding, data)

@@ -79,10 +79,13 @@ def run_compress(
     pile = _pile(sources, lines, images)
     subject = subjects.of_model(model)
     settings = suited(model, subject, calls, order, substeps, seed)
+    returns = subjects.ARRAYS if images else subjects.BYTES
+    items = None if calls is None or STDIN in sources else (item for _, item in pile.pairs())
     job = archive.prepare(
         subject,
         settings,
-        returns=subjects.ARRAYS if images else subjects.BYTES,
+        returns=returns,
+        lengths=None if items is None else codec.masked_counts(subject, items, returns),
         named=pile.named,
         batch=batch,
         verify=verify,

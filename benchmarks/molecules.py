@@ -57,6 +57,7 @@ def main() -> None:
     )
     parser.add_argument("--parts", nargs="*", default=["bits", "one", "calls", "plans"])
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--record", default="molecules", help="its name, where only some parts are run")
     options = parser.parse_args()
     model = unmask.load(options.model)
     reference = posed(model, options.num, "test")
@@ -87,12 +88,12 @@ def main() -> None:
     for name, rows in found.items():
         print(f"\n{name}\n" + "\n".join(record.table(rows)))
     if options.write:
-        write(notes, found)
+        write(options.record, notes, found)
 
 
-def write(notes: str, found: dict[str, list[dict[str, Any]]]) -> None:
+def write(name: str, notes: str, found: dict[str, list[dict[str, Any]]]) -> None:
     """One record with a table for each part, and the plot."""
-    path = record.write_parts("molecules", found, notes)
+    path = record.write_parts(name, found, notes)
     if "samplers" in found:
         samplers.draw(found["samplers"], ("valid", "FCD"), path.with_suffix(".png"), {})
     print(path)

@@ -180,9 +180,8 @@ def draw(rows: list[dict[str, Any]], quantities: Sequence[str], path: Path, real
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(
-        1, len(quantities), figsize=(5.5 * len(quantities), 4.5), layout="constrained"
-    )
+    figure, axes = plt.subplots(1, len(quantities), figsize=(5 * len(quantities), 5.5), layout="constrained")
+    asked = sorted({row["calls asked"] for row in rows})
     for axis, quantity in zip(axes, quantities):
         for name in dict.fromkeys(row["sampler"] for row in rows):
             mine = [row for row in rows if row["sampler"] == name]
@@ -190,7 +189,11 @@ def draw(rows: list[dict[str, Any]], quantities: Sequence[str], path: Path, real
             axis.plot([row["nfe"] for row in mine], values, "o-", ms=4, label=name)
         if quantity in real:
             axis.axhline(real[quantity], color="black", lw=1, ls=":", label="real data")
-        axis.set(xlabel="network calls (full-forward equivalents)", ylabel=quantity, xscale="log")
-    axes[0].legend(fontsize=7)
+        unit = ", %" if "%" in str(rows[0][quantity]) else ""
+        axis.set(xlabel="network calls, full-forward equivalents", ylabel=f"{quantity}{unit}", xscale="log")
+        axis.set_xticks(asked, [str(calls) for calls in asked])
+        axis.minorticks_off()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=110)
     print(path)

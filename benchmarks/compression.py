@@ -127,7 +127,7 @@ def as_items(model: unmask.Model, data: list[bytes]) -> list[Any]:
 
 
 def sizes(
-    model: unmask.Model, items: list[Any], symbols: int, settings: codec.Settings, name: str
+    model: unmask.Model, items: list[Any], symbols: int, settings: codec.Settings, name: str, scored: int
 ) -> tuple[dict[str, Any], bytes]:
     """One row: payload, likelihood and whole archive of items under a plan; encoding and decoding time."""
     began = time.perf_counter()
@@ -135,7 +135,7 @@ def sizes(
     encoded = time.perf_counter()
     back = list(codec.decompress(model, archive))
     decoded = time.perf_counter()
-    nats = codec.scored(model, items, settings) if len(items) <= SCORED else []
+    nats = codec.scored(model, items, settings) if len(items) <= scored else []
     found = codec.inspect(archive).summary
     coded = [n for n in nats if n is not None]
     n, bits = len(items), 8 / math.log(2) / 8
@@ -275,9 +275,6 @@ def bound_row(model: unmask.Model, data: Path, count: int) -> dict[str, Any]:
 
 
 SHAPE = (28, 28)
-SCORED = 512
-"""Items up to which the likelihood is computed beside the payload: it takes as long as encoding."""
-
 NOTES = """
 Model {model}, weights {hash}, {steps} training steps; {items} items of {test}, evenly spread{plain}; raw size {raw:.1f}
 bytes an item. Payload: the coded streams and stored items, without header and index ("archive" has them). Likelihood: exact
@@ -299,6 +296,12 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=500, help="for the last of the shares")
     parser.add_argument("--some", type=int, default=256, help="for the other shares")
     parser.add_argument("--single", type=int, default=50, help="items for one position per call")
+    parser.add_argument(
+        "--scored",
+        type=int,
+        default=512,
+        help="items up to which the likelihood is computed: as long as encoding",
+    )
     parser.add_argument("--exact", type=int, default=500, help="items for exactness")
     parser.add_argument("--exact-share", type=float, default=0.1, help="calls for these, as a share of N")
     parser.add_argument("--noisy", type=int, default=100, help="of these with disturbed logits")
@@ -367,7 +370,7 @@ def coded(
     rows: list[dict[str, Any]] = []
     for name, settings, count in (case for case in cases if case[2] > 0):
         some = raw[:: max(1, len(raw) // count)][:count]
-        row, _ = sizes(model, as_items(model, some), sum(map(len, some)), settings, name)
+        row, _ = sizes(model, as_items(model, some), sum(map(len, some)), settings, name, options.scored)
         rows.append(row)
         print(row, flush=True)
     if model.name != "text" and options.single:  # a bound of whole stretches says nothing about short texts

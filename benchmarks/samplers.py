@@ -183,6 +183,7 @@ def draw(rows: list[dict[str, Any]], quantities: Sequence[str], path: Path, real
     figure, axes = plt.subplots(1, len(quantities), figsize=(5 * len(quantities), 5.5), layout="constrained")
     asked = sorted({row["calls asked"] for row in rows})
     for axis, quantity in zip(axes, quantities):
+        axis.set_prop_cycle(color=[*plt.get_cmap("tab10").colors, "black", "gold"])
         for name in dict.fromkeys(row["sampler"] for row in rows):
             mine = [row for row in rows if row["sampler"] == name]
             values = [float(str(row[quantity]).split()[0]) for row in mine]

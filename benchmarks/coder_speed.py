@@ -47,13 +47,14 @@ class Clocked:
 def main() -> None:
     """Prints, and with --write records, a row for each model."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--models", nargs="*", default=["molecules", "text", "records", "digits"])
     parser.add_argument("--items", type=int, default=64)
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     rows = []
-    for name in ("molecules", "text", "records", "digits"):
+    for name in options.models:
         if name in shipped():
             count = options.images if name == "digits" else options.items
             model = unmask.load(name)

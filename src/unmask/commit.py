@@ -67,20 +67,23 @@ def sample(
     rule: Rule,
     *,
     generator: torch.Generator,
+    item_ids: Tensor | None = None,
     entropies: bool = False,
 ) -> Result:
     """Unmasks every position of tokens int64 [B, L] that holds ``denoiser.mask_id``; log_prob [B] is NaN.
 
     One network call per step and unfinished row. Each step of the trace holds the kept positions, their
     symbols and the log-probabilities, nats, of these under the denoiser, and with ``entropies`` the
-    entropies there. Row b depends on the generator's next number and on b only.
+    entropies there. A row depends on the generator's next number and on its id in ``item_ids`` only, as in
+    `unmask.sample`.
     """
     began = time.perf_counter()
     check_tokens(tokens, denoiser, masks=True)
-    seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-    places = torch.arange(len(tokens), device=tokens.device)  # order_ids, by which a row finds its noise
+    places = torch.arange(len(tokens), device=tokens.device)
+    items = noise.checked_ids(item_ids, tokens, places, "item_ids")
+    seed = noise.drawn_seed(generator)
     selector = _peeking(rule, seed)
-    state = unmasking.init(tokens, denoiser.mask_id, places)
+    state = unmasking.init(tokens, denoiser.mask_id, items, item_ids=items)
     state, trace = unmasking.run(state, denoiser, selector, rule.source, seed=seed, entropies=entropies)
     record = manifest(denoiser, tokens, selector, rule.source, 1, seed) | took(began, trace)
     return Result(state.tokens, torch.full_like(state.log_prob, torch.nan), state.nfe, trace, record)
@@ -189,7 +192,7 @@ def candidates(view: View, source: TokenSource, seed: int) -> Tensor:
     """Symbols int64 [B, R] from ``source`` at the rows of a sighted view that are open to choice, else 0.
 
     They are those that the loop would write there. A few rows are drawn at a time, so no float64 copy of the
-    law at all positions exists. ``view.order_ids`` must be the places of the batch rows.
+    law at all positions exists. ``view.order_ids`` must be the item ids of the batch rows.
     """
     law, rows, places = _law(view), _rows(view), _places(view)
     is_open = (rows >= 0) & view.masked.gather(1, rows.clamp(min=0))
@@ -197,7 +200,8 @@ def candidates(view: View, source: TokenSource, seed: int) -> Tensor:
     for part in torch.split(is_open.nonzero(), max(1, SLICE // law.shape[-1])):
         item, column = part.unbind(1)
         row = rows[item, column][:, None]
-        request = Request(law[item, column][:, None], row, row >= 0, places[item], view.step, seed)
+        ids = places[item]
+        request = Request(law[item, column][:, None], row, row >= 0, ids, view.step, seed, ids)
         symbols[item, column] = source(request)[:, 0]
     return symbols
 
@@ -229,7 +233,7 @@ def _rows(view: View) -> Tensor:
 
 
 def _places(view: View) -> Tensor:
-    """Places int64 [B] in the batch, under which the rows find their noise."""
+    """Item ids int64 [B], under which the rows find their noise."""
     return _present(view.order_ids, "order_ids")
 
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from unmask import schedules
+from unmask import noise, schedules
 from unmask.schedules import Schedule
 
 
@@ -29,6 +29,34 @@ class Corruption:
     def apply(self, tokens: Tensor, mask_id: int) -> Tensor:
         """Tokens int64 [B, L] with the masked positions hidden."""
         return tokens.masked_fill(self.masked, mask_id)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The noise of an estimate as a function of (seed, item id), so that it does not depend on how items are batched.
+
+    ``items`` int64 [B] are the ids.
+    """
+
+    seed: int
+    items: Tensor
+
+    @staticmethod
+    def of(generator: torch.Generator, tokens: Tensor, item_ids: Tensor | None) -> Draws:
+        """For the rows of tokens int64 [B, L], whose ids default to 0..B-1; takes one number from the generator."""
+        places = torch.arange(len(tokens), device=tokens.device)
+        items = noise.checked_ids(item_ids, tokens, places, "item_ids")
+        return Draws(noise.drawn_seed(generator), items)
+
+    def level(self, sample: int, samples: int) -> Tensor:
+        """Levels on 0..1, float64 [B]: those of an item's ``samples`` draws are evenly spread."""
+        start = noise.uniform(self.seed, noise.LEVEL, self.items, torch.zeros_like(self.items))
+        return (start + sample / samples) % 1
+
+    def uniforms(self, length: int, sample: int) -> Tensor:
+        """Uniforms on (0, 1) for each position, float64 [B, length]."""
+        place = torch.arange(length, device=self.items.device)
+        return noise.uniform(self.seed, noise.MASK, self.items[:, None], place[None], sample)
 
 
 Corrupt: TypeAlias = Callable[[Tensor, torch.Generator], Corruption]
@@ -88,8 +116,12 @@ def discrete_time(
 
 def _hidden_with(maskable: Tensor, probability: Tensor, generator: torch.Generator) -> Tensor:
     """Maskable bool [B, L] positions, each kept in the mask with its row's probability [B]."""
-    u = torch.rand(maskable.shape, dtype=torch.float64, generator=generator, device=generator.device)
-    return maskable & (u < probability[:, None])
+    return maskable & (_uniforms(maskable, generator) < probability[:, None])
+
+
+def _uniforms(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniforms on 0..1 in the shape of a tensor, float64."""
+    return torch.rand(like.shape, dtype=torch.float64, generator=generator, device=generator.device)
 
 
 def exact_count(maskable: Tensor, generator: torch.Generator, levels: Tensor | None = None) -> Corruption:
@@ -99,10 +131,14 @@ def exact_count(maskable: Tensor, generator: torch.Generator, levels: Tensor | N
     is the order-agnostic bound (ARDM, arXiv 2110.02037), equal to the continuous-time one, without a schedule.
     """
     u = low_discrepancy(len(maskable), generator) if levels is None else levels
+    return counted(maskable, u, _uniforms(maskable, generator))
+
+
+def counted(maskable: Tensor, levels: Tensor, keys: Tensor) -> Corruption:
+    """`exact_count` at the ``levels`` [B]: the positions of least ``keys`` float64 [B, L], which are uniform on 0..1."""
     size = maskable.sum(1)
-    count = (1 + torch.floor(size * u).long()).clamp(max=size)
-    masked = random_subset(maskable, count, generator)
-    return Corruption(masked, size.double() / count.clamp(min=1))
+    count = (1 + torch.floor(size * levels).long()).clamp(max=size)
+    return Corruption(least(maskable, count, keys), size.double() / count.clamp(min=1))
 
 
 def everything(maskable: Tensor, generator: torch.Generator) -> Corruption:  # noqa: ARG001
@@ -158,6 +194,10 @@ def d3pm(steps: int) -> Corrupt:
 
 def random_subset(maskable: Tensor, count: Tensor, generator: torch.Generator) -> Tensor:
     """A uniform random subset of each row of maskable bool [B, L] with count int64 [B] members."""
-    noise = torch.rand(maskable.shape, dtype=torch.float64, generator=generator, device=generator.device)
-    rank = noise.masked_fill(~maskable, 2.0).argsort(dim=1).argsort(dim=1)
+    return least(maskable, count, _uniforms(maskable, generator))
+
+
+def least(maskable: Tensor, count: Tensor, keys: Tensor) -> Tensor:
+    """The ``count`` int64 [B] positions of maskable bool [B, L] with the least ``keys`` float64 [B, L] < 2."""
+    rank = keys.masked_fill(~maskable, 2.0).argsort(dim=1).argsort(dim=1)
     return maskable & (rank < count[:, None])

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.corruption import low_discrepancy
+from unmask.corruption import Draws, low_discrepancy
 from unmask.networks import Transformer
 from unmask.rules import LEAST, law_of
 from unmask.scores import by_slices, public_uniform, spread
@@ -126,12 +126,14 @@ def nelbo(
     *,
     generator: torch.Generator,
     samples: int = 16,
+    item_ids: Tensor | None = None,
     eps: float = EPS,
     first: float = FIRST,
 ) -> Estimate:
     """Negative evidence lower bound, nats per sequence: value and standard error, float64 [B]; end terms included.
 
-    One mask at each of ``samples`` times per sequence, stratified over first..1. The standard error ignores the
+    One mask at each of ``samples`` times per sequence, stratified over first..1, the noise belonging to ``item_ids`` as in
+    `unmask.nelbo`. The standard error ignores the
     stratification, so it is on the safe side; it is NaN for one sample.
     """
     if samples < 1:
@@ -139,12 +141,11 @@ def nelbo(
     if not 0 <= eps < 1 or not 0 <= first < 1:
         raise ValueError(f"eps {eps}, first {first}: expected 0 <= eps < 1 and 0 <= first < 1")
     powers = powers.detach().double()
-    start = torch.rand(len(tokens), dtype=torch.float64, generator=generator, device=generator.device)
+    draw = Draws.of(generator, tokens, item_ids)
     draws = []
     for s in range(samples):
-        time = first + (1 - first) * (1 - (start + s / samples) % 1).to(tokens.device)
-        u = torch.rand(tokens.shape, dtype=torch.float64, generator=generator, device=generator.device)
-        hidden = u.to(tokens.device) < hidden_probability(tokens, powers, time, eps)
+        time = first + (1 - first) * (1 - draw.level(s, samples))
+        hidden = draw.uniforms(tokens.shape[1], s) < hidden_probability(tokens, powers, time, eps)
         log_probs = denoiser(tokens.masked_fill(hidden, denoiser.mask_id), time=time)
         draws.append((1 - first) * losses(log_probs.double(), tokens, hidden, powers, time))
     values = torch.stack(draws)

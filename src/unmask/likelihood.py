@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from unmask import unmasking
-from unmask.corruption import exact_count
+from unmask import noise, unmasking
+from unmask.corruption import Draws, counted
 from unmask.objectives import cross_entropies
-from unmask.sampling import check_order_ids, check_tokens
+from unmask.sampling import check_tokens
 from unmask.sources import given
 from unmask.types import Choice, Denoiser, Estimate, Selector, View
 
@@ -32,7 +32,7 @@ def log_likelihood(
     """
     check_tokens(tokens, denoiser, masks=False)
     visible = _visible(visible, tokens)
-    orders = check_order_ids(order_ids, tokens, tokens.new_zeros(len(tokens)))
+    orders = noise.checked_ids(order_ids, tokens, tokens.new_zeros(len(tokens)))
     state = unmasking.init(torch.where(visible, tokens, denoiser.mask_id), denoiser.mask_id, orders)
     return unmasking.run(state, denoiser, selector, given(tokens), substeps=substeps)[0].log_prob
 
@@ -44,35 +44,32 @@ def nelbo(
     generator: torch.Generator,
     samples: int = 16,
     visible: Tensor | None = None,
+    item_ids: Tensor | None = None,
 ) -> Estimate:
     """Negative evidence lower bound, nats per sequence: value and standard error, float64 [B].
 
     The mean over uniform orders of -log p (form (c) of `unmask.objectives`): N * CE(M) / |M| for ``samples`` random sets M
     per sequence, their sizes stratified over 1..N. The standard error ignores the stratification, so it is on the safe
-    side; it is NaN for one sample. Positions of ``visible`` bool [B, L] are a prompt and are not scored.
+    side; it is NaN for one sample. Positions of ``visible`` bool [B, L] are a prompt and are not scored. A row's sets
+    depend on the generator's next number and on its id in ``item_ids`` int64 [B] (default 0..B-1) only.
     """
     check_tokens(tokens, denoiser, masks=False)
     if samples < 1:
         raise ValueError(f"samples {samples}: expected at least 1")
     maskable = ~_visible(visible, tokens)
-    start = torch.rand(len(tokens), dtype=torch.float64, generator=generator, device=generator.device).to(
-        tokens.device
-    )
-    draws = torch.stack(
-        [_one_bound(denoiser, tokens, maskable, (start + s / samples) % 1, generator) for s in range(samples)]
-    )
+    draw = Draws.of(generator, tokens, item_ids)
+    draws = torch.stack([_one_bound(denoiser, tokens, maskable, draw, s, samples) for s in range(samples)])
     spread = draws.std(0) / math.sqrt(samples) if samples > 1 else torch.full_like(draws[0], torch.nan)
     return Estimate(draws.mean(0), spread)
 
 
 def _one_bound(
-    denoiser: Denoiser, tokens: Tensor, maskable: Tensor, levels: Tensor, generator: torch.Generator
+    denoiser: Denoiser, tokens: Tensor, maskable: Tensor, draw: Draws, sample: int, samples: int
 ) -> Tensor:
     """One unbiased draw of the bound for each row, float64 [B]."""
-    corruption = exact_count(maskable.to(generator.device), generator, levels.to(generator.device))
-    masked = corruption.masked.to(tokens.device)
-    losses = cross_entropies(denoiser, tokens, masked)
-    return torch.where(masked, losses, 0.0).sum(1) * corruption.weight.to(tokens.device)
+    corruption = counted(maskable, draw.level(sample, samples), draw.uniforms(tokens.shape[1], sample))
+    losses = cross_entropies(denoiser, tokens, corruption.masked)
+    return torch.where(corruption.masked, losses, 0.0).sum(1) * corruption.weight
 
 
 def _visible(visible: Tensor | None, tokens: Tensor) -> Tensor:

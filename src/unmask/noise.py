@@ -15,6 +15,9 @@ from torch import Tensor
 ORDER, SYMBOL = 1, 2
 """Streams: public noise of orders, private noise of symbols; one seed gives unrelated numbers in each."""
 
+MASK, LEVEL = 5, 6
+"""Streams of estimates: which positions are hidden, and how many."""
+
 Words = NDArray[np.uint64]
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
@@ -52,3 +55,20 @@ def uniform(seed: int, stream: int, first: Tensor, second: Tensor, third: int = 
 def gumbel(seed: int, stream: int, first: Tensor, second: Tensor, third: int = 0) -> Tensor:
     """Standard Gumbel noise, float64, with the arguments of `uniform`; reaches 36.7, not float32's 16.6."""
     return -torch.log(-torch.log(uniform(seed, stream, first, second, third)))
+
+
+def drawn_seed(generator: torch.Generator) -> int:
+    """The generator's next number, which stands for all private noise of one call."""
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+
+
+def checked_ids(ids: Tensor | None, tokens: Tensor, default: Tensor, name: str = "order_ids") -> Tensor:
+    """ids int64 [B], or the default; ValueError on another shape, dtype or a negative id."""
+    if ids is None:
+        return default
+    if ids.dtype != torch.int64 or ids.shape != tokens.shape[:1] or bool((ids < 0).any()):
+        raise ValueError(
+            f"{name} have dtype {ids.dtype} and shape {list(ids.shape)}; "
+            f"expected int64 [{len(tokens)}], each at least 0"
+        )
+    return ids

@@ -47,17 +47,19 @@ def sample(
     *,
     generator: torch.Generator,
     prompt: Tensor | None = None,
+    item_ids: Tensor | None = None,
 ) -> Result:
     """Runs the kernels one after the other on tokens int64 [B, L]; log_prob [B] is NaN.
 
     ``prompt`` bool [B, L] marks what must stay, by default all that is visible; give less to correct a
-    complete sequence. A trace entry with symbol ``mask_id`` says which positions were hidden again.
+    complete sequence. Noise belongs to ``item_ids`` as in `unmask.sample`. A trace entry with symbol
+    ``mask_id`` says which positions were hidden again.
     ValueError if positions are still masked after the last kernel.
     """
     began = clock.perf_counter()
     check_tokens(tokens, denoiser, masks=True)
-    seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-    state, trace, names = start(tokens, denoiser.mask_id, prompt), list[Info](), Counter[str]()
+    seed = noise.drawn_seed(generator)
+    state, trace, names = start(tokens, denoiser.mask_id, prompt, item_ids), list[Info](), Counter[str]()
     for kernel in kernels:
         names[getattr(kernel, "__name__", "kernel")] += 1
         state, infos = kernel(state, denoiser, seed)
@@ -72,7 +74,9 @@ def sample(
     return Result(state.tokens, torch.full_like(state.log_prob, torch.nan), state.nfe, tuple(trace), record)
 
 
-def start(tokens: Tensor, mask_id: int, prompt: Tensor | None = None) -> State:
+def start(
+    tokens: Tensor, mask_id: int, prompt: Tensor | None = None, item_ids: Tensor | None = None
+) -> State:
     """The state before the first kernel; its memory is the probability with which each symbol was unmasked.
 
     That is float64 [B, L], +inf where masked or never unmasked by a kernel. ``prompt`` as in `sample`.
@@ -85,8 +89,10 @@ def start(tokens: Tensor, mask_id: int, prompt: Tensor | None = None) -> State:
             "True at visible positions only"
         )
     places = torch.arange(len(tokens), device=tokens.device)
+    items = noise.checked_ids(item_ids, tokens, places, "item_ids")
     unknown = torch.full(tokens.shape, torch.inf, dtype=torch.float64, device=tokens.device)
-    return replace(unmasking.init(tokens, mask_id, places), start=~given, memory=(unknown,))
+    state = unmasking.init(tokens, mask_id, items, item_ids=items)
+    return replace(state, start=~given, memory=(unknown,))
 
 
 # --- predictors -----------------------------------------------------------------------------------
@@ -339,7 +345,13 @@ def _view(
 ) -> tuple[State, View, float]:
     """The rows of the batch that have positions in ``where``, and what the denoiser, if any, says there."""
     items = _items(where)
-    view = View(state.tokens[items], where[items], step=state.step, order_ids=items, start=state.start[items])
+    view = View(
+        state.tokens[items],
+        where[items],
+        step=state.step,
+        order_ids=state.item_ids[items],
+        start=state.start[items],
+    )
     if denoiser is None or not len(items):
         return state, view, 0.0
     rows, marked = masked_rows(view.masked)
@@ -390,8 +402,8 @@ def _chosen(view: View, score: Tensor, counts: Tensor) -> Tensor:
 
 def _uniform(state: State, seed: int) -> Tensor:
     """Private uniforms float64 [B, L], fresh at every step."""
-    items, places = (torch.arange(n, device=state.tokens.device) for n in state.tokens.shape)
-    return noise.uniform(seed, noise.ORDER, items[:, None], places[None], state.step)
+    places = torch.arange(state.tokens.shape[1], device=state.tokens.device)
+    return noise.uniform(seed, noise.ORDER, state.item_ids[:, None], places[None], state.step)
 
 
 def _check_share(name: str, value: float) -> None:

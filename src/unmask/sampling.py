@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask import unmasking
+from unmask import noise, unmasking
 from unmask.denoisers import networks
 from unmask.sources import draw
 from unmask.types import Choice, Denoiser, Info, Result, Selector, TokenSource, View
@@ -27,20 +27,25 @@ def sample(
     source: TokenSource = draw,
     substeps: int = 1,
     order_ids: Tensor | None = None,
+    item_ids: Tensor | None = None,
     entropies: bool = False,
 ) -> Result:
     """Unmasks every position of tokens int64 [B, L] that holds ``denoiser.mask_id``; visible ones are the prompt.
 
     Returns tokens, their exact log-probability (float64 [B], nats, of what was unmasked, given the prompt and the public
     order), network calls, a trace and a manifest. ``order_ids`` int64 [B] (default 0..B-1) choose each row's random
-    order. Row b depends on the generator's next number and on b only, not on its neighbours. ``entropies`` puts those of
-    the laws that symbols came from into the trace (`Info.entropies`); that is one more pass over the laws.
+    order, ``item_ids`` (likewise) the private noise of its symbols. A row depends on the generator's next number and on
+    these two only, not on its neighbours or its place: a set that is drawn in batches, each with a generator of the same
+    seed and the items' numbers, is the set drawn at once. ``entropies`` puts those of the laws that symbols came from into
+    the trace (`Info.entropies`); that is one more pass over the laws.
     """
     began = time.perf_counter()
     check_tokens(tokens, denoiser, masks=True)
-    orders = check_order_ids(order_ids, tokens, torch.arange(len(tokens), device=tokens.device))
-    seed = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-    state = unmasking.init(tokens, denoiser.mask_id, orders)
+    places = torch.arange(len(tokens), device=tokens.device)
+    orders = noise.checked_ids(order_ids, tokens, places)
+    items = noise.checked_ids(item_ids, tokens, places, "item_ids")
+    seed = noise.drawn_seed(generator)
+    state = unmasking.init(tokens, denoiser.mask_id, orders, item_ids=items)
     state, trace = unmasking.run(
         state, denoiser, selector, source, substeps=substeps, seed=seed, entropies=entropies
     )
@@ -96,15 +101,3 @@ def check_tokens(tokens: Tensor, denoiser: Denoiser, *, masks: bool) -> None:
         raise ValueError(
             f"token {int(tokens[row, column])} at row {row}, position {column}; expected symbols {allowed}"
         )
-
-
-def check_order_ids(order_ids: Tensor | None, tokens: Tensor, default: Tensor) -> Tensor:
-    """order_ids int64 [B], or the default; ValueError on another shape, dtype or a negative id."""
-    if order_ids is None:
-        return default
-    if order_ids.dtype != torch.int64 or order_ids.shape != tokens.shape[:1] or bool((order_ids < 0).any()):
-        raise ValueError(
-            f"order_ids have dtype {order_ids.dtype} and shape {list(order_ids.shape)}; "
-            f"expected int64 [{len(tokens)}], each at least 0"
-        )
-    return order_ids

@@ -15,11 +15,12 @@ SLICE = 2**18
 def draw(request: Request) -> Tensor:
     """Symbols drawn from the law, by inverse CDF in float64 with one private uniform per (row of the batch, position).
 
-    Works on the chosen rows only. A batch row's symbols depend on (seed, its place in the batch, position, step).
+    Works on the chosen rows only. A batch row's symbols depend on (seed, its item id, position, step).
     """
     if request.seed is None:
         raise ValueError("drawing needs a seed; call unmask.sample(..., generator=...)")
-    u = noise.uniform(request.seed, noise.SYMBOL, request.items[:, None], request.rows, request.step)
+    items = request.items if request.item_ids is None else request.item_ids
+    u = noise.uniform(request.seed, noise.SYMBOL, items[:, None], request.rows, request.step)
     return inverse_cdf(request.log_probs, u)
 
 

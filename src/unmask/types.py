@@ -154,7 +154,8 @@ class Request:
     """What the loop asks of a token source: symbols for ``rows`` [B, k] under ``log_probs`` [B, k, V].
 
     ``items`` int64 [B] are the batch rows' places in the original batch, ``valid`` bool [B, k] marks real
-    rows.
+    rows. ``item_ids`` int64 [B] name the items themselves, in whatever batch they come (None: as ``items``):
+    private noise belongs to them.
     """
 
     log_probs: Tensor
@@ -163,6 +164,7 @@ class Request:
     items: Tensor
     step: int
     seed: int | None
+    item_ids: Tensor | None = None
 
 
 TokenSource: TypeAlias = Callable[[Request], Tensor]
@@ -177,6 +179,7 @@ class State:
     masked: Tensor
     start: Tensor
     order_ids: Tensor
+    item_ids: Tensor
     log_prob: Tensor
     nfe: Tensor
     step: int = 0

@@ -25,11 +25,16 @@ Settle: TypeAlias = Callable[[Request], Tensor]
 
 
 def init(
-    tokens: Tensor, mask_id: int, order_ids: Tensor | None = None, masked: Tensor | None = None
+    tokens: Tensor,
+    mask_id: int,
+    order_ids: Tensor | None = None,
+    masked: Tensor | None = None,
+    item_ids: Tensor | None = None,
 ) -> State:
     """The state before the first step of tokens int64 [B, L] with ``mask_id`` where hidden; order_ids default to 0.
 
-    ``masked`` bool [B, L] leaves out positions that stay hidden for ever (default: none): the model averages over them.
+    ``item_ids`` (default 0..B-1) name the rows to their private noise. ``masked`` bool [B, L] leaves out positions
+    that stay hidden for ever (default: none): the model averages over them.
     """
     hidden = tokens == mask_id
     if masked is not None and bool((masked & ~hidden).any()):
@@ -37,7 +42,10 @@ def init(
     masked = hidden if masked is None else masked
     zeros = torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device)
     orders = tokens.new_zeros(len(tokens)) if order_ids is None else order_ids.to(tokens.device)
-    return State(tokens, masked, masked, orders, zeros, zeros.clone())
+    items = (
+        torch.arange(len(tokens), device=tokens.device) if item_ids is None else item_ids.to(tokens.device)
+    )
+    return State(tokens, masked, masked, orders, items, zeros, zeros.clone())
 
 
 def run(
@@ -99,7 +107,7 @@ def step(
         look.items = items
 
     def symbols_of(law: Tensor, rows: Tensor, mine: Tensor) -> Tensor:
-        return source(Request(law, rows, mine, items, state.step, seed))
+        return source(Request(law, rows, mine, items, state.step, seed, state.item_ids[items]))
 
     moved = _unmasked(look, view, choice, symbols_of, substeps, entropies)
     after = replace(

@@ -334,14 +334,23 @@ def at_stage(denoiser: Denoiser, digits: Tensor, stage: int, stages: int) -> tup
 
 
 def nelbo(
-    denoiser: Denoiser, digits: Tensor, stages: int, *, generator: torch.Generator, samples: int = 16
+    denoiser: Denoiser,
+    digits: Tensor,
+    stages: int,
+    *,
+    generator: torch.Generator,
+    samples: int = 16,
+    item_ids: Tensor | None = None,
 ) -> Estimate:
     """Negative evidence lower bound of digits int64 [B, S N], nats per sequence: the sum of the stages' bounds.
 
-    Each stage takes ``samples`` random sets, as `unmask.nelbo` does. Value and standard error float64 [B].
+    Each stage takes ``samples`` random sets of each of ``item_ids``, as `unmask.nelbo` does. Value and standard error
+    float64 [B].
     """
     parts = [
-        likelihood.nelbo(*at_stage(denoiser, digits, s, stages), generator=generator, samples=samples)
+        likelihood.nelbo(
+            *at_stage(denoiser, digits, s, stages), generator=generator, samples=samples, item_ids=item_ids
+        )
         for s in range(1, stages + 1)
     ]
     value, variance = (

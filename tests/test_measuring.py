@@ -140,3 +140,23 @@ def test_a_round_sees_every_number_of_visible_positions():
             law, tokens, generator=torch.Generator().manual_seed(1), batch_size=batch
         )
         assert found.counts.min() >= 1
+
+
+def test_the_size_of_batches_changes_nothing(law, data):
+    found = [
+        profiles.measure(law, data[:96], generator=seeded(3), rounds=2, batch_size=b) for b in (96, 32, 7)
+    ]
+    for other in found[1:]:
+        assert np.array_equal(other.counts, found[0].counts)
+        np.testing.assert_allclose(other.entropies, found[0].entropies, rtol=1e-12)
+        np.testing.assert_allclose(other.stderr, found[0].stderr, rtol=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 64, 100])
+def test_levels_of_a_round_take_each_stratum_once_and_any_stretch_is_spread(count):
+    levels = measuring.spread_levels(5, 1, count)
+    assert torch.equal(((levels * count).floor().long() % count).sort().values, torch.arange(count))
+    assert not torch.equal(levels, measuring.spread_levels(5, 2, count))
+    if count == 64:
+        for part in torch.split(levels, 16):
+            assert part.sort().values.diff().max() <= 1 / 8

@@ -1,7 +1,7 @@
 """What a model loses at each number of visible positions, counted over data: the sums behind a measured profile.
 
-`unmask.profiles.measure` is the front; here are the observations. Everything is a function of (seed, batch index), so an
-interrupted measurement goes on where it stopped.
+`unmask.profiles.measure` is the front; here are the observations. Everything is a function of (seed, round, sequence), so
+an interrupted measurement goes on where it stopped, and the size of batches changes nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.corruption import random_subset
+from unmask import noise
+from unmask.corruption import Draws, least
 from unmask.progress import Progress
 from unmask.records import read_record, write_text
 from unmask.types import Denoiser
 
 Array = NDArray[np.float64]
-Observe = Callable[[Denoiser, Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor]]
-"""(denoiser, tokens [B, L], generator, levels [B]) -> (index int64 [B, M], values float64 [B, M, C]): C numbers a place."""
+Observe = Callable[[Denoiser, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(denoiser, tokens, keys, levels) -> (index int64 [B, M], values float64 [B, M, C]): C numbers a place.
+
+tokens int64 [B, L]; keys float64 [B, L] and levels float64 [B] are uniform on 0..1: which positions, and how many.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Sums:
 
 @dataclass
 class Tally:
-    """A measurement under way: the seed, batches done, and what they added up to."""
+    """A measurement under way: the seed, sequences done (all rounds in a row), and what they added up to."""
 
     length: int
     columns: int
@@ -77,7 +81,7 @@ class Tally:
         np.add.at(self.arrays["counts"], where, 1)
         np.add.at(self.arrays["sums"], where, what)
         np.add.at(self.arrays["squares"], where, what**2)
-        self.done += 1
+        self.done += len(index)
 
     def result(self) -> Sums:
         """The sums so far."""
@@ -85,11 +89,7 @@ class Tally:
 
 
 def losses_and_entropies(
-    denoiser: Denoiser,
-    tokens: Tensor,
-    generator: torch.Generator,
-    levels: Tensor,
-    end: int | None = None,
+    denoiser: Denoiser, tokens: Tensor, keys: Tensor, levels: Tensor, end: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """One number i of visible positions per sequence: [cross-entropy, entropy of the model], mean over masked, nats.
 
@@ -97,13 +97,13 @@ def losses_and_entropies(
     float64 [B, 1, 2]. Positions of the symbol ``end`` are always visible: of n others, floor(u n) are.
     """
     maskable = torch.ones_like(tokens, dtype=torch.bool) if end is None else tokens != end
-    maskable, size = maskable.to(generator.device), maskable.sum(1).to(generator.device)
-    masked = random_subset(maskable, size - torch.floor(size * levels).long(), generator).to(tokens.device)
+    size = maskable.sum(1)
+    masked = least(maskable, size - torch.floor(size * levels).long(), keys)
     index = torch.floor(tokens.shape[1] * levels).long()
     log_probs = denoiser(tokens.masked_fill(masked, denoiser.mask_id)).double()
     loss = -log_probs.gather(-1, tokens[..., None])[..., 0]
     both = torch.stack([loss, torch.special.entr(log_probs.exp()).sum(-1)], dim=-1)
-    return index[:, None].to(tokens.device), _mean_over(both, masked)[:, None]
+    return index[:, None], _mean_over(both, masked)[:, None]
 
 
 def _mean_over(values: Tensor, masked: Tensor) -> Tensor:
@@ -118,11 +118,8 @@ def nested_gains(edges: tuple[int, ...]) -> Observe:
     The model's own conditionals stand for the truth. One random order per sequence, a call per edge.
     """
 
-    def observe(
-        denoiser: Denoiser, tokens: Tensor, generator: torch.Generator, _: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        noise = torch.rand(tokens.shape, dtype=torch.float64, generator=generator, device=generator.device)
-        rank = noise.argsort(1).argsort(1).to(tokens.device)
+    def observe(denoiser: Denoiser, tokens: Tensor, keys: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        rank = keys.argsort(1).argsort(1)
         seen = [denoiser(tokens.masked_fill(rank >= edge, denoiser.mask_id)).double() for edge in edges]
         gains = [
             _mean_over(_kl(b, a)[..., None], rank >= edge) for a, b, edge in zip(seen, seen[1:], edges[1:])
@@ -156,34 +153,40 @@ class Passes:
                 f"got rounds={self.rounds}, batch_size={self.batch_size}, expected at least 1 of each"
             )
 
-    def slices(self, count: int) -> list[slice]:
-        """The batches of ``count`` sequences, all rounds in a row."""
-        starts = range(0, count, self.batch_size)
-        return [slice(i, min(i + self.batch_size, count)) for _ in range(self.rounds) for i in starts]
+    def batches(self, count: int, done: int) -> list[tuple[int, slice]]:
+        """(round, places) of what is left of all rounds over ``count`` sequences after ``done``."""
+        size = self.batch_size
+        return [
+            (turn, slice(start, min(start + size, count)))
+            for turn in range(done // count, self.rounds)
+            for start in range(done % count if turn == done // count else 0, count, size)
+        ]
 
-    def levels(self, place: slice, count: int, tally: Tally) -> Tensor:
-        """Levels on 0..1 of a batch, float64: spread evenly over every batch, and over all of a round.
 
-        So a round of N sequences in whole batches observes each of N numbers of visible positions.
-        """
-        turn, in_round = divmod(tally.done, -(-count // self.batch_size))
-        size = place.stop - place.start
-        random = torch.Generator().manual_seed((tally.seed + turn) % 2**63)
-        u = torch.rand((), dtype=torch.float64, generator=random)
-        offset = in_round / -(-count // self.batch_size)
-        levels: Tensor = (u + (torch.arange(size, dtype=torch.float64) + offset) / size) % 1
-        return levels
+def spread_levels(seed: int, turn: int, count: int) -> Tensor:
+    """Levels on 0..1 of ``count`` sequences in one round, float64: one in each of ``count`` equal strata, in mixed order.
+
+    Sequence i takes the stratum of its rank by reversed bits, so any stretch of them is spread over 0..1 as well. So a
+    round of N sequences observes each of N numbers of visible positions.
+    """
+    places, bits = torch.arange(count), max(count - 1, 0).bit_length()
+    flipped = torch.zeros_like(places)
+    for bit in range(bits):
+        flipped += (places >> bit & 1) << (bits - 1 - bit)
+    start = noise.uniform(seed, noise.LEVEL, torch.tensor([0]), torch.tensor([turn]))
+    return (start + flipped.argsort().argsort() / count) % 1
 
 
 def collect(denoiser: Denoiser, tokens: Tensor, observe: Observe, tally: Tally, passes: Passes) -> Sums:
     """Runs ``observe`` over the data batch by batch and returns the sums."""
-    state = passes.state
-    tally, batches = _resumed(tally, state, tokens), passes.slices(len(tokens))
-    with Progress("profile", len(batches), tally.done, quiet=passes.quiet) as progress:
-        for place in batches[tally.done :]:
-            generator = torch.Generator().manual_seed((tally.seed + 1_000_003 * tally.done) % 2**63)
-            levels = passes.levels(place, len(tokens), tally)
-            tally.add(*observe(denoiser, tokens[place], generator, levels))
+    state, count, length = passes.state, *tokens.shape
+    tally = _resumed(tally, state, tokens)
+    items = torch.arange(count, device=tokens.device)
+    with Progress("profile", passes.rounds * count, tally.done, quiet=passes.quiet) as progress:
+        for turn, place in passes.batches(count, tally.done):
+            keys = Draws(tally.seed, items[place]).uniforms(length, turn)
+            levels = spread_levels(tally.seed, turn, count)[place].to(tokens.device)
+            tally.add(*observe(denoiser, tokens[place], keys, levels))
             progress.advance(tally.done)
             if state is not None:
                 _store(tally, state, tokens)
@@ -198,7 +201,7 @@ def _store(tally: Tally, path: Path, tokens: Tensor) -> None:
         "format": "unmask.tally",
         "version": 1,
         "data": fingerprint(tokens),
-        "done": tally.done,
+        "sequences": tally.done,
         "seed": tally.seed,
     }
     write_text(path, json.dumps(record | {k: v.tolist() for k, v in tally.arrays.items()}))
@@ -209,10 +212,11 @@ def _resumed(tally: Tally, path: Path | None, tokens: Tensor) -> Tally:
     if path is None or not path.exists():
         return tally
     record = read_record(path.read_text(), "unmask.tally")
-    if record["data"] != fingerprint(tokens) or len(record["counts"]) != tally.length:
+    same = record["data"] == fingerprint(tokens) and len(record["counts"]) == tally.length
+    if not same or "sequences" not in record:  # earlier versions counted batches
         raise ValueError(f"{path} belongs to another measurement; remove it to start afresh")
     arrays = {k: np.array(record[k]) for k in ("counts", "sums", "squares")}
-    return Tally(tally.length, tally.columns, int(record["seed"]), int(record["done"]), arrays)
+    return Tally(tally.length, tally.columns, int(record["seed"]), int(record["sequences"]), arrays)
 
 
 def fingerprint(tokens: Tensor) -> str:

@@ -386,10 +386,9 @@ def _stage_profile(
     generator: torch.Generator,
     passes: measuring.Passes,
 ) -> Profile:
-    def observe(
-        law: Denoiser, rows: Tensor, random: torch.Generator, levels: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        return measuring.losses_and_entropies(*at_stage(law, rows, stage, stages), random, levels)
+    def observe(law: Denoiser, rows: Tensor, keys: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        inner, symbols = at_stage(law, rows, stage, stages)
+        return measuring.losses_and_entropies(inner, symbols, keys[:, : symbols.shape[1]], levels)
 
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     length = _by_stage(digits, stages).shape[2]

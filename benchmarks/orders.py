@@ -19,7 +19,7 @@ import record
 import torch
 from torch import Tensor
 
-from unmask import laws, plans, presets, rules, scores, unmasking
+from unmask import engine, laws, plans, presets, rules, scores
 from unmask.laws import Law
 from unmask.types import Request, Selector, State
 
@@ -240,11 +240,11 @@ def expanded(law: Law, tokens: Tensor, selector: Selector, orders: int) -> tuple
     total = orders * len(tokens)
     sequence = tokens.repeat(orders, 1)
     group = torch.arange(orders).repeat_interleave(len(tokens))
-    state = unmasking.init(torch.full((orders, law.length), law.mask_id), law.mask_id, torch.arange(orders))
+    state = engine.init(torch.full((orders, law.length), law.mask_id), law.mask_id, torch.arange(orders))
     values, steps = torch.zeros(total, dtype=torch.float64), torch.zeros(total, dtype=torch.float64)
     while state.masked.any():
         alive = state.masked.any(1)
-        after, info = unmasking.step(state, law, selector, watch)
+        after, info = engine.step(state, law, selector, watch)
         rows, laws_, valid = spread_out(seen.pop(), info.rows, len(state.tokens), law.vocab_size)
         mine = rows[group]
         symbols = sequence.gather(1, mine)

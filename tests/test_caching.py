@@ -13,7 +13,7 @@ from helpers import SMALL_LAWS, Recording, chi_square_z, every_sequence, place_o
 from torch import nn
 
 import unmask
-from unmask import caching, scores, selectors, unmasking
+from unmask import caching, engine, scores, selectors
 from unmask.networks import Transformer
 from unmask.sources import given
 
@@ -184,14 +184,14 @@ def test_remembering_changes_nothing_but_the_cost(order, suffix, substeps):
     start, truth = prompts(), torch.randint(MASK, (12, LENGTH), generator=seeded(8))
     source = given(torch.where(start == MASK, truth, start))
     other = given(torch.where(start == MASK, 1 - truth, start))
-    kept = forgetful = twice = unmasking.init(start, MASK)
+    kept = forgetful = twice = engine.init(start, MASK)
     while kept.masked.any():
-        kept = unmasking.step(kept, model, selector, source, substeps=substeps)[0]
-        forgetful = unmasking.step(
+        kept = engine.step(kept, model, selector, source, substeps=substeps)[0]
+        forgetful = engine.step(
             replace(forgetful, remembered=None), model, selector, source, substeps=substeps
         )[0]
-        unmasking.run(twice, model, selector, other, substeps=substeps)
-        twice = unmasking.step(twice, model, selector, source, substeps=substeps)[0]
+        engine.run(twice, model, selector, other, substeps=substeps)
+        twice = engine.step(twice, model, selector, source, substeps=substeps)[0]
     for state in (forgetful, twice):
         assert (state.log_prob - kept.log_prob).abs().max() < 1e-9
     assert (forgetful.nfe > kept.nfe).any()
@@ -205,10 +205,10 @@ def test_a_state_may_be_continued_twice(suffix):
     start = torch.full((2, 9), MASK)
     start[1, 0] = 1
     zeros, ones = given(torch.zeros(2, 9).long()), given(torch.ones(2, 9).long())
-    state = unmasking.step(unmasking.init(start, MASK), model, selector, zeros)[0]
-    expected = unmasking.step(replace(state, remembered=None), model, selector, zeros)[0].log_prob
-    unmasking.run(state, model, selector, ones)
-    assert (unmasking.step(state, model, selector, zeros)[0].log_prob - expected).abs().max() < 1e-9
+    state = engine.step(engine.init(start, MASK), model, selector, zeros)[0]
+    expected = engine.step(replace(state, remembered=None), model, selector, zeros)[0].log_prob
+    engine.run(state, model, selector, ones)
+    assert (engine.step(state, model, selector, zeros)[0].log_prob - expected).abs().max() < 1e-9
 
 
 @inside

@@ -561,7 +561,7 @@ class TestSample:
         cold, warm = (document(*options, "--temperature", t, "--top-p", 0.9) for t in (0.01, 1))
         assert (cold["temperature"], cold["top_p"]) == (0.01, 0.9)
         assert cold["nelbo"] == warm["nelbo"]
-        assert cold["manifest"]["denoiser"] == "Reshaped"
+        assert cold["manifest"]["denoiser"] == "nucleus(tempered(NetworkDenoiser, 0.01), 0.9)"
 
     def test_pretty_boards(self, trained: Path, puzzles: Path, run: Run) -> None:
         out = run("sample", trained, "--prompt", puzzles, "--pretty")[1]

@@ -36,7 +36,7 @@ def payload_bits(data):
 
 
 class Noisy:
-    """A denoiser on another machine: every log-probability is off by up to ``bound`` nats."""
+    """A denoiser on another machine: every log-probability is off by up to ``bound`` nats, before normalising."""
 
     def __init__(self, base, bound, seed):
         self.base, self.bound, self.random = base, bound, seeded(seed)
@@ -44,7 +44,7 @@ class Noisy:
 
     def noisy(self, law):
         noise = torch.rand(law.shape, generator=self.random, dtype=torch.float64)
-        return law + (2 * noise - 1) * self.bound
+        return (law + (2 * noise - 1) * self.bound).log_softmax(-1)
 
     def __call__(self, tokens, rows=None, *, time=None):
         return self.noisy(self.base(tokens, rows, time=time))

@@ -10,7 +10,7 @@ import torch
 from helpers import SMALL_LAWS, Recording, chi_square_z, every_sequence, hidden, place_of, seeded
 
 import unmask
-from unmask import denoisers, laws, schedules, scores, selectors, unmasking
+from unmask import denoisers, engine, laws, schedules, scores, selectors
 from unmask.types import Choice, Selector
 
 every_law = pytest.mark.parametrize("name", SMALL_LAWS)
@@ -593,10 +593,10 @@ def test_ancestral_asks_for_the_rows_that_move_at_their_time():
 def test_ancestral_leaves_no_mask(schedule):
     law = laws.Balanced(40, 20)
     selector = selectors.ancestral(schedule, schedules.uniform_grid(3), 1)
-    state = unmasking.init(hidden(50, law), law.mask_id, torch.arange(50))
+    state = engine.init(hidden(50, law), law.mask_id, torch.arange(50))
     for _ in range(3):
         assert state.masked.any()
-        state, _ = unmasking.step(state, law, selector, unmask.draw, seed=0)
+        state, _ = engine.step(state, law, selector, unmask.draw, seed=0)
     assert not state.masked.any()
 
 
@@ -608,10 +608,10 @@ def test_ancestral_unmasks_with_the_probability_of_the_reverse_process(schedule)
     alpha = schedule.alpha(times)
     law = laws.Balanced(50, 25)
     selector = selectors.ancestral(schedule, times, 3)
-    state = unmasking.init(hidden(100, law), law.mask_id, torch.arange(100))
+    state = engine.init(hidden(100, law), law.mask_id, torch.arange(100))
     for i in range(5):
         before = int(state.masked.sum())
-        state, info = unmasking.step(state, law, selector, unmask.draw, seed=0)
+        state, info = engine.step(state, law, selector, unmask.draw, seed=0)
         rate = 1.0 if i == 4 else float((alpha[i + 1] - alpha[i]) / (1 - alpha[i]))
         moved = int((info.rows >= 0).sum())
         assert abs(moved - rate * before) <= 4 * math.sqrt(before * rate * (1 - rate)), i

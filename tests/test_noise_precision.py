@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import unmask
-from unmask import commit, noise, presets, remask, rules, schedules, scores, selectors, unmasking
+from unmask import commit, engine, noise, presets, remask, rules, schedules, scores, selectors
 from unmask.types import View
 
 VOCAB, STEPS, ROWS, LENGTH = 50257, 1024, 192, 1024
@@ -95,9 +95,9 @@ def test_ancestral_steps(left):
     tokens = hidden(ROWS, LENGTH)
     view = View(tokens, tokens == VOCAB, order_ids=torch.arange(ROWS))
     alive = scores.public_uniform(view, 3) < left / STEPS
-    state = unmasking.init(tokens.masked_fill(~alive, 0), VOCAB, view.order_ids)
+    state = engine.init(tokens.masked_fill(~alive, 0), VOCAB, view.order_ids)
     state = replace(state, step=STEPS - left)
-    _, info = unmasking.step(state, Zipf(), presets.ancestral(STEPS, seed=3), unmask.draw, seed=5)
+    _, info = engine.step(state, Zipf(), presets.ancestral(STEPS, seed=3), unmask.draw, seed=5)
     drawn, total = info.symbols[info.symbols >= 0], int(alive.sum())
     p = 1 / left
     assert abs(len(drawn) - p * total) < 4 * math.sqrt(p * total)

@@ -11,7 +11,7 @@ import torch
 from helpers import SMALL_LAWS, Recording, Toy, chi_square_z, every_sequence, hidden, place_of, seeded
 
 import unmask
-from unmask import commit, laws, remask, schedules, scores
+from unmask import commit, denoisers, laws, remask, schedules, scores
 from unmask.remask import Interval
 
 LINEAR = schedules.linear().alpha
@@ -203,7 +203,7 @@ def test_by_confidence_hides_at_its_rate():
     rows, grid = 20_000, torch.tensor([1.0, 0.5, 0.4, 0.0], dtype=torch.float64)
     tokens, p = torch.tensor([0, 1, 0, 2]).repeat(rows, 1), torch.tensor([0.9, 0.1, 0.5, math.inf])
     state = remask.start(tokens, 2, torch.zeros_like(tokens, dtype=torch.bool))
-    state = unmask.types.replace(state, memory=(p.double().repeat(rows, 1),))
+    state = unmask.types.replace(state, certainty=p.double().repeat(rows, 1))
     kernel = remask.remdm(LINEAR, grid, remask.by_confidence(remask.rescale(0.5)))[1]
     after, _ = kernel(state, Coin(), 5)
     change = torch.cat(
@@ -211,7 +211,7 @@ def test_by_confidence_hides_at_its_rate():
     ).double()  # limit 0.8; (0.6 - 0.5) / 0.5
     got = (after.masked != state.masked).double().mean(0)
     assert ((got - change).abs() < 4 * (change * (1 - change) / rows).sqrt()).all()
-    assert (after.memory[0][:, 3][~after.masked[:, 3]] - 0.5).abs().max() < 1e-6
+    assert (after.certainty[:, 3][~after.masked[:, 3]] - 0.5).abs().max() < 1e-6
 
 
 # P2.
@@ -226,13 +226,13 @@ def test_p2_keeps_its_counts_and_hides_what_scores_lowest():
         free = (tokens == 3).sum(1)
         for i, (before, after) in enumerate(pairwise(states), start=1):
             assert torch.equal(after.masked.sum(1), free * (5 - i) // 5)
-            view = unmask.View(before.tokens, before.start, Toy()(before.tokens), step=before.step)
+            view = unmask.View(before.tokens, before.free, Toy()(before.tokens), step=before.step)
             rows = torch.arange(7).expand(4, -1)
             view = unmask.types.replace(view, order_ids=torch.arange(4), rows=rows)
             drawn = commit.candidates(view, unmask.draw, 8)
-            score = commit.log_prob_of(view.log_probs, drawn) * torch.where(before.masked, 1.0, eta)
+            score = denoisers.take_symbols(view.log_probs, drawn) * torch.where(before.masked, 1.0, eta)
             for b in range(4):
-                order = sorted(before.start[b].nonzero()[:, 0].tolist(), key=lambda n: float(score[b, n]))
+                order = sorted(before.free[b].nonzero()[:, 0].tolist(), key=lambda n: float(score[b, n]))
                 assert set(after.masked[b].nonzero()[:, 0].tolist()) == set(
                     order[: int(after.masked[b].sum())]
                 )
@@ -382,12 +382,12 @@ def test_the_prompt_stays_and_the_trace_tells_everything(name):
 
 
 @pytest.mark.parametrize("name", predictors())
-def test_memory_holds_the_probability_at_unmasking(name):
+def test_certainty_holds_the_probability_at_unmasking(name):
     law = SMALL_LAWS["markov"]()
     for state in run([*predictors()[name], remask.gibbs(2)], law, hidden(30, law))[1:]:
-        assert torch.equal(state.memory[0] == math.inf, state.masked)
-    assert (state.memory[0] > 0).all()
-    assert (state.memory[0] <= 1).all()
+        assert torch.equal(state.certainty == math.inf, state.masked)
+    assert (state.certainty > 0).all()
+    assert (state.certainty <= 1).all()
 
 
 def test_hide_spares_the_prompt_and_the_last_step_leaves_no_mask():

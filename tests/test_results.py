@@ -8,7 +8,7 @@ import torch
 from helpers import CHAIN, SMALL_LAWS, Recording, every_sequence, hidden, seeded
 
 import unmask
-from unmask import commit, laws, presets, remask, rules, schedules, scores, selectors, sources, unmasking
+from unmask import commit, engine, laws, presets, remask, rules, schedules, scores, selectors, sources
 from unmask.scores import entropy
 
 LAW = SMALL_LAWS["table"]()
@@ -16,8 +16,8 @@ LAW = SMALL_LAWS["table"]()
 
 def spent(law, selector, given):
     """Sum of the entropies met on the way to each sequence given, nats."""
-    start = unmasking.init(torch.full_like(given, law.mask_id), law.mask_id)
-    _, trace = unmasking.run(start, law, selector, sources.given(given), entropies=True)
+    start = engine.init(torch.full_like(given, law.mask_id), law.mask_id)
+    _, trace = engine.run(start, law, selector, sources.given(given), entropies=True)
     total = torch.zeros(len(given), dtype=torch.float64)
     for info in trace:
         total.index_add_(0, info.items, info.entropies.nansum(1))
@@ -150,8 +150,8 @@ def test_the_manifest_says_how_to_repeat_a_sample():
     assert found["dtype"] == ["torch.float32", "torch.float64"]
     assert found["log_probs_dtype"] == ["torch.float64"]
     assert (found["selector"], found["source"]) == ("top_k(margin, 2 steps: 1, 3)", "greedy")
-    state, _ = unmasking.run(
-        unmasking.init(tokens, 3), denoiser, selector, unmask.greedy, substeps=2, seed=found["seed"]
+    state, _ = engine.run(
+        engine.init(tokens, 3), denoiser, selector, unmask.greedy, substeps=2, seed=found["seed"]
     )
     assert torch.equal(state.tokens, result.tokens)
 

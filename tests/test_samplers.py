@@ -12,7 +12,7 @@ import torch
 from helpers import SMALL_LAWS, Recording, chi_square_z, every_sequence, hidden, place_of, seeded
 
 import unmask
-from unmask import laws, plans, presets, rules, scores, selectors, unmasking
+from unmask import engine, laws, plans, presets, rules, scores, selectors
 from unmask.denoisers import tempered
 from unmask.types import Score, View
 
@@ -61,10 +61,10 @@ def traced(law, selector, order_id=0):
     tokens = every_sequence(law, law.length)
     truth = law.log_prob(tokens)
     tokens, weights = tokens[truth > -torch.inf], truth[truth > -torch.inf].exp()
-    state = unmasking.init(
+    state = engine.init(
         torch.full_like(tokens, law.mask_id), law.mask_id, torch.full((len(tokens),), order_id)
     )
-    return tokens, weights, *unmasking.run(state, law, selector, unmask.given(tokens))
+    return tokens, weights, *engine.run(state, law, selector, unmask.given(tokens))
 
 
 def kl(law, selector, order_id=0):

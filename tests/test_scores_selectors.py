@@ -8,7 +8,8 @@ import pytest
 import torch
 from helpers import chi_square_z, place_of
 
-from unmask import schedules, scores, selectors
+import unmask
+from unmask import laws, schedules, scores, selectors
 from unmask.types import Score, View
 
 PROBS = torch.tensor(
@@ -172,8 +173,11 @@ def test_masked_positions_go_before_visible_ones_whatever_they_score():
 
 
 def test_a_score_that_is_not_a_number_is_refused():
+    order = selectors.top_k(scored(0.0, math.nan), 1)
+    assert order(blank(1, 2)).doubt.any()
+    law = laws.Parity(2, 2)
     with pytest.raises(ValueError, match=r"a score is NaN; expected a number"):
-        selectors.top_k(scored(0.0, math.nan), 1)(blank(1, 2))
+        unmask.sample(law, torch.full((1, 2), 2), order, generator=torch.Generator().manual_seed(0))
 
 
 # Plans.

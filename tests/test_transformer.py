@@ -383,7 +383,7 @@ def test_networks_without_a_cache_say_so():
 
 
 def test_time_reaches_the_networks_that_know_it():
-    net, tokens, time = Timed(), boards(), torch.tensor([0.0, 0.5, 1.0])
+    net, tokens, time = Timed().eval(), boards(), torch.tensor([0.0, 0.5, 1.0])
     denoiser = unmask.from_logits(net, mask_id=5, vocab_size=5)
     assert denoiser.takes_time
     close(denoiser(tokens, time=time), net(tokens, time=time).log_softmax(-1))
@@ -396,13 +396,13 @@ def test_time_reaches_the_networks_that_know_it():
 def test_modules_stop_dropping_out():
     net, tokens = Plain().train(), boards()
     denoiser = unmask.from_logits(net, mask_id=5, vocab_size=5)
-    assert not net.training
     assert torch.equal(denoiser(tokens), denoiser(tokens))
+    assert net.training
     assert not denoiser(tokens).requires_grad
 
 
 def test_the_mask_never_has_probability():
-    wide, tokens = Plain(width=6), boards()
+    wide, tokens = Plain(width=6).eval(), boards()
     last = unmask.from_logits(wide, mask_id=5, vocab_size=5)(tokens)
     close(last, wide(tokens)[..., :5].log_softmax(-1))
     inside = unmask.from_logits(wide, mask_id=2, vocab_size=6)(tokens)

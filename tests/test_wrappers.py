@@ -94,11 +94,11 @@ def test_normalisation_in_slices_is_log_softmax():
 
 
 @pytest.mark.global_random
-def test_modules_are_put_into_evaluation_mode():
+def test_modules_run_in_evaluation_mode():
     network = nn.Sequential(nn.Embedding(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
     denoiser = unmask.from_logits(network, mask_id=3, vocab_size=3)
-    assert not network.training
     assert torch.equal(denoiser(STATES), denoiser(STATES))
+    assert network.training
     assert not denoiser(STATES).requires_grad
 
 
@@ -172,10 +172,11 @@ def test_guidance_moves_away_from_the_other(scale):
     assert probabilities(unmask.guided(LAW, other, scale)) == pytest.approx(wanted, abs=1e-12)
 
 
-def test_guidance_by_a_denoiser_that_excludes_a_symbol_stays_finite():
+def test_guidance_by_a_denoiser_that_excludes_a_symbol_leaves_it_as_it_was():
+    """The base says what is possible: weights .5, .3^2/.6 and .2^2/.4."""
     ours, theirs = fixed(0.5, 0.3, 0.2, 0.0), fixed(0.0, 0.6, 0.4, 0.0)
     got = unmask.guided(ours, theirs, 1.0)(torch.zeros(1, 1).long()).exp()[0, 0]
-    assert got.tolist() == pytest.approx([1, 0, 0, 0])
+    assert got.tolist() == pytest.approx([2 / 3, 1 / 5, 2 / 15, 0])
 
 
 WRAPPERS = {

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.denoisers import Guided, Reshaped, take_rows
+from unmask.denoisers import Wrapped, take_rows, vouched
 from unmask.types import Cache, Denoiser
 
 
@@ -45,6 +45,11 @@ class Blocks:
     def vocab_size(self) -> int:
         """Number of symbols."""
         return self.base.vocab_size
+
+    @property
+    def normalised(self) -> bool:
+        """Whether its laws sum to one by construction."""
+        return vouched(self.base)
 
     def __call__(self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None) -> Tensor:
         """Log-probabilities float [B, k, V] at rows of the current block, which is the first with a masked position."""
@@ -133,15 +138,16 @@ def blocks(denoiser: Denoiser, block_length: int, *, suffix: bool = False) -> De
 
 
 def unwrapped(denoiser: Denoiser) -> tuple[Denoiser, Blocks | None]:
-    """The denoiser without its block cache, and the cache; `Reshaped` wrappers around it are kept."""
+    """The denoiser without its block cache, and the cache; wrappers around it are kept."""
     if isinstance(denoiser, Blocks):
         return denoiser.base, denoiser
-    if isinstance(denoiser, Guided) and any(unwrapped(d)[1] for d in (denoiser.base, denoiser.other)):
+    if not isinstance(denoiser, Wrapped):
+        return denoiser, None
+    found = [unwrapped(part) for part in denoiser.parts]
+    cached = next((blocks for _, blocks in found if blocks is not None), None)
+    if cached is not None and len(found) > 1:
         raise ValueError("caching.blocks lies inside guided(..); expected caching.blocks(guided(..), ..)")
-    if isinstance(denoiser, Reshaped):
-        base, cached = unwrapped(denoiser.base)
-        return (denoiser if cached is None else replace(denoiser, base=base)), cached
-    return denoiser, None
+    return (denoiser if cached is None else replace(denoiser, parts=(found[0][0],))), cached
 
 
 def _span(first: Tensor, last: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ no tractable likelihood, and `sample` reports NaN for it. The choose-first count
 ``selectors.top_k(scores.confidence, plan)`` and its kin.
 
 A symbol is a pure function of (seed, row of the batch, position, step). A rule may therefore look at the
-symbol that the loop would write, and the loop needs no second version: these kernels are `unmasking.run`
+symbol that the loop would write, and the loop needs no second version: these kernels are `engine.run`
 under a selector that peeks. A rule that does not look gives what choosing first gives, bit for bit.
 """
 
@@ -21,7 +21,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from unmask import noise, unmasking
+from unmask import engine, noise
+from unmask.denoisers import take_symbols
 from unmask.sampling import check_tokens, manifest, took
 from unmask.scores import at_step, setting, spread
 from unmask.selectors import in_blocks, step_sizes, take
@@ -83,8 +84,8 @@ def sample(
     items = noise.checked_ids(item_ids, tokens, places, "item_ids")
     seed = noise.drawn_seed(generator)
     selector = _peeking(rule, seed)
-    state = unmasking.init(tokens, denoiser.mask_id, items, item_ids=items)
-    state, trace = unmasking.run(state, denoiser, selector, rule.source, seed=seed, entropies=entropies)
+    state = engine.init(tokens, denoiser.mask_id, items, item_ids=items)
+    state, trace = engine.run(state, denoiser, selector, rule.source, seed=seed, entropies=entropies)
     record = manifest(denoiser, tokens, selector, rule.source, 1, seed) | took(began, trace)
     return Result(state.tokens, torch.full_like(state.log_prob, torch.nan), state.nfe, trace, record)
 
@@ -99,7 +100,7 @@ def maskgit(temperature: PerStep, plan: Plan) -> Rule:
 
     def score(view: View, drawn: Drawn) -> Tensor:
         alpha = _not_negative(at_step(temperature, view.step))
-        return log_prob_of(_law(view), drawn.symbols).double() + alpha * drawn.noise
+        return take_symbols(_law(view), drawn.symbols).double() + alpha * drawn.noise
 
     return Rule(keep_best(score, plan), name=f"maskgit({setting(temperature)}, {setting(plan)})")
 
@@ -114,7 +115,7 @@ def low_confidence(temperature: float, plan: Plan, block_length: int | None = No
 
     def score(view: View, drawn: Drawn) -> Tensor:
         base = _law(view) if view.base_log_probs is None else view.base_log_probs
-        return log_prob_of(base, drawn.symbols).exp()
+        return take_symbols(base, drawn.symbols).exp()
 
     name = f"low_confidence({temperature}, {setting(plan)}, {block_length})"
     return Rule(keep_best(score, plan), draw_at(temperature), block_length, name)
@@ -204,11 +205,6 @@ def candidates(view: View, source: TokenSource, seed: int) -> Tensor:
         request = Request(law[item, column][:, None], row, row >= 0, ids, view.step, seed, ids)
         symbols[item, column] = source(request)[:, 0]
     return symbols
-
-
-def log_prob_of(log_probs: Tensor, symbols: Tensor) -> Tensor:
-    """Log-probabilities [B, R], nats, of symbols int64 [B, R] under log_probs [B, R, V]."""
-    return log_probs.gather(-1, symbols[..., None])[..., 0]
 
 
 def _peeking(rule: Rule, seed: int) -> Selector:

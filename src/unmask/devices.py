@@ -5,6 +5,11 @@ from __future__ import annotations
 import torch
 
 
+def precise(device: torch.device | str) -> torch.dtype:
+    """The dtype in which log-probabilities add up there: float64, or float32 on Apple's GPUs, which have no other."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
 def has_bfloat16(device: str = "cpu") -> bool:
     """Whether matrix products in bfloat16 are faster than in float32 there: on GPUs made for them, on CPUs with AMX.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from unmask import noise, unmasking
+from unmask import engine, noise
 from unmask.corruption import Draws, counted
 from unmask.objectives import cross_entropies
 from unmask.sampling import check_tokens
@@ -33,8 +33,8 @@ def log_likelihood(
     check_tokens(tokens, denoiser, masks=False)
     visible = _visible(visible, tokens)
     orders = noise.checked_ids(order_ids, tokens, tokens.new_zeros(len(tokens)))
-    state = unmasking.init(torch.where(visible, tokens, denoiser.mask_id), denoiser.mask_id, orders)
-    return unmasking.run(state, denoiser, selector, given(tokens), substeps=substeps)[0].log_prob
+    state = engine.init(torch.where(visible, tokens, denoiser.mask_id), denoiser.mask_id, orders)
+    return engine.run(state, denoiser, selector, given(tokens), substeps=substeps)[0].log_prob
 
 
 def nelbo(

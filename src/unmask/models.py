@@ -111,7 +111,7 @@ def load(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
     weights = folder / "weights.safetensors"
     checkpoints.fill(network.state_dict(), checkpoints.read_tensors(weights), weights)
     vocab_size = int(config["network"]["vocab_size"])
-    denoiser = from_logits(network.to(device), mask_id=vocab_size, vocab_size=vocab_size)
+    denoiser = from_logits(network.to(device).eval(), mask_id=vocab_size, vocab_size=vocab_size)
     encode, decode = partial(recipe.encode, recipe), partial(recipe.decode, recipe)
     return Model(config["name"], denoiser, encode, decode, config, recipe.vocabulary)
 

@@ -59,6 +59,10 @@ def gumbel(seed: int, stream: int, first: Tensor, second: Tensor, third: int = 0
 
 def drawn_seed(generator: torch.Generator) -> int:
     """The generator's next number, which stands for all private noise of one call."""
+    if not isinstance(generator, torch.Generator):
+        raise ValueError(
+            f"generator {generator!r}: expected a torch.Generator, such as torch.Generator().manual_seed(0)"
+        )
     return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
 
 

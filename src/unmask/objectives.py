@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unmask.denoisers import masked_rows, sound
+from unmask.denoisers import ask, masked_rows, take_symbols
 from unmask.schedules import Schedule
 from unmask.types import Denoiser
 
@@ -55,16 +55,11 @@ def cross_entropies(denoiser: Denoiser, tokens: Tensor, masked: Tensor) -> Tenso
     tokens int64 [B, L] (clean), masked bool [B, L]; the denoiser is asked for masked rows only.
     """
     rows, marked = masked_rows(masked)
-    log_probs = sound(denoiser(tokens.masked_fill(masked, denoiser.mask_id), rows), rows, denoiser)
+    log_probs = ask(denoiser, tokens.masked_fill(masked, denoiser.mask_id), rows, marked >= 0)
     losses = -take_symbols(log_probs, tokens.gather(1, rows)).double()
     return torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device).scatter_(
         1, rows, torch.where(marked < 0, 0.0, losses)
     )
-
-
-def take_symbols(log_probs: Tensor, symbols: Tensor) -> Tensor:
-    """Log-probabilities [B, k] of symbols int64 [B, k] from log_probs [B, k, V]."""
-    return log_probs.gather(-1, symbols[..., None])[..., 0]
 
 
 def bound_by_subsets(denoiser: Denoiser, tokens: Tensor) -> Tensor:

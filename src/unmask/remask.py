@@ -25,18 +25,37 @@ from typing import TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from unmask import noise, unmasking
-from unmask.commit import candidates, log_prob_of
-from unmask.denoisers import masked_rows, passes, sound
+from unmask import noise
+from unmask.commit import candidates
+from unmask.denoisers import ask, masked_rows, passes, take_symbols
 from unmask.sampling import check_tokens, manifest, took
 from unmask.scores import setting, spread
 from unmask.selectors import is_blind, take
 from unmask.sources import draw
-from unmask.types import Denoiser, Info, Result, Score, State, View
+from unmask.types import Denoiser, Info, Result, Score, View
 
 F = TypeVar("F", bound=Callable[..., object])
 
-Kernel: TypeAlias = Callable[[State, Denoiser, int], tuple[State, tuple[Info, ...]]]
+
+@dataclass(frozen=True)
+class Chain:
+    """Where kernels are, every field per row of the batch: tokens int64 [B, L], what is masked, and what is ``free`` to be
+    hidden, bool [B, L].
+
+    ``certainty`` float64 [B, L] is the probability with which each symbol was unmasked, +inf where masked or never unmasked
+    by a kernel; ``item_ids`` int64 [B] name the rows to their noise; ``nfe`` float64 [B].
+    """
+
+    tokens: Tensor
+    masked: Tensor
+    free: Tensor
+    certainty: Tensor
+    item_ids: Tensor
+    nfe: Tensor
+    step: int = 0
+
+
+Kernel: TypeAlias = Callable[[Chain, Denoiser, int], tuple[Chain, tuple[Info, ...]]]
 """One step: (state, denoiser, seed) -> the next state and what was done to it."""
 
 
@@ -71,16 +90,13 @@ def sample(
         )
     record = manifest(denoiser, tokens, sample, draw, 1, seed) | took(began, trace)
     record["selector"] = ", ".join(f"{count} x {name}" for name, count in names.items())
-    return Result(state.tokens, torch.full_like(state.log_prob, torch.nan), state.nfe, tuple(trace), record)
+    return Result(state.tokens, torch.full_like(state.nfe, torch.nan), state.nfe, tuple(trace), record)
 
 
 def start(
     tokens: Tensor, mask_id: int, prompt: Tensor | None = None, item_ids: Tensor | None = None
-) -> State:
-    """The state before the first kernel; its memory is the probability with which each symbol was unmasked.
-
-    That is float64 [B, L], +inf where masked or never unmasked by a kernel. ``prompt`` as in `sample`.
-    """
+) -> Chain:
+    """The chain before the first kernel; ``prompt`` and ``item_ids`` as in `sample`."""
     masked = tokens == mask_id
     given = ~masked if prompt is None else prompt
     if given.shape != tokens.shape or given.dtype != torch.bool or bool((given & masked).any()):
@@ -91,8 +107,8 @@ def start(
     places = torch.arange(len(tokens), device=tokens.device)
     items = noise.checked_ids(item_ids, tokens, places, "item_ids")
     unknown = torch.full(tokens.shape, torch.inf, dtype=torch.float64, device=tokens.device)
-    state = unmasking.init(tokens, mask_id, items, item_ids=items)
-    return replace(state, start=~given, memory=(unknown,))
+    nfe = torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device)
+    return Chain(tokens, masked, ~given, unknown, items, nfe)
 
 
 # --- predictors -----------------------------------------------------------------------------------
@@ -143,8 +159,8 @@ def chance_of_change(masked: Tensor, interval: Interval, sigma: Tensor | float) 
 
 
 def _reverse(interval: Interval, sigma: Sigma) -> Kernel:
-    def kernel(state: State, denoiser: Denoiser, seed: int) -> tuple[State, tuple[Info, ...]]:
-        chance = chance_of_change(state.masked, interval, sigma(interval, state.memory[0]))
+    def kernel(state: Chain, denoiser: Denoiser, seed: int) -> tuple[Chain, tuple[Info, ...]]:
+        chance = chance_of_change(state.masked, interval, sigma(interval, state.certainty))
         changing = _uniform(state, seed) < chance
         after, shown = _unmask(state, denoiser, changing & state.masked, seed, interval.t)
         after, hidden = hide(after, changing & ~state.masked, denoiser.mask_id)
@@ -230,11 +246,11 @@ def p2(steps: int, eta: float = 1.0) -> tuple[Kernel, ...]:
 def _plan_path(left: int, steps: int, eta: float) -> Kernel:
     """The kernel after which a share left/steps is masked."""
 
-    def kernel(state: State, denoiser: Denoiser, seed: int) -> tuple[State, tuple[Info, ...]]:
-        before, total = state, state.start.sum(1)
-        state, drawn = _draw(state, denoiser, state.start, seed)
+    def kernel(state: Chain, denoiser: Denoiser, seed: int) -> tuple[Chain, tuple[Info, ...]]:
+        before, total = state, state.free.sum(1)
+        state, drawn = _draw(state, denoiser, state.free, seed)
         score = torch.where(before.masked, drawn.log_probs, eta * drawn.log_probs)
-        kept = _chosen(View(before.tokens, before.start), score, total - total * left // steps)
+        kept = _chosen(View(before.tokens, before.free), score, total - total * left // steps)
         state, shown = _write(state, drawn, kept & before.masked)
         state, hidden = hide(state, ~kept, denoiser.mask_id)
         return state, shown + hidden
@@ -256,8 +272,8 @@ def gibbs(count: int = 1, reliability: Score | None = None) -> Kernel:
     if count < 1:
         raise ValueError(f"count {count}: expected at least 1")
 
-    def kernel(state: State, denoiser: Denoiser, seed: int) -> tuple[State, tuple[Info, ...]]:
-        visible = state.start & ~state.masked
+    def kernel(state: Chain, denoiser: Denoiser, seed: int) -> tuple[Chain, tuple[Info, ...]]:
+        visible = state.free & ~state.masked
         scores, seconds = _uniform(state, seed), 0.0
         if reliability is not None:
             state, view, seconds = _view(state, None if is_blind(reliability) else denoiser, visible)
@@ -276,7 +292,7 @@ def _symbol_margin(view: View) -> Tensor:
     symbols = view.tokens.gather(1, view.rows.clamp(min=0))
     best = view.log_probs.topk(2, dim=-1)
     rival = torch.where(best.indices[..., 0] == symbols, best.values[..., 1], best.values[..., 0])
-    return spread(view, (log_prob_of(view.log_probs, symbols) - rival).clamp(-100, 100))
+    return spread(view, (take_symbols(view.log_probs, symbols) - rival).clamp(-100, 100))
 
 
 symbol_margin = Score(_symbol_margin, name="symbol_margin")
@@ -289,17 +305,16 @@ Meant for networks whose law at a visible position does not see its own symbol; 
 # --- the pieces that kernels are made of ----------------------------------------------------------
 
 
-def hide(state: State, where: Tensor, mask_id: int) -> tuple[State, tuple[Info, ...]]:
+def hide(state: Chain, where: Tensor, mask_id: int) -> tuple[Chain, tuple[Info, ...]]:
     """Masks the visible positions of ``where`` bool [B, L] again, except in the prompt."""
-    where = where & state.start & ~state.masked
-    (probability,) = state.memory
+    where = where & state.free & ~state.masked
     after = replace(
         state,
         tokens=state.tokens.masked_fill(where, mask_id),
         masked=state.masked | where,
-        memory=(probability.masked_fill(where, torch.inf),),
+        certainty=state.certainty.masked_fill(where, torch.inf),
     )
-    return after, _infos(where, after.tokens, torch.zeros_like(probability))
+    return after, _infos(where, after.tokens, torch.zeros_like(state.certainty))
 
 
 @dataclass(frozen=True)
@@ -313,25 +328,25 @@ class _Drawn:
 
 
 def _unmask(
-    state: State, denoiser: Denoiser, where: Tensor, seed: int, time: float | None = None
-) -> tuple[State, tuple[Info, ...]]:
+    state: Chain, denoiser: Denoiser, where: Tensor, seed: int, time: float | None = None
+) -> tuple[Chain, tuple[Info, ...]]:
     """Draws symbols at the masked positions of ``where``, each given what is visible now."""
     state, drawn = _draw(state, denoiser, where, seed, time)
     return _write(state, drawn, where)
 
 
 def _draw(
-    state: State, denoiser: Denoiser, where: Tensor, seed: int, time: float | None = None
-) -> tuple[State, _Drawn]:
+    state: Chain, denoiser: Denoiser, where: Tensor, seed: int, time: float | None = None
+) -> tuple[Chain, _Drawn]:
     """Symbols at ``where``, which are not written yet; one call for the rows that ask for any."""
     state, view, seconds = _view(state, denoiser, where, time)
-    blank = _Drawn(torch.zeros_like(state.tokens), torch.zeros_like(state.memory[0]), seconds)
+    blank = _Drawn(torch.zeros_like(state.tokens), torch.zeros_like(state.certainty), seconds)
     if view.log_probs is None or view.rows is None:
         return state, blank
     symbols = candidates(view, draw, seed)
     item, column = (view.rows >= 0).nonzero(as_tuple=True)
     at = (_items(where)[item], view.rows[item, column])
-    log_probs = log_prob_of(view.log_probs, symbols)[item, column].double()
+    log_probs = take_symbols(view.log_probs, symbols)[item, column].double()
     return state, _Drawn(
         blank.symbols.index_put(at, symbols[item, column]),
         blank.log_probs.index_put(at, log_probs),
@@ -341,8 +356,8 @@ def _draw(
 
 
 def _view(
-    state: State, denoiser: Denoiser | None, where: Tensor, time: float | None = None
-) -> tuple[State, View, float]:
+    state: Chain, denoiser: Denoiser | None, where: Tensor, time: float | None = None
+) -> tuple[Chain, View, float]:
     """The rows of the batch that have positions in ``where``, and what the denoiser, if any, says there."""
     items = _items(where)
     view = View(
@@ -350,27 +365,27 @@ def _view(
         where[items],
         step=state.step,
         order_ids=state.item_ids[items],
-        start=state.start[items],
+        start=state.free[items],
     )
     if denoiser is None or not len(items):
         return state, view, 0.0
     rows, marked = masked_rows(view.masked)
     extra = {} if time is None else {"time": torch.full((len(items),), time, device=rows.device)}
     began = clock.perf_counter()
-    law = sound(denoiser(view.tokens, rows, **extra), rows, denoiser)
+    law = ask(denoiser, view.tokens, rows, marked >= 0, **extra)
     seconds = clock.perf_counter() - began
     calls = torch.full((len(items),), passes(denoiser), dtype=torch.float64, device=rows.device)
     state = replace(state, nfe=state.nfe.index_add(0, items, calls))
     return state, replace(view, log_probs=law, rows=marked), seconds
 
 
-def _write(state: State, drawn: _Drawn, where: Tensor) -> tuple[State, tuple[Info, ...]]:
+def _write(state: Chain, drawn: _Drawn, where: Tensor) -> tuple[Chain, tuple[Info, ...]]:
     """The state one step on, with the drawn symbols at ``where``."""
     after = replace(
         state,
         tokens=torch.where(where, drawn.symbols, state.tokens),
         masked=state.masked & ~where,
-        memory=(torch.where(where, drawn.log_probs.exp(), state.memory[0]),),
+        certainty=torch.where(where, drawn.log_probs.exp(), state.certainty),
         step=state.step + 1,
     )
     infos = _infos(where, drawn.symbols, drawn.log_probs)
@@ -400,7 +415,7 @@ def _chosen(view: View, score: Tensor, counts: Tensor) -> Tensor:
     return hits > 0
 
 
-def _uniform(state: State, seed: int) -> Tensor:
+def _uniform(state: Chain, seed: int) -> Tensor:
     """Private uniforms float64 [B, L], fresh at every step."""
     places = torch.arange(state.tokens.shape[1], device=state.tokens.device)
     return noise.uniform(seed, noise.ORDER, state.item_ids[:, None], places[None], state.step)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unmask import noise
-from unmask.denoisers import passes, take_rows
+from unmask.denoisers import ask, passes, take_rows
 from unmask.scores import at_step, by_slices, confidence, entropy, orders_of, public_gumbel, setting, spread
 from unmask.selectors import on_grid, step_sizes, take
 from unmask.sources import inverse_cdf
@@ -202,7 +202,9 @@ def information_gain(
         options = torch.stack([first.rows, *(take(view, keys, counts).rows for keys in noisy)], 1)[unsure]
         best = _best_option(denoiser, view, unsure, options)
         rows = first.rows.index_copy(0, unsure, options[torch.arange(len(unsure)), best])
-        return Choice(rows, calls=calls.index_fill(0, unsure, float(candidates * passes(denoiser))))
+        return replace(
+            first, rows=rows, calls=calls.index_fill(0, unsure, float(candidates * passes(denoiser)))
+        )
 
     return Selector(
         choose,
@@ -226,7 +228,7 @@ def _best_option(denoiser: Denoiser, view: View, items: Tensor, options: Tensor)
     time = None if view.time is None else view.time[items].repeat_interleave(count, 0)
     rows = _rows(view)[items].repeat_interleave(count, 0)
     after = (
-        by_slices(entropy, denoiser(trials, rows.clamp(min=0), time=time))
+        by_slices(entropy, ask(denoiser, trials, rows.clamp(min=0), rows >= 0, time=time))
         .double()
         .view(*chosen.shape[:2], -1)
     )

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask import noise, unmasking
-from unmask.denoisers import networks
+from unmask import engine, noise
+from unmask.denoisers import denoiser_name, networks
 from unmask.sources import draw
 from unmask.types import Choice, Denoiser, Info, Result, Selector, TokenSource, View
 from unmask.version import __version__
@@ -45,8 +45,8 @@ def sample(
     orders = noise.checked_ids(order_ids, tokens, places)
     items = noise.checked_ids(item_ids, tokens, places, "item_ids")
     seed = noise.drawn_seed(generator)
-    state = unmasking.init(tokens, denoiser.mask_id, orders, item_ids=items)
-    state, trace = unmasking.run(
+    state = engine.init(tokens, denoiser.mask_id, orders, item_ids=items)
+    state, trace = engine.run(
         state, denoiser, selector, source, substeps=substeps, seed=seed, entropies=entropies
     )
     record = manifest(denoiser, tokens, selector, source, substeps, seed) | took(began, trace)
@@ -63,7 +63,7 @@ def manifest(
         "python": platform.python_version(),
         "device": str(tokens.device),
         "dtype": sorted({str(p.dtype) for n in networks(denoiser) for p in n.parameters()}),
-        "denoiser": type(denoiser).__name__,
+        "denoiser": denoiser_name(denoiser),
         "selector": getattr(selector, "name", getattr(selector, "__name__", type(selector).__name__)),
         "source": getattr(source, "__name__", type(source).__name__),
         "substeps": substeps,
@@ -91,6 +91,8 @@ def check_tokens(tokens: Tensor, denoiser: Denoiser, *, masks: bool) -> None:
         raise ValueError(
             f"tokens have dtype {tokens.dtype} and shape {list(tokens.shape)}; expected int64 [batch, length]"
         )
+    if tokens.is_meta:
+        raise ValueError("tokens are on the meta device, without values; expected tokens on a real one")
     symbol = (tokens >= 0) & (tokens < denoiser.vocab_size) & (tokens != denoiser.mask_id)
     good = symbol | (tokens == denoiser.mask_id) if masks else symbol
     if not good.all():

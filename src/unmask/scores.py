@@ -256,7 +256,8 @@ def on_base(score: Score) -> Score:
 
 def public_uniform(view: View, seed: int) -> Tensor:
     """Float64 [B, L] uniforms on (0, 1) that depend on (seed, order_id, position) only: constant over the steps."""
-    return noise.uniform(seed, noise.ORDER, orders_of(view), _positions(view).long())
+    place = torch.arange(view.tokens.shape[1], device=view.tokens.device)[None]
+    return view.constant(("uniform", seed), lambda ids: noise.uniform(seed, noise.ORDER, ids[:, None], place))
 
 
 def public_gumbel(view: View, seed: int) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -99,9 +100,11 @@ def hybrid(explore: Score, exploit: Score, share: PerStep, plan: Plan) -> Select
         counts, part = sizes(view).to(view.masked.device), at_step(share, view.step)
         if not 0 <= part <= 1:
             raise ValueError(f"hybrid: share {part}, expected a number between 0 and 1")
-        first, second = (_places(score(view), view.masked) for score in (explore, exploit))
+        values = [score(view) for score in (explore, exploit)]
+        first, second = (_places(v, view.masked) for v in values)
         mine = first < torch.floor(part * counts + 0.5)[:, None]
-        return take(view, torch.where(mine, -first, -second - view.tokens.shape[1]).double(), counts)
+        choice = take(view, torch.where(mine, -first, -second - view.tokens.shape[1]).double(), counts)
+        return replace(choice, doubt=(values[0] + values[1]).isnan() & view.masked)
 
     name = f"hybrid({_name(explore)}, {_name(exploit)}, {setting(share)}, {_name(plan)})"
     return Selector(choose, is_blind(explore) and is_blind(exploit), name=name)
@@ -207,14 +210,8 @@ def on_grid(score: Tensor) -> Tensor:
 
 
 def ranked(score: Tensor, masked: Tensor) -> Tensor:
-    """Positions int64 [B, L] from the highest score to the lowest, ties by position, visible ones last.
-
-    ValueError when a masked position scores NaN.
-    """
-    keys = on_grid(score)
-    if (torch.isnan(keys) & masked).any():
-        raise ValueError("a score is NaN; expected a number, or -inf where a position is not eligible")
-    keys = keys.clamp(min=torch.finfo(keys.dtype).min).masked_fill(~masked, -torch.inf)
+    """Positions int64 [B, L] from the highest score to the lowest, ties by position, visible ones last."""
+    keys = on_grid(score).clamp(min=torch.finfo(torch.float64).min).masked_fill(~masked, -torch.inf)
     return keys.sort(dim=1, descending=True, stable=True).indices
 
 
@@ -228,10 +225,13 @@ def _places(score: Tensor, masked: Tensor) -> Tensor:
 
 def take(view: View, score: Tensor, counts: Tensor) -> Choice:
     """The ``counts`` int64 [B] best positions of each row that are masked, best first."""
-    counts = torch.minimum(counts.to(view.masked.device), view.masked.sum(1))
-    width = int(counts.max()) if len(counts) else 0
+    counts = torch.minimum(counts.cpu(), view.counts())
+    few, width = (int(x) for x in counts.aminmax()) if len(counts) else (0, 0)
     rows = ranked(score, view.masked)[:, :width]
-    return Choice(rows.masked_fill(torch.arange(width, device=rows.device) >= counts[:, None], -1))
+    if few < width:
+        place = torch.arange(width, device=rows.device)
+        rows = rows.masked_fill(place >= counts.to(rows.device)[:, None], -1)
+    return Choice(rows, doubt=torch.isnan(score) & view.masked)
 
 
 def step_sizes(plan: Plan) -> Callable[[View], Tensor]:
@@ -244,8 +244,7 @@ def step_sizes(plan: Plan) -> Callable[[View], Tensor]:
     table = cache(lambda total: _next_sizes(sizes(total), total))
 
     def counts(view: View) -> Tensor:
-        start = view.masked if view.start is None else view.start
-        pairs = zip(start.sum(1).tolist(), view.masked.sum(1).tolist())
+        pairs = zip(view.totals().tolist(), view.counts().tolist())
         return torch.tensor([_look_up(table(total), left, total) for total, left in pairs], dtype=torch.int64)
 
     return counts

@@ -51,4 +51,12 @@ def greedy(request: Request) -> Tensor:
 
 def given(tokens: Tensor) -> TokenSource:
     """The symbols of tokens int64 [B, L], whatever their probability: this is how likelihood is computed."""
-    return lambda request: tokens[request.items].gather(1, request.rows.clamp(min=0))
+
+    def source(request: Request) -> Tensor:
+        if request.shape is not None and tokens.shape != request.shape:
+            raise ValueError(
+                f"given tokens of shape {list(tokens.shape)} for a batch of shape {list(request.shape)}; expected the same"
+            )
+        return tokens[request.items].gather(1, request.rows.clamp(min=0))
+
+    return source

@@ -91,16 +91,53 @@ class View:
     """bool [B, L]: the positions that were masked before the first step (None: as `masked`)."""
     memory: tuple[Tensor, ...] = ()
     """What the selector left in `Choice.memory` at the step before, for these rows; empty at the first step."""
+    items: Tensor | None = None
+    """int64 [B]: which rows of the whole batch these are (None: all of them)."""
+    left: Tensor | None = None
+    total: Tensor | None = None
+    """int64 [B] on the CPU, if known: how many positions are masked in each row, now and in ``start``; see `counts`."""
+    fixed: dict[Any, Tensor] | None = None
+    """Tensors [whole batch, ..] that no step changes, such as public noise: made when first asked for, see `constant`."""
+
+    @property
+    def places(self) -> Tensor:
+        """int64 [B]: which rows of the whole batch these are."""
+        count = len(self.tokens)
+        return torch.arange(count, device=self.tokens.device) if self.items is None else self.items
+
+    def counts(self) -> Tensor:
+        """int64 [B] on the CPU: how many positions are masked in each row."""
+        return self.masked.sum(1).cpu() if self.left is None else self.left
+
+    def totals(self) -> Tensor:
+        """int64 [B] on the CPU: how many were masked before the first step."""
+        if self.total is None:
+            return self.counts() if self.start is None else self.start.sum(1).cpu()
+        return self.total
+
+    def constant(self, key: Any, make: Callable[[Tensor], Tensor]) -> Tensor:
+        """``make(order_ids int64 [B])`` [B, ..] for these rows, made once in a run where ``key`` says what it is."""
+        zeros = self.tokens.new_zeros(len(self.tokens))
+        if self.fixed is None:
+            return make(zeros if self.order_ids is None else self.order_ids)
+        if key not in self.fixed:
+            self.fixed[key] = make(self.fixed["order_ids"])
+        return self.fixed[key] if self.items is None else self.fixed[key][self.items]
 
     def within(self, eligible: Tensor) -> View:
         """The same view with only ``eligible`` bool [B, L] positions open to choice."""
         start = self.masked if self.start is None else self.start
-        return replace(self, masked=self.masked & eligible, start=start & eligible)
+        return replace(self, masked=self.masked & eligible, start=start & eligible, left=None, total=None)
 
     def part(self, items: Tensor) -> View:
-        """The same view of some rows of the batch: int64 places, or bool [B]."""
-        tensors = {f.name: v[items] for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
-        return replace(self, memory=tuple(m[items] for m in self.memory), **tensors)  # type: ignore[arg-type]
+        """The same view of some rows of the batch: int64 places."""
+        there = items.to(self.tokens.device)
+        names = {f.name for f in fields(self)} - {"left", "total"}
+        tensors = {n: v[there] for n in names if isinstance(v := getattr(self, n), Tensor)}
+        tensors |= {"items": self.places[there]}
+        host = items.cpu()
+        tensors |= {n: v[host] for n in ("left", "total") if (v := getattr(self, n)) is not None}
+        return replace(self, memory=tuple(m[there] for m in self.memory), **tensors)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -117,6 +154,8 @@ class Choice:
     tilt: Tensor | None = None
     calls: Tensor | None = None
     memory: tuple[Tensor, ...] = ()
+    doubt: Tensor | None = None
+    """bool, True where a score that was compared is NaN: an error at the end of the step."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +204,8 @@ class Request:
     step: int
     seed: int | None
     item_ids: Tensor | None = None
+    shape: tuple[int, ...] | None = None
+    """That of the whole batch of tokens, (B, L)."""
 
 
 TokenSource: TypeAlias = Callable[[Request], Tensor]
@@ -178,10 +219,15 @@ class State:
     tokens: Tensor
     masked: Tensor
     start: Tensor
+    left: Tensor
+    total: Tensor
+    """int64 [B] on the CPU: how many positions are masked, now and in ``start``."""
     order_ids: Tensor
     item_ids: Tensor
     log_prob: Tensor
     nfe: Tensor
+    fixed: dict[Any, Tensor]
+    """What no step changes: ``order_ids``, and what `View.constant` makes of them."""
     step: int = 0
     memory: tuple[Tensor, ...] = ()
     remembered: Any = None

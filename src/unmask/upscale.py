@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unmask import likelihood, measuring
 from unmask.corruption import Corruption, exact_count, low_discrepancy
-from unmask.denoisers import NetworkDenoiser, from_logits, take_rows
+from unmask.denoisers import NetworkDenoiser, from_logits, take_rows, vouched
 from unmask.profiles import Profile, check_seen
 from unmask.types import Cache, Choice, Denoiser, Estimate, Selector, View
 
@@ -285,6 +285,11 @@ class AtStage:
         """Number of digits b."""
         return self.base.vocab_size
 
+    @property
+    def normalised(self) -> bool:
+        """Whether its laws sum to one by construction."""
+        return vouched(self.base)
+
     def __call__(self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None) -> Tensor:
         """Log-probabilities float [B, R, b] at rows int64 [B, R] of the N."""
         whole, first = self._whole(tokens)
@@ -409,13 +414,18 @@ def stage_by_stage(selectors: Sequence[Selector], length: int) -> Selector:
     def choose(view: View) -> Choice:
         block = torch.arange(view.tokens.shape[1], device=view.tokens.device) // length
         current = torch.where(view.masked, block, len(selectors)).amin(1)
-        rows = torch.full_like(view.tokens, -1)
+        rows, doubt = (
+            torch.full_like(view.tokens, -1),
+            torch.zeros((), dtype=torch.bool, device=current.device),
+        )
         for number, selector in enumerate(selectors):
             items = (current == number).nonzero()[:, 0]
             if len(items):
-                mine = _plain(selector(view.part(items).within(block == number)))
+                choice = selector(view.part(items).within(block == number))
+                mine = _plain(choice)
                 rows[items, : mine.shape[1]] = mine
-        return Choice(rows[:, : int((rows >= 0).sum(1).max())] if len(rows) else rows)
+                doubt = doubt if choice.doubt is None else doubt | choice.doubt.any()
+        return Choice(rows[:, : int((rows >= 0).sum(1).max())] if len(rows) else rows, doubt=doubt)
 
     names = ", ".join(getattr(s, "name", "selector") for s in selectors)
     blind = all(getattr(s, "blind", False) for s in selectors)

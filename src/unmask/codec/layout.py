@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmask import unmasking
+from unmask import engine
 from unmask.codec import container
 from unmask.codec.coder import Damaged, read_varint, varint
 from unmask.codec.container import CODED, ESCAPED, RAW, ZLIB, ZSTD, Entry, Listed
@@ -326,7 +326,7 @@ def log_likelihoods(coding: Coding, items: Sequence[bytes]) -> list[float | None
 def _scores(law: Law, batch: Batch, symbols: Tensor) -> list[float]:
     """Log-probability of each group, nats."""
     with exact():
-        state = unmasking.init(batch.tokens, law.denoiser.mask_id, masked=batch.masked)
-        state, _ = unmasking.run(state, law.denoiser, law.selector, given(symbols), substeps=law.substeps)
+        state = engine.init(batch.tokens, law.denoiser.mask_id, masked=batch.masked)
+        state, _ = engine.run(state, law.denoiser, law.selector, given(symbols), substeps=law.substeps)
     found: list[float] = np.bincount(batch.groups, state.log_prob.numpy()).tolist()
     return found

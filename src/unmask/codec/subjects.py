@@ -22,7 +22,7 @@ from unmask.caching import Blocks
 from unmask.codec.coder import read_varint, varint
 from unmask.codec.tables import Ints
 from unmask.data.vocabularies import Bytes, Levels, Vocabulary
-from unmask.denoisers import Guided, NetworkDenoiser, Reshaped
+from unmask.denoisers import NetworkDenoiser, Wrapped
 from unmask.types import Denoiser
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ def doubled(denoiser: Denoiser) -> Denoiser:
         if not isinstance(network, torch.nn.Module):
             return denoiser
         return replace(denoiser, network=copy.deepcopy(network).to(device="cpu", dtype=torch.float64).eval())
-    if isinstance(denoiser, Guided):
-        return replace(denoiser, base=doubled(denoiser.base), other=doubled(denoiser.other))
-    if isinstance(denoiser, Reshaped | Blocks):
+    if isinstance(denoiser, Wrapped):
+        return replace(denoiser, parts=tuple(map(doubled, denoiser.parts)))
+    if isinstance(denoiser, Blocks):
         return replace(denoiser, base=doubled(denoiser.base))
     return denoiser
 

@@ -1,4 +1,4 @@
-"""The encoder and the decoder of a batch: token sources for the loop that samples and scores (`unmasking.run`).
+"""The encoder and the decoder of a batch: token sources for the loop that samples and scores (`engine.run`).
 
 Before anything reads a law of the model, `Rounding` puts it on the grid. So selectors, wrappers and the coder see whole
 multiples of 2^-grid, the same on both sides. A value that lies within the guard band of a rounding boundary might be
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask import unmasking
+from unmask import engine
 from unmask.codec import tables
 from unmask.codec.coder import Damaged, Decoder, Encoder, read_varint, varint
 from unmask.codec.tables import Floats, Ints
@@ -117,7 +117,7 @@ class Rounding:
         self.escaped = self.known is None or any(len(places) for places, _ in self.known)
 
     def __call__(self, request: Request) -> Tensor:
-        """The law of a request with its valid rows on the grid, nats, float64: what `unmasking.run` calls ``settle``."""
+        """The law of a request with its valid rows on the grid, nats, float64: what `engine.run` calls ``settle``."""
         values, _ = self.values(request)
         out = request.log_probs.double().clone()
         out[request.valid] = torch.from_numpy(values * 2.0**-self.law.grid).to(out.device)
@@ -332,8 +332,8 @@ def _run(law: Law, batch: Batch, source: Writer | Reader, rounding: Rounding) ->
     if not batch.masked.any():
         return batch.tokens
     with exact():
-        state = unmasking.init(batch.tokens, law.denoiser.mask_id, masked=batch.masked)
-        state, _ = unmasking.run(
+        state = engine.init(batch.tokens, law.denoiser.mask_id, masked=batch.masked)
+        state, _ = engine.run(
             state, law.denoiser, law.selector, source, substeps=law.substeps, settle=rounding
         )
     return state.tokens

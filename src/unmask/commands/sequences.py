@@ -23,9 +23,9 @@ from unmask.data import tokens as folders
 from unmask.data.cache import cache
 from unmask.data.tokens import Tokens
 from unmask.data.vocabularies import Bytes, Characters, Levels, Tokenizer, to_record
+from unmask.denoisers import take_symbols
 from unmask.likelihood import nelbo
 from unmask.models import Model
-from unmask.objectives import take_symbols
 from unmask.progress import Progress
 from unmask.sampling import check_tokens
 

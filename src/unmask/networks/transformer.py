@@ -61,6 +61,15 @@ class TransformerConfig:
                 raise ValueError(f"a position axis is {axis}: expected {self.length} whole numbers >= 0")
 
 
+def check_length(tokens: Tensor, length: int, cut: bool = False) -> None:
+    """ValueError unless tokens are [B, length], or shorter where a network may be given rows that are ``cut``."""
+    if tokens.ndim != 2 or tokens.shape[1] > length or (tokens.shape[1] < length and not cut):
+        most = " at most" if cut else ""
+        raise ValueError(
+            f"tokens of shape {list(tokens.shape)}; expected [batch, {length}]{most}, the length of the network"
+        )
+
+
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Rotary positions: channel pairs of x [B, H, R, D/H] turned by angles [B or 1, 1, R, D/2H].
 
@@ -374,6 +383,7 @@ class Transformer(nn.Module):
         time: Tensor | None,
         label: Tensor | None,
     ) -> list[Tensor]:
+        check_length(tokens, self.shape.length, cut=self.shape.ends)
         changes = self._changes(tokens, time, label)
         read = self._before(tokens) if self.shape.causal else tokens
         inputs = self.embedding(read if rows is None else read.gather(1, rows))

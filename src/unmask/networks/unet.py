@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.networks.transformer import Condition, attend
+from unmask.networks.transformer import Condition, attend, check_length
 
 
 @dataclass(frozen=True)
@@ -263,6 +263,7 @@ class UNet(nn.Module):
 
     def states(self, tokens: Tensor, *, time: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         """What the head reads, float [B, H W, D]: for losses that want logits at some positions only."""
+        check_length(tokens, self.shape.length)
         masked = tokens == self.mask_id
         values = self._values(tokens).masked_fill(masked, 0.0)
         return self._run([values, masked], tokens, self._told(masked, time, label))

@@ -1,0 +1,39 @@
+"""Denoisers: networks under one contract, wrappers that change the law, and the checks of what enters."""
+
+from unmask.denoisers.checks import ask, lawful, shaped, unlawful, vouched
+from unmask.denoisers.contract import NetworkDenoiser, from_logits, log_normalise_
+from unmask.denoisers.rows import masked_rows, take_rows, take_symbols
+from unmask.denoisers.wrappers import (
+    Wrapped,
+    certain,
+    denoiser_name,
+    guided,
+    networks,
+    nucleus,
+    passes,
+    tempered,
+    untempered,
+)
+
+__all__ = [
+    "NetworkDenoiser",
+    "Wrapped",
+    "ask",
+    "certain",
+    "denoiser_name",
+    "from_logits",
+    "guided",
+    "lawful",
+    "log_normalise_",
+    "masked_rows",
+    "networks",
+    "nucleus",
+    "passes",
+    "shaped",
+    "take_rows",
+    "take_symbols",
+    "tempered",
+    "unlawful",
+    "untempered",
+    "vouched",
+]

@@ -1,0 +1,133 @@
+"""The loop. Unmasking a sequence is the same computation whether its tokens are drawn, given, written or read.
+
+`init` makes a state, `step` unmasks once, `run` goes on until nothing is masked. A step sees, chooses, asks, unmasks and
+accounts: a selector gives rows, a denoiser the law of their symbols, a token source the symbols, and the log-probability
+adds up. What asks the denoiser stands in `asking`, what checks the choices in `choosing`, what adds up in `accounting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unmask.devices import precise
+from unmask.engine.accounting import Moved, added, placed, remembered, symbols, written
+from unmask.engine.asking import Look, Settle
+from unmask.engine.choosing import Doubts, chosen, moving, parts
+from unmask.selectors import is_blind
+from unmask.types import Choice, Denoiser, Info, Selector, State, TokenSource, View
+
+
+def init(
+    tokens: Tensor,
+    mask_id: int,
+    order_ids: Tensor | None = None,
+    masked: Tensor | None = None,
+    item_ids: Tensor | None = None,
+) -> State:
+    """The state before the first step of tokens int64 [B, L] with ``mask_id`` where hidden; order_ids default to 0.
+
+    ``item_ids`` (default 0..B-1) name the rows to their private noise. ``masked`` bool [B, L] leaves out positions
+    that stay hidden for ever (default: none): the model averages over them.
+    """
+    hidden = tokens == mask_id
+    if masked is not None and bool((masked & ~hidden).any()):
+        raise ValueError("masked marks a position that holds a symbol; expected the mask there")
+    masked = hidden if masked is None else masked
+    zeros = torch.zeros(len(tokens), dtype=precise(tokens.device), device=tokens.device)
+    orders = tokens.new_zeros(len(tokens)) if order_ids is None else order_ids.to(tokens.device)
+    items = (
+        torch.arange(len(tokens), device=tokens.device) if item_ids is None else item_ids.to(tokens.device)
+    )
+    left = masked.sum(1).cpu()
+    return State(
+        tokens, masked, masked, left, left, orders, items, zeros, zeros.clone(), {"order_ids": orders}
+    )
+
+
+def run(
+    state: State,
+    denoiser: Denoiser,
+    selector: Selector | Callable[[View], Choice],
+    source: TokenSource,
+    **settings: Any,
+) -> tuple[State, tuple[Info, ...]]:
+    """Steps until no position is masked, each with the same settings; the last state and what each step did."""
+    trace: list[Info] = []
+    while bool(state.left.any()):
+        state, info = step(state, denoiser, selector, source, **settings)
+        trace.append(info)
+    return state, tuple(trace)
+
+
+def step(
+    state: State,
+    denoiser: Denoiser,
+    selector: Selector | Callable[[View], Choice],
+    source: TokenSource,
+    *,
+    substeps: int = 1,
+    seed: int | None = None,
+    entropies: bool = False,
+    settle: Settle | None = None,
+) -> tuple[State, Info]:
+    """Unmasks the rows that the selector chooses. Finished rows of the batch are left out and cost nothing.
+
+    With ``substeps`` S the chosen rows are split, in order, into S parts; later parts see the symbols of earlier ones
+    through ``denoiser.partial`` (partial caching, arXiv 2510.04525). ``entropies`` also notes the entropy of each law
+    that a symbol came from: one more pass over those laws. ``settle`` changes every law before the selector or the
+    source sees it, at the root and again after wrappers such as `tempered`: the codec rounds there.
+    """
+    if substeps < 1:
+        raise ValueError(f"substeps {substeps}: expected at least 1")
+    doubts, view = Doubts(), seen(state, selector)
+    look = Look(denoiser, state, doubts, settle, seed, keep=substeps > 1)
+    if not is_blind(selector):
+        view = look.at_masked(view)
+    choice = chosen(selector, view, doubts)
+    memory = remembered(state, view, choice.memory)
+    if view.time is not None and is_blind(selector):
+        view, choice = moving(view, choice)
+    moved = Moved.nothing(view, choice, entropies)
+    for s, mine in enumerate(parts(choice, substeps)):
+        law = look.again(moved.tokens, view, choice, mine) if s else look.first(view, choice, mine)
+        took = symbols(source(look.request(law, view, choice.rows, mine)), mine, look, doubts)
+        moved = moved.by(law, took, choice, mine)
+        moved = moved.and_passed(look, choice, mine) if s else moved
+    masked = placed(state.masked, written(view.masked, choice.rows, 0, choice.valid), view)
+    calls = moved.calls + look.passes * look.cost + (0.0 if choice.calls is None else choice.calls)
+    after = replace(
+        state,
+        tokens=placed(state.tokens, moved.tokens, view),
+        masked=masked,
+        left=doubts.settled(masked),
+        log_prob=added(state.log_prob, moved.log_probs.sum(1), view),
+        nfe=added(state.nfe, calls, view),
+        step=state.step + 1,
+        memory=memory,
+        remembered=look.remembered,
+    )
+    return after, moved.info(view, choice, look)
+
+
+def seen(state: State, selector: object) -> View:
+    """What the selector may see: the unfinished rows of the batch."""
+    open_ = state.left > 0
+    whole = View(
+        state.tokens,
+        state.masked,
+        step=state.step,
+        order_ids=state.order_ids,
+        start=state.start,
+        memory=state.memory,
+        left=state.left,
+        total=state.total,
+        fixed=state.fixed,
+    )
+    view = whole if bool(open_.all()) else whole.part(open_.nonzero()[:, 0])
+    clock = getattr(selector, "time", None)
+    return view if clock is None else replace(view, time=clock(view))

@@ -42,8 +42,14 @@ class Folder:
     fingerprint: str = ""
 
     def open(self) -> Tokens:
-        """The opened token folder; ValueError when there is none."""
-        return folders.load(self.place)
+        """The opened token folder; ValueError when there is none, or another than training began with."""
+        data = folders.load(self.place)
+        if self.fingerprint and fingerprint(data) != self.fingerprint:
+            raise ValueError(
+                f"{data.folder} holds other data than training began with (fingerprint {fingerprint(data)}, not "
+                f"{self.fingerprint}): put those back, or train in another folder"
+            )
+        return data
 
     @property
     def place(self) -> Path:
@@ -79,20 +85,22 @@ def prepared(run: Run, kind: str) -> Run:
         raise ValueError(
             f"{data.folder} has {data.symbols} symbols; expected at least network.length {run.network.length}"
         )
-    parts = [
-        data.manifest["vocabulary"],
-        [(s["symbols"], s["items"], s["crc32"]) for s in data.manifest["shards"]],
-    ]
-    contents = json.dumps(parts, sort_keys=True).encode()
     return replace(
         run,
-        data=replace(run.data, fingerprint=hashlib.sha256(contents).hexdigest()[:16]),
+        data=replace(run.data, fingerprint=fingerprint(data)),
         vocabulary=data.vocabulary,
         network=replace(run.network, vocab_size=data.vocabulary.size + extra),
         lengths=tuple(np.bincount(data.lengths, minlength=run.network.length + 1).tolist())
         if _ends(run)
         else (),
     )
+
+
+def fingerprint(data: Tokens) -> str:
+    """Which data a token folder holds: a hash of its vocabulary and checksums, 16 hexadecimal digits."""
+    shards = [(s["symbols"], s["items"], s["crc32"]) for s in data.manifest["shards"]]
+    contents = json.dumps([data.manifest["vocabulary"], shards], sort_keys=True).encode()
+    return hashlib.sha256(contents).hexdigest()[:16]
 
 
 def _ends(run: Run) -> bool:

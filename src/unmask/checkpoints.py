@@ -36,7 +36,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise _unreadable(path, error) from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({_line(error)}): the file is truncated or foreign") from None
+        raise ValueError(
+            f"{path} is not JSON ({one_line(error)}): the file is truncated or foreign"
+        ) from None
     if not isinstance(record, dict):
         raise ValueError(
             f"{path} holds a {type(record).__name__}; expected a record written by `unmask train`"
@@ -57,12 +59,13 @@ def _check_file(path: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} cannot be read ({_line(error)}): expected a file that you may read")
+    return ValueError(f"{path} cannot be read ({one_line(error)}): expected a file that you may read")
 
 
-def _line(error: Exception) -> str:
-    """What an error says, on one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def one_line(value: object) -> str:
+    """A value or what an error says, on one line of at most 200 characters; of longer ones the ends."""
+    text = " ".join(str(value).split()) or type(value).__name__
+    return text if len(text) <= 200 else f"{text[:100]} ... {text[-95:]}"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -78,14 +81,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise _unreadable(path, error) from None
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        state = "a pickle, not safetensors" if _is_pickle(path) else f"not readable ({_line(error)})"
+        state = "a pickle, not safetensors" if _is_pickle(path) else f"not readable ({one_line(error)})"
         raise ValueError(f"{path} is {state}: the file is truncated or foreign") from None
 
 
 def _is_pickle(path: Path) -> bool:
-    """Whether a file begins as `torch.save` or pickle write it."""
+    """Whether a file begins as `torch.save` or pickle write it; safetensors begin with a number of eight bytes."""
     with path.open("rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"\x80\x02}q", b"\x80\x04\x95\x00")
+        head = file.read(4)
+    return head == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5" and head[2:3] >= b" ")
 
 
 def write_folder(path: Path, tensors: dict[str, dict[str, Tensor]], records: dict[str, Any]) -> None:

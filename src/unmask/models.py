@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask import checkpoints, recipes
+from unmask.checkpoints import one_line
 from unmask.data.vocabularies import Tokenizer, Vocabulary, from_record
 from unmask.denoisers import NetworkDenoiser, from_logits
 from unmask.devices import check_device
@@ -195,11 +196,11 @@ def _network_config(recipe: Run, config: dict[str, Any], folder: Path) -> Any:
     try:
         record = kind(**{k: tuples(v) for k, v in stored.items()})
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"{folder / 'config.json'}: network field {_line(error)}") from None
+        raise ValueError(f"{folder / 'config.json'}: network field {one_line(error)}") from None
     _check_types(record, folder)
     if record.length != stored["length"] or getattr(record, "loops", 1) > LOOPS:
         raise ValueError(
-            f"{folder / 'config.json'}: length {_line(stored['length'])} and loops {getattr(record, 'loops', 1)}; "
+            f"{folder / 'config.json'}: length {one_line(stored['length'])} and loops {getattr(record, 'loops', 1)}; "
             f"expected length {record.length} and at most {LOOPS} loops"
         )
     return record
@@ -209,18 +210,13 @@ LOOPS = 1024
 """More passes through the same blocks than any network of ours needs; weights do not tell how many there are."""
 
 
-def _line(value: object) -> str:
-    """A value or an error's message on one line of at most 200 characters."""
-    return " ".join(str(value).split())[:200]
-
-
 def _check_types(record: Any, folder: Path) -> None:
     """ValueError unless every field of a record read from JSON has the type that it declares."""
     for name, hint in get_type_hints(type(record)).items():
         value = getattr(record, name)
         if not _fits(value, hint):
             raise ValueError(
-                f"{folder / 'config.json'}: field {name!r} is {_line(repr(value))}; expected "
+                f"{folder / 'config.json'}: field {name!r} is {one_line(repr(value))}; expected "
                 f"{getattr(hint, '__name__', str(hint))}"
             )
 
@@ -264,7 +260,7 @@ def _check_lengths(recipe: Run, config: dict[str, Any], folder: Path) -> None:
     good = isinstance(counts, list) and all(type(n) is int and 0 <= n < 2**53 for n in counts)
     if not good or len(counts) != longest + 1:  # type: ignore[arg-type]
         raise ValueError(
-            f"{folder / 'config.json'}: lengths {_line(counts)[:60]}; expected {longest + 1} whole numbers, how often each "
+            f"{folder / 'config.json'}: lengths {one_line(counts)}; expected {longest + 1} whole numbers, how often each "
             f"length 0..{longest} occurs"
         )
 
@@ -276,5 +272,5 @@ def _built(recipe: Run, tensors: dict[str, Tensor], folder: Path) -> nn.Module:
             return recipe.build(recipe.network)
     except (ValueError, TypeError, RuntimeError, ArithmeticError, IndexError) as error:
         raise ValueError(
-            f"{folder / 'config.json'}: no network of these sizes ({_line(error)}); expected those of the weights"
+            f"{folder / 'config.json'}: no network of these sizes ({one_line(error)}); expected those of the weights"
         ) from None

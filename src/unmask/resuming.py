@@ -54,7 +54,7 @@ def _began_with(run: Run, folder: Path) -> int:
     """The folder's randomness where the run asks for the usual one; 1 where it was not recorded yet."""
     for record in _records(folder)[:1]:
         found = checkpoints.read_json(record).get("randomness", 1)
-        if found not in range(1, RANDOMNESS + 1):
+        if type(found) is not int or found not in range(1, RANDOMNESS + 1):
             raise ValueError(
                 f"{record}: randomness {found!r}; this version knows 1..{RANDOMNESS}: use another folder or version"
             )
@@ -160,5 +160,5 @@ def _quietly(path: Path, put: Callable[[], None]) -> None:
         put()
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"{path}: no random state of this version of torch ({' '.join(str(error).split())})"
+            f"{path}: no random state of this version of torch ({checkpoints.one_line(error)})"
         ) from None

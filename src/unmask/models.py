@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
 from importlib import resources
@@ -177,7 +177,7 @@ def _recipe_of(config: dict[str, Any], folder: Path) -> Run:
     known = recipes.all_recipes()
     if config["name"] not in known:
         raise ValueError(
-            f"{folder} was trained by recipe '{config['name']}'; this version knows {', '.join(known)}"
+            f"{folder} was trained by recipe {config['name'][:60]!r}; this version knows {', '.join(known)}"
         )
     return known[config["name"]]()
 
@@ -193,11 +193,14 @@ def _network_config(recipe: Run, config: dict[str, Any], folder: Path) -> Any:
             f"{folder / 'config.json'}: {state} network field {wrong[0]!r}; this version knows "
             f"{', '.join(sorted(known))}"
         )
+    values = {k: tuples(v) for k, v in stored.items()}
     try:
-        record = kind(**{k: tuples(v) for k, v in stored.items()})
+        record = kind(**values)
     except (TypeError, ValueError, ArithmeticError) as error:
+        if not isinstance(error, ValueError):
+            _check_types(kind, values, folder)
         raise ValueError(f"{folder / 'config.json'}: network field {one_line(error)}") from None
-    _check_types(record, folder)
+    _check_types(kind, values, folder)
     if record.length != stored["length"] or getattr(record, "loops", 1) > LOOPS:
         raise ValueError(
             f"{folder / 'config.json'}: length {one_line(stored['length'])} and loops {getattr(record, 'loops', 1)}; "
@@ -210,13 +213,12 @@ LOOPS = 1024
 """More passes through the same blocks than any network of ours needs; weights do not tell how many there are."""
 
 
-def _check_types(record: Any, folder: Path) -> None:
-    """ValueError unless every field of a record read from JSON has the type that it declares."""
-    for name, hint in get_type_hints(type(record)).items():
-        value = getattr(record, name)
-        if not _fits(value, hint):
+def _check_types(kind: type, values: Mapping[str, Any], folder: Path) -> None:
+    """ValueError unless every value read from JSON has the type that the field of a record declares."""
+    for name, hint in get_type_hints(kind).items():
+        if name in values and not _fits(values[name], hint):
             raise ValueError(
-                f"{folder / 'config.json'}: field {name!r} is {one_line(repr(value))}; expected "
+                f"{folder / 'config.json'}: field {name!r} is {one_line(repr(values[name]))}; expected "
                 f"{getattr(hint, '__name__', str(hint))}"
             )
 
@@ -240,7 +242,7 @@ def _vocabulary(recipe: Run, config: dict[str, Any], folder: Path) -> Vocabulary
         found = own
     else:
         found = from_record(stored)
-        _check_types(found, folder)
+        _check_types(type(found), vars(found), folder)
     if own is not None and found is not None and not isinstance(found, Tokenizer):
         network = config["network"]
         extra = getattr(recipe.network, "levels", recipe.network.vocab_size) - own.size

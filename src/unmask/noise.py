@@ -102,7 +102,7 @@ def checked_ids(ids: Tensor | None, tokens: Tensor, default: Tensor, name: str =
     if wrong.any():
         row = int(wrong.nonzero()[0])
         raise ValueError(
-            f"{name} hold {int(ids[row])} in row {row}; "
+            f"{name} have dtype {ids.dtype} and {int(ids[row])} in row {row}; "
             f"expected int64 [{len(tokens)}], each at least 0 and at most 2^32 - 1"
         )
     return ids

@@ -17,24 +17,23 @@ FILLED = ("empty", "zeros", "ones", "full", "rand", "randn")
 class Bounded(TorchFunctionMode):
     """Inside, ValueError before tensors are made that have many more elements than those given, or many more of them.
 
-    The bound is 8 times as many elements and 300 times as many operations, and some for very small networks.
+    The bound is 8 times as many elements in 30 times as many tensors, and some for very small networks.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.elements = 2**24 + 8 * sum(value.numel() for value in tensors.values())
-        self.operations = 10_000 + 300 * len(tensors)
+        self.tensors = 1000 + 30 * len(tensors)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Counts what is asked for, then does it."""
-        name = getattr(func, "__name__", "")
-        made = _made(name, args)
-        self.operations -= 1
-        self.elements -= made
-        if min(self.elements, self.operations) < 0 or _broadcast(args) > self.elements:
+        """Counts what is asked for, then does it; what makes nothing, such as leaving `torch.no_grad`, always goes on."""
+        made = _made(getattr(func, "__name__", ""), args)
+        if max(made, _broadcast(args)) > self.elements or (made and not self.tensors):
             raise ValueError("sizes are far beyond those of the weights")
+        self.elements -= made
+        self.tensors -= made > 0
         return func(*args, **(kwargs or {}))
 
 

@@ -243,11 +243,20 @@ def test_the_bound_lets_real_networks_pass():
         with torch.random.fork_rng(devices=()):
             weights = run.build(run.network).state_dict()
             bound = Bounded(weights)
-            whole = bound.elements, bound.operations
+            whole = bound.elements, bound.tensors
             with bound:
                 run.build(run.network)
         assert bound.elements > whole[0] / 2, name
-        assert bound.operations > whole[1] / 2, name
+        assert bound.tensors > whole[1] / 2, name
+
+
+def test_a_refusal_leaves_gradients_as_they_were(model):
+    """Initialisers work under `torch.no_grad`, which must be left by the way of any error."""
+    for n, field in enumerate(("width", "hidden", "depth")):
+        folder = model("sudoku", **{f"network__{field}": 10**9})
+        refusal(folder, "no network of these sizes")
+        assert torch.is_grad_enabled(), n
+        shutil.rmtree(folder.parent)
 
 
 # --- many at random -------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from unmask.commands import boards as board_commands
 from unmask.recipes import all_recipes, sudoku
 from unmask.recipes.run import generator, override
 from unmask.recipes.sudoku import board_seed
-from unmask.sampling import check_order_ids
 from unmask.training import train
 
 LAST = 2**32 - 1
@@ -98,7 +97,8 @@ def test_order_ids_that_would_repeat_others_are_refused(wrong, row):
         lambda: unmask.log_likelihood(LAW, tokens, SELECTOR, order_ids=ids),
     ):
         with pytest.raises(
-            ValueError, match=f"order_ids hold {wrong} in row {row}; expected int64.* 2\\^32 - 1"
+            ValueError,
+            match=f"order_ids have dtype torch.int64 and {wrong} in row {row}; expected int64.* 2\\^32 - 1",
         ):
             call()
 
@@ -123,7 +123,7 @@ def test_order_ids_cost_one_look_from_the_host():
 
     ids = torch.tensor([3, LAST])
     with Looks() as looks:
-        assert check_order_ids(ids, MASKED, ids) is ids
+        assert noise.checked_ids(ids, MASKED, ids) is ids
     assert looks.count == 1
 
 

@@ -25,8 +25,8 @@ def locked(folder: Path) -> Iterator[None]:
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _take(handle, folder)
-        os.truncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode())
         yield
     finally:
         os.close(handle)
@@ -38,7 +38,7 @@ def _take(handle: int, folder: Path) -> None:
         if fcntl is not None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        owner = " ".join(os.pread(handle, 200, 0).decode(errors="replace").split()) or "another process"
+        owner = " ".join(os.read(handle, 200).decode(errors="replace").split()) or "another process"
         raise ValueError(
             f"{folder} is being trained in by {owner}; wait for its end, or use another folder"
         ) from None

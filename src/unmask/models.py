@@ -232,7 +232,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _vocabulary(recipe: Run, config: dict[str, Any], folder: Path) -> Vocabulary | None:
-    """The stored vocabulary, or the recipe's where none is; ValueError unless it has as many symbols as the network."""
+    """The stored vocabulary, or the recipe's where none is; ValueError where it has fewer symbols than the network."""
     own, stored = recipe.vocabulary, config.get("vocabulary")
     if stored is None or own is None:
         if stored is not None:
@@ -247,7 +247,7 @@ def _vocabulary(recipe: Run, config: dict[str, Any], folder: Path) -> Vocabulary
         network = config["network"]
         extra = getattr(recipe.network, "levels", recipe.network.vocab_size) - own.size
         wanted = network.get("levels", network["vocab_size"]) - extra
-        if found.size != wanted:
+        if found.size < wanted:  # of more, `encode` refuses those that the network does not know
             raise ValueError(
                 f"{folder / 'config.json'}: a vocabulary of {found.size} symbols, expected {wanted} for the network"
             )

@@ -259,6 +259,15 @@ def test_a_refusal_leaves_gradients_as_they_were(model):
         shutil.rmtree(folder.parent)
 
 
+def test_symbols_that_the_network_does_not_know_are_no_masks(model):
+    """A vocabulary may be larger than the network; its other symbols would be the end and the mask."""
+    larger = unmask.load(model("molecules", vocabulary__symbols="#()-123456=BCFHNOS[]clnors~!"))
+    assert larger.encode("CO").tolist()[0][:3] == [12, 16, 26]
+    for symbol, text in ((26, "C~O"), (27, "C!"), (27, "C_!")):
+        with pytest.raises(ValueError, match=rf"symbol {symbol} of a vocabulary .* expected 0\.\.25"):
+            larger.encode(text)
+
+
 # --- many at random -------------------------------------------------------------------------------
 
 VALUES = [None, True, False, 0, -1, 1, 2, 3, 7, 10**9, 10**18, 10**30, 1.5, -0.0, float("nan"), float("inf")]

@@ -133,6 +133,13 @@ def test_selectors_refuse_seeds_that_would_repeat_others():
             unmask.sample(LAW, MASKED, selectors.top_k(scores.at_random(seed), 1), generator=seeded(0))
 
 
+def test_candidates_that_would_share_noise_with_the_next_step_are_refused():
+    unmask.presets.information_gain(LAW, 1, candidates=256)
+    for wrong in (0, 257):
+        with pytest.raises(ValueError, match=rf"got {wrong} candidates .* expected 1\.\.256"):
+            unmask.presets.information_gain(LAW, 1, candidates=wrong)
+
+
 # --- generators of training -----------------------------------------------------------------------
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

@@ -57,7 +57,9 @@ class Machine:
 
     device: str = "cpu"
     bfloat16: bool | None = False
-    """Matrix products in bfloat16; None where the device is faster at them (`devices.has_bfloat16`)."""
+    """Matrix products in bfloat16; None where the device is faster at them (`devices.has_bfloat16`).
+
+    True also where a CPU emulates them, which is slow; refused on a GPU that knows none."""
     compile: bool = False
     threads: int = 0
     """CPU threads; 0 leaves the library's choice."""

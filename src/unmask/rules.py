@@ -187,7 +187,8 @@ def information_gain(
     sizes = step_sizes(plan)
     if not 1 <= candidates <= 256 or not temperature > 0:
         raise ValueError(
-            f"information_gain: got {candidates} candidates and spread {temperature}, expected 1..256 and more than 0"
+            f"information_gain: got {candidates} candidates and spread {temperature}, "
+            "expected at least 1, at most 256, and more than 0"
         )
 
     def choose(view: View) -> Choice:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ import record
 import torch
 
 import unmask
+from unmask import recipes
 from unmask.data import sudoku as boards
 from unmask.demo import Remembering
+from unmask.recipes.sudoku import GRIDS, PUZZLES, board_seed
 from unmask.statistics import wilson
 
 SEED = 20_261_122
@@ -138,12 +140,13 @@ def held_out_bound(model: unmask.Model) -> str:
 def leaked(model: unmask.Model, grids: np.ndarray) -> str:
     """How many test grids share the symmetry invariant of any grid that training made, by making them again."""
     run, steps = model.config, int(model.config["trained_steps"])
+    recipe = replace(recipes.sudoku(), seed=run["seed"], randomness=run.get("randomness", 1))
     full = round(run["batch_size"] * run["data"]["grids"])
     fresh = -(-(run["batch_size"] - full) // run["data"]["copies"])
     seen: set[int] = set()
     for step in range(steps):
-        base = run["seed"] * 2**32 + step
-        made = [boards.full_grids(full, seed=base), boards.puzzles(fresh, seed=base + 2**31)[1]]
+        grids_seed, puzzles_seed = (board_seed(recipe, step, part) for part in (GRIDS, PUZZLES))
+        made = [boards.full_grids(full, seed=grids_seed), boards.puzzles(fresh, seed=puzzles_seed)[1]]
         seen.update(boards.invariant(np.concatenate(made)).tolist())
     hits = sum(int(h) in seen for h in boards.invariant(grids))
     return f"{hits} of {len(grids)}, against {len(seen)} training grids"

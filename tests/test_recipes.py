@@ -37,6 +37,7 @@ def test_a_recipe_describes_itself_in_json(name):
         "vocabulary",
         "batch_size",
         "seed",
+        "randomness",
         "optimiser",
         "machine",
     }

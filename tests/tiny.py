@@ -107,7 +107,8 @@ def main(command: str, *rest: str) -> None:
 
     if command == "golden":
         with tempfile.TemporaryDirectory() as folder:
-            record = {"why": WHY, "losses": first_losses(Path(folder))}
+            losses = first_losses(Path(folder))
+        record = json.loads(GOLDEN.read_text()) | {"why": WHY, "losses": losses}
         GOLDEN.write_text(json.dumps(record, indent=1) + "\n")
         return
     for calls in rest[1:]:

@@ -18,10 +18,14 @@ ORDER, SYMBOL = 1, 2
 MASK, LEVEL = 5, 6
 """Streams of estimates: which positions are hidden, and how many."""
 
+WORD = 2**32
+"""Rows, order ids, positions, steps and streams are words of 32 bits: below this, and at least 0."""
+
 Words = NDArray[np.uint64]
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
+_STATES = (0x9B05688C, 0x1F83D9AB)  # the key of `generator`: any fixed one
 
 
 def philox(
@@ -39,17 +43,37 @@ def philox(
 def uniform(seed: int, stream: int, first: Tensor, second: Tensor, third: int = 0) -> Tensor:
     """Float64 uniforms on (0, 1), one per broadcast entry of the integer tensors ``first`` and ``second``.
 
-    The counter is (first, second, third, stream) modulo 2^32 each, the key is the 64-bit seed. Never exactly 0 or 1.
-    Computed on the CPU, so that it is the same for every device, and returned on the device of ``first``.
+    The counter is (first, second, third, stream), each in 0..2^32 - 1, the key is the seed, in 0..2^64 - 1; ValueError
+    outside, where two places would share their numbers. In ``second``, usually positions, -1 is padding and stands for the
+    last word, which is no position then. Never exactly 0 or 1. Computed on the CPU, so that it is the same for every
+    device, and returned on the device of ``first``.
     """
-    words = [t.detach().cpu().numpy().astype(np.uint64) & _LOW for t in (first, second)]
-    a, b = np.broadcast_arrays(*words)
-    rest = [np.full(a.shape, value & 0xFFFFFFFF, dtype=np.uint64) for value in (third, stream)]
-    high, low, _, _ = philox((a, b, rest[0], rest[1]), (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
+    a, b = np.broadcast_arrays(_words("first", first, 0), _words("second", second, -1))
+    numbers = (_whole("third", third), _whole("stream", stream))
+    rest = [np.full(a.shape, value, dtype=np.uint64) for value in numbers]
+    key = _whole("seed", seed, high=WORD**2)
+    high, low, _, _ = philox((a, b, rest[0], rest[1]), (key % WORD, key // WORD))
     bits = ((high >> np.uint64(6)) << np.uint64(26)) | (
         low >> np.uint64(6)
     )  # 52, so that adding 1/2 is exact
     return torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-52).to(first.device)
+
+
+def _whole(name: str, value: int, low: int = 0, high: int = WORD) -> int:
+    """The integer; ValueError unless it is one in low..high - 1."""
+    if not isinstance(value, int | np.integer) or not low <= value < high:
+        last = f"2^{(high - 1).bit_length()} - {1 - low}"
+        raise ValueError(f"{name} {value!r}: expected a whole number in {low}..{last}, to each its own noise")
+    return int(value)
+
+
+def _words(name: str, values: Tensor, low: int) -> Words:
+    """The entries as words; ValueError names the first that is no whole number in low..WORD - 1 + low."""
+    found = values.detach().cpu().numpy()
+    wrong = ~((found >= low) & (found < WORD + low)) | (found % 1 != 0 if found.dtype.kind == "f" else False)
+    if wrong.any():
+        _whole(name, found[wrong].flat[0].item(), low, WORD + low)
+    return found.astype(np.int64).astype(np.uint64) & _LOW
 
 
 def gumbel(seed: int, stream: int, first: Tensor, second: Tensor, third: int = 0) -> Tensor:
@@ -67,12 +91,38 @@ def drawn_seed(generator: torch.Generator) -> int:
 
 
 def checked_ids(ids: Tensor | None, tokens: Tensor, default: Tensor, name: str = "order_ids") -> Tensor:
-    """ids int64 [B], or the default; ValueError on another shape, dtype or a negative id."""
+    """ids int64 [B], or the default; ValueError on another shape or dtype, or outside 0..2^32 - 1.
+
+    `uniform` reads 32 bits of an id: larger ones would repeat the numbers of others.
+    """
     if ids is None:
         return default
-    if ids.dtype != torch.int64 or ids.shape != tokens.shape[:1] or bool((ids < 0).any()):
+    if ids.dtype != torch.int64 or ids.shape != tokens.shape[:1]:
         raise ValueError(
             f"{name} have dtype {ids.dtype} and shape {list(ids.shape)}; "
             f"expected int64 [{len(tokens)}], each at least 0"
         )
+    wrong = (ids < 0) | (ids >= WORD)
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"{name} have dtype {ids.dtype} and {int(ids[row])} in row {row}; "
+            f"expected int64 [{len(tokens)}], each at least 0 and at most 2^32 - 1"
+        )
     return ids
+
+
+def generator(seed: int, step: int = 0, stream: int = 0) -> torch.Generator:
+    """A generator on the CPU for each triple of integers in 0..2^32 - 1, whose state no other triple has.
+
+    ``manual_seed`` keeps 32 bits of its seed. Here the 624 words of the state (a Mersenne twister) are `philox` of
+    (block, seed, step, stream) under a fixed key: one to one in each block of four words.
+    """
+    named = {"seed": seed, "step": step, "stream": stream}
+    block = np.arange(624 // 4, dtype=np.uint64)
+    rest = [np.full(len(block), _whole(name, value), dtype=np.uint64) for name, value in named.items()]
+    words = np.stack(philox((block, rest[0], rest[1], rest[2]), _STATES), axis=1)
+    made = torch.Generator().manual_seed(seed)
+    state = made.get_state()
+    state.view(torch.int64)[3:627] = torch.from_numpy(words.astype(np.int64).ravel())
+    return made.set_state(state)

@@ -185,9 +185,10 @@ def information_gain(
     along symbols already drawn.
     """
     sizes = step_sizes(plan)
-    if candidates < 1 or not temperature > 0:
+    if not 1 <= candidates <= 256 or not temperature > 0:
         raise ValueError(
-            f"information_gain: got {candidates} candidates and spread {temperature}, expected at least 1 and more than 0"
+            f"information_gain: got {candidates} candidates and spread {temperature}, "
+            "expected at least 1, at most 256, and more than 0"
         )
 
     def choose(view: View) -> Choice:

@@ -24,34 +24,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask import checkpoints, records
-from unmask.devices import has_bfloat16
+from unmask import checkpoints, devices, records, resuming
+from unmask.devices import has_bfloat16, kind_of
+from unmask.locks import locked
 from unmask.progress import Progress
 from unmask.recipes.run import Optimiser, Run, describe
 
-MAY_CHANGE = {"machine": None, "optimiser": {"steps", "decay"}}
-"""What a resumed run may set differently: how to compute, and when to stop."""
 
-
-@torch.random.fork_rng(devices=())  # seeded inside; the caller's random state is left as it was
 def train(run: Run, folder: Path, *, quiet: bool = False) -> Path:
     """Trains a run in a folder, or goes on with what it holds; returns the folder of the finished model.
 
-    ValueError when the folder belongs to a run with other settings, when its newest checkpoint is damaged,
-    and when the gradient is not finite. Ctrl-C or SIGTERM finishes the step and saves before it leaves; a
-    second one leaves at once. Whatever goes wrong, checkpoints hold whole steps only and the earlier ones stay as they
-    were.
+    ValueError when another process trains there, when the folder belongs to a run with other settings or has done more
+    steps, when its newest checkpoint is damaged, when the device is not there, and when the gradient is not finite. Ctrl-C
+    or SIGTERM finishes the step and saves before it leaves; a second one leaves at once. Whatever goes wrong, checkpoints
+    hold whole steps only, the earlier ones stay as they were, and so do the caller's random states and threads.
     """
+    devices.check_device(run.machine.device)
     run = run.prepare(run)
-    _check_settings(run, folder)
+    with locked(folder), devices.random_states_kept(run.machine.device), _threads(run.machine.threads):
+        return _train(run, folder, quiet)
+
+
+def _train(run: Run, folder: Path, quiet: bool) -> Path:
+    run = resuming.adopted(run, folder)
     for place in (folder, folder / "checkpoints"):
         checkpoints.sweep(place)
-    checkpoints.write_json(folder / "run.json", describe(run))
     _prepare_machine(run)
-    network = _initialised(run)
+    checkpoints.write_json(folder / "run.json", describe(run))
+    network = _initialised(run, fresh=not resuming.saved(folder))
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
     optimiser = _adamw(network, run.optimiser)
-    step = _resume(folder, network, average, optimiser)
+    step = _resume(run, folder, network, average, optimiser)
     objective = torch.compile(run.objective) if run.machine.compile else run.objective
     saved = time.monotonic()
     with (
@@ -85,7 +88,7 @@ def update(
     batch = run.batch(run, step).to(run.machine.device)
     half = run.machine.bfloat16
     half = has_bfloat16(run.machine.device) if half is None else half
-    with torch.autocast(run.machine.device, torch.bfloat16, enabled=half):
+    with torch.autocast(kind_of(run.machine.device), torch.bfloat16, enabled=half):
         loss = objective(network, batch)
     loss.backward()  # type: ignore[no-untyped-call]
     if not nn.utils.clip_grad_norm_(network.parameters(), run.optimiser.clip).isfinite():
@@ -119,9 +122,9 @@ def save(
     if place.exists():  # this run was at this step before, in the same state
         return
     groups = {"network": network.state_dict(), "average": average, "optimiser": _flat(optimiser)}
-    groups["random"] = {"torch": torch.get_rng_state()}
+    groups["random"] = devices.random_states(run.machine.device)
     checkpoints.write_folder(place, groups, {"state": {"step": step}, "run": describe(run)})
-    for old in _saved(folder)[: -run.machine.keep]:
+    for old in resuming.saved(folder)[: -run.machine.keep]:
         shutil.rmtree(old)
 
 
@@ -132,41 +135,29 @@ def export(run: Run, folder: Path, average: dict[str, Tensor], step: int) -> Pat
     return place
 
 
-def _check_settings(run: Run, folder: Path) -> None:
-    """ValueError unless what the folder holds belongs to this run."""
-    record = folder / "run.json"
-    if not record.exists():
-        return
-    old, new = _fixed(checkpoints.read_json(record)), _fixed(describe(run))
-    different = [k for k in new if k in old and old[k] != new[k]]  # older versions knew fewer fields
-    for k in different[:1]:
-        raise ValueError(
-            f"{folder} holds a run with {k} {old.get(k)!r}, not {new[k]!r}; "
-            "use another folder or the same settings"
-        )
-
-
-def _fixed(record: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run's description that resuming must not change, with dotted names."""
-    kept = {k: v for k, v in record.items() if k != "machine" and not isinstance(v, dict)}
-    for group in (k for k, v in record.items() if k != "machine" and isinstance(v, dict)):
-        free = MAY_CHANGE.get(group) or set()
-        kept |= {f"{group}.{k}": v for k, v in record[group].items() if k not in free}
-    return kept
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Computes on so many CPU threads inside (0: as before), and leaves the caller's number as it was."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _prepare_machine(run: Run) -> None:
-    """Threads, and an allocator that keeps freed memory: page faults cost up to a third of a step.
+    """An allocator that keeps freed memory: page faults cost up to a third of a step.
 
-    ValueError where compiling is asked for and there is no compiler.
+    ValueError where compiling is asked for and there is no compiler, or bfloat16 and the device knows none.
     """
     if run.machine.compile and run.machine.device == "cpu" and not _has_compiler():
         raise ValueError(
             "machine.compile on a CPU needs a C++ compiler, and none was found: install g++, name one in CXX, or "
             "set --machine.compile false"
         )
-    if run.machine.threads:
-        torch.set_num_threads(run.machine.threads)
+    if run.machine.bfloat16:
+        devices.check_bfloat16(run.machine.device)
     if run.machine.device == "cpu" and sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)  # other C libraries have none
         mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
@@ -179,11 +170,14 @@ def _has_compiler() -> bool:
     return shutil.which(os.environ.get("CXX") or usual) is not None
 
 
-def _initialised(run: Run) -> nn.Module:
-    """The network at its start. Seeds torch's random state: initialisers and dropout read no other."""
-    torch.manual_seed(run.seed)
+def _initialised(run: Run, fresh: bool = True) -> nn.Module:
+    """The network at its start. Seeds torch's random state: initialisers and dropout read no other.
+
+    A run that is not ``fresh`` has a checkpoint with all weights, and reads nothing from where it once started.
+    """
+    devices.seed_random_states(run.machine.device, run.seed)
     network = run.build(run.network)
-    if run.start:
+    if run.start and fresh:
         weights = Path(run.start) / "weights.safetensors"
         checkpoints.fill(network.state_dict(), checkpoints.read_tensors(weights), weights)
     return network.to(run.machine.device)
@@ -199,32 +193,36 @@ def _adamw(network: nn.Module, o: Optimiser) -> torch.optim.AdamW:
 
 
 def _resume(
-    folder: Path, network: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.Optimizer
+    run: Run,
+    folder: Path,
+    network: nn.Module,
+    average: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
 ) -> int:
     """Loads the newest checkpoint, if any, and returns its step; ValueError when it is damaged."""
-    for place in _saved(folder)[-1:]:
+    for place in resuming.saved(folder)[-1:]:
         try:
-            return _restore(place, network, average, optimiser)
+            return _restore(run, place, network, average, optimiser)
         except ValueError as error:
             raise ValueError(f"{error}; delete {place} to go on from an earlier checkpoint") from None
     return 0
 
 
 def _restore(
-    place: Path, network: nn.Module, average: dict[str, Tensor], optimiser: torch.optim.Optimizer
+    run: Run,
+    place: Path,
+    network: nn.Module,
+    average: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
 ) -> int:
     """Loads what `save` wrote and returns its step."""
+    step = resuming.step_of(place)
     for name, own in (("network", network.state_dict()), ("average", average)):
         path = place / f"{name}.safetensors"
         checkpoints.fill(own, checkpoints.read_tensors(path), path)
-    _unflatten(optimiser, checkpoints.read_tensors(place / "optimiser.safetensors"))
-    torch.set_rng_state(checkpoints.read_tensors(place / "random.safetensors")["torch"])
-    return int(checkpoints.read_json(place / "state.json")["step"])
-
-
-def _saved(folder: Path) -> list[Path]:
-    """Checkpoint folders, oldest first."""
-    return sorted(p for p in folder.glob("checkpoints/*") if p.name.isdigit())
+    _unflatten(optimiser, resuming.read_moments(place / "optimiser.safetensors", optimiser))
+    resuming.restore_random(place / "random.safetensors", run, step)
+    return step
 
 
 def _flat(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -246,17 +244,18 @@ def _unflatten(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> 
 def _log(folder: Path, step: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that appends records to log.jsonl, after dropping those beyond the step resumed from."""
     path = folder / "log.jsonl"
-    kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step] if path.exists() else []
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    kept = [line for line in lines if _step_of(line) <= step]
     records.write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
     with path.open("a") as file:
         yield lambda record: print(json.dumps(record), file=file, flush=True)
 
 
 def _step_of(line: str) -> float:
-    """The step of a log line; a line cut short by a crash counts as beyond everything."""
+    """The step of a log line; a line cut short by a crash, or foreign, counts as beyond everything."""
     try:
         return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return math.inf
 
 

@@ -14,9 +14,13 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor, nn
 
+from unmask import noise
 from unmask.data.vocabularies import Vocabulary, to_record
 
 T = TypeVar("T")
+
+RANDOMNESS = 2
+"""How the random numbers of a step follow from (seed, step, stream); runs recorded without a number have 1."""
 
 
 def check_ranges(record: Any, **ranges: tuple[float, float]) -> None:
@@ -53,7 +57,9 @@ class Machine:
 
     device: str = "cpu"
     bfloat16: bool | None = False
-    """Matrix products in bfloat16; None where the device is faster at them (`devices.has_bfloat16`)."""
+    """Matrix products in bfloat16; None where the device is faster at them (`devices.has_bfloat16`).
+
+    True also where a CPU emulates them, which is slow; refused on a GPU that knows none."""
     compile: bool = False
     threads: int = 0
     """CPU threads; 0 leaves the library's choice."""
@@ -103,6 +109,7 @@ class Run:
     the run with what only the data can tell. ``order`` names the one in which
     `unmask sample` unmasks if it is not told another. ``start`` is a folder whose model's weights training begins with;
     ``lengths`` says how often each length 0, 1, .. occurs in data whose lengths are given, and is empty otherwise.
+    ``randomness`` is the rule by which `generator` makes random numbers: a run goes on with the one that it began with.
     """
 
     name: str
@@ -120,11 +127,12 @@ class Run:
     lengths: tuple[int, ...] = ()
     batch_size: int = 64
     seed: int = 0
+    randomness: int = RANDOMNESS
     optimiser: Optimiser = field(default_factory=Optimiser)
     machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
-        check_ranges(self, batch_size=(1, math.inf), seed=(0, 2**31 - 1))
+        check_ranges(self, batch_size=(1, math.inf), seed=(0, 2**31 - 1), randomness=(1, RANDOMNESS))
 
 
 def describe(run: Run) -> dict[str, Any]:
@@ -209,5 +217,15 @@ def tuples(value: Any) -> Any:
 
 
 def generator(run: Run, step: int, stream: int = 0) -> torch.Generator:
-    """The random generator of one step: a function of (seed, step, stream) and of nothing before it."""
+    """The random generator of one step: a function of (seed, step, stream) and of nothing before it.
+
+    ValueError for a step or stream outside 0..2^32 - 1. Under randomness 1 triples shared numbers: (seed 0, step 1,000,003)
+    had those of (seed 1, step 0), stream 64 those of the next step, and whatever was equal modulo 2^32.
+    """
+    if run.randomness == RANDOMNESS:
+        return noise.generator(run.seed, step, stream)
+    if not (step >= 0 and 0 <= stream < 64):
+        raise ValueError(
+            f"step {step}, stream {stream}: expected a step of at least 0 and, under randomness 1, a stream in 0..63"
+        )
     return torch.Generator().manual_seed((run.seed * 1_000_003 + step) * 64 + stream)

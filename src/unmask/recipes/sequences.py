@@ -42,8 +42,14 @@ class Folder:
     fingerprint: str = ""
 
     def open(self) -> Tokens:
-        """The opened token folder; ValueError when there is none."""
-        return folders.load(self.place)
+        """The opened token folder; ValueError when there is none, or another than training began with."""
+        data = folders.load(self.place)
+        if self.fingerprint and fingerprint(data) != self.fingerprint:
+            raise ValueError(
+                f"{data.folder} holds other data than training began with (fingerprint {fingerprint(data)}, not "
+                f"{self.fingerprint}): put those back, or train in another folder"
+            )
+        return data
 
     @property
     def place(self) -> Path:
@@ -79,20 +85,22 @@ def prepared(run: Run, kind: str) -> Run:
         raise ValueError(
             f"{data.folder} has {data.symbols} symbols; expected at least network.length {run.network.length}"
         )
-    parts = [
-        data.manifest["vocabulary"],
-        [(s["symbols"], s["items"], s["crc32"]) for s in data.manifest["shards"]],
-    ]
-    contents = json.dumps(parts, sort_keys=True).encode()
     return replace(
         run,
-        data=replace(run.data, fingerprint=hashlib.sha256(contents).hexdigest()[:16]),
+        data=replace(run.data, fingerprint=fingerprint(data)),
         vocabulary=data.vocabulary,
         network=replace(run.network, vocab_size=data.vocabulary.size + extra),
         lengths=tuple(np.bincount(data.lengths, minlength=run.network.length + 1).tolist())
         if _ends(run)
         else (),
     )
+
+
+def fingerprint(data: Tokens) -> str:
+    """Which data a token folder holds: a hash of its vocabulary and checksums, 16 hexadecimal digits."""
+    shards = [(s["symbols"], s["items"], s["crc32"]) for s in data.manifest["shards"]]
+    contents = json.dumps([data.manifest["vocabulary"], shards], sort_keys=True).encode()
+    return hashlib.sha256(contents).hexdigest()[:16]
 
 
 def _ends(run: Run) -> bool:
@@ -192,7 +200,8 @@ def sparse_loss(network: nn.Module, data: Batch) -> Tensor:
 
 def encode_windows(run: Run, texts: Any) -> Tensor:
     """Tokens int64 [n, L] of a text, or several, cut into stretches of L symbols; the last ones that do not fill one go."""
-    ids = [_ids(run, text) for text in ([texts] if isinstance(texts, str | bytes) else texts)]
+    symbols = run.network.vocab_size
+    ids = [_ids(run, text, symbols) for text in ([texts] if isinstance(texts, str | bytes) else texts)]
     length = run.network.length
     rows = [row[: len(row) // length * length].reshape(-1, length) for row in ids]
     return torch.as_tensor(np.concatenate([np.empty((0, length), np.int64), *rows]))
@@ -206,7 +215,7 @@ def decode_windows(run: Run, tokens: Tensor) -> list[str]:
 def encode_items(run: Run, texts: Any) -> Tensor:
     """Tokens int64 [n, L] of a text or several, each filled up with the pad symbol; ValueError for one that is too long."""
     length, pad = run.network.length, run.network.vocab_size - 1
-    ids = [_ids(run, text) for text in ([texts] if isinstance(texts, str | bytes) else texts)]
+    ids = [_ids(run, text, pad) for text in ([texts] if isinstance(texts, str | bytes) else texts)]
     if long := [n for n, row in enumerate(ids) if len(row) > length]:
         raise ValueError(f"item {long[0]} has {len(ids[long[0]])} symbols; expected at most {length}")
     rows = [np.pad(row, (0, length - len(row)), constant_values=pad) for row in ids]
@@ -224,14 +233,23 @@ GAP = "_"
 """Stands for a masked position in text, where the vocabulary has no such character."""
 
 
-def _ids(run: Run, text: Any) -> NDArray[np.int64]:
-    """Symbols of a text, with the mask for each gap."""
+def _ids(run: Run, text: Any, symbols: int) -> NDArray[np.int64]:
+    """Symbols of a text, with the mask for each gap; ValueError for one that is none of the network's ``symbols``."""
     encode = run.vocabulary.encode  # type: ignore[union-attr]
     if not isinstance(run.vocabulary, Characters) or GAP in run.vocabulary.symbols or GAP not in text:
-        return encode(text)
+        return _known(encode(text), symbols)
     hidden = np.array([run.network.vocab_size])
-    first, *others = (encode(part) for part in text.split(GAP))
+    first, *others = (_known(encode(part), symbols) for part in text.split(GAP))
     return np.concatenate([first, *(part for other in others for part in (hidden, other))])
+
+
+def _known(ids: NDArray[np.int64], symbols: int) -> NDArray[np.int64]:
+    """The ids; ValueError for one that would be the mask or the pad symbol of the network, or nothing at all."""
+    if ids.size and ids.max() >= symbols:
+        raise ValueError(
+            f"symbol {ids.max()} of a vocabulary that is larger than the network's; expected 0..{symbols - 1}"
+        )
+    return ids
 
 
 def _text(run: Run, ids: list[int]) -> str:

@@ -81,7 +81,7 @@ def batch(run: Run, step: int) -> Batch:
     """The boards of one step and what is hidden of them; a function of (seed, step) only."""
     random = generator(run, step)
     grids = round(run.batch_size * run.data.grids)
-    full = boards.full_grids(grids, seed=run.seed * 2**32 + step)
+    full = boards.full_grids(grids, seed=board_seed(run, step, GRIDS))
     puzzles, solutions = _puzzles(run, step, run.batch_size - grids)
     tokens = torch.cat([torch.as_tensor(full), solutions])
     blank = torch.cat([torch.ones(grids, 81, dtype=torch.bool), puzzles == boards.BLANK])
@@ -92,12 +92,29 @@ def batch(run: Run, step: int) -> Batch:
     return Batch(tokens, masked, 81.0 / count)
 
 
+GRIDS, PUZZLES, SYMMETRIES = 0, 1, 2
+"""What the boards of a step are made of; each has a seed of its own."""
+
+
+def board_seed(run: Run, step: int, part: int) -> int:
+    """The seed of one part of a step's boards, in 2^63..2^64 - 1: apart from every other, and from those of test boards.
+
+    ValueError for a step outside 0..2^30 - 1. Under randomness 1 grids and symmetries shared one, steps from 2^31 on met
+    puzzles of earlier ones, and runs with seeds from 2^29 on could meet test boards.
+    """
+    if run.randomness == 1:
+        return run.seed * 2**32 + step + 2**31 * (part == PUZZLES)
+    if not 0 <= step < 2**30:
+        raise ValueError(f"step {step}: expected 0..2^30 - 1")
+    return 2**63 + (run.seed << 32) + (step << 2) + part
+
+
 def _puzzles(run: Run, step: int, count: int) -> tuple[Tensor, Tensor]:
     """``count`` minimal puzzles and their solutions, int64 [count, 81]: fresh ones and symmetry copies."""
     fresh = -(-count // run.data.copies)
-    puzzles, solutions = boards.puzzles(fresh, seed=run.seed * 2**32 + step + 2**31)
+    puzzles, solutions = boards.puzzles(fresh, seed=board_seed(run, step, PUZZLES))
     pair = [torch.as_tensor(b).repeat(run.data.copies, 1)[:count] for b in (puzzles, solutions)]
-    return boards.symmetries(pair[0], pair[1], seed=run.seed * 2**32 + step)
+    return boards.symmetries(pair[0], pair[1], seed=board_seed(run, step, SYMMETRIES))
 
 
 def _uniform_counts(size: int, random: torch.Generator) -> Tensor:

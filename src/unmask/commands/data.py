@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from unmask.commands.output import Report
-from unmask.data import lines, tokens
+from unmask.data import files, lines, tokens
 from unmask.data.cache import cache
 from unmask.data.fetch import DATASETS, fetch
 from unmask.data.prepare import READINGS, Reading, prepare
@@ -27,9 +27,9 @@ def reading(name: str, column: str | None, field: str | None) -> Reading:
             f"format '{name}' has no columns or fields; --column goes with smiles, --field with jsonl"
         )
     if column is not None:
-        return replace(READINGS[name], read=partial(lines.smiles, column=column))
+        return replace(READINGS[name], read=partial(lines.smiles, column=column), name=f"{name}, column {column}")
     if field is not None:
-        return replace(READINGS[name], read=partial(lines.jsonl, field=field))
+        return replace(READINGS[name], read=partial(lines.jsonl, field=field), name=f"{name}, field {field}")
     return READINGS[name]
 
 
@@ -53,7 +53,7 @@ def vocabulary(
 
 def read_tokenizer(path: Path) -> Tokenizer:
     """A tokenizer.json; ValueError when it is not one."""
-    found = Tokenizer(path.read_text("utf-8"))
+    found = Tokenizer(files.read_text(path, "a tokenizer.json"))
     try:
         found.size  # noqa: B018 - parses it
     except ImportError:
@@ -92,19 +92,24 @@ def run_prepare(
     quiet: bool,
 ) -> Report:
     """Prepares; what was made."""
-    made = prepare(
-        places,
-        folder,
-        chosen,
-        vocabulary=symbols,
-        policy=padding,
-        limit=longest,
-        skip=skip,
-        split=split,
-        seed=seed,
-        shard=shard,
-        quiet=quiet,
-    )
+    if files.STANDARD in places and chosen.pattern == "*.png":
+        raise ValueError("standard input (-) as PNG files; expected files or folders")
+    files.once(*places)
+    with files.rereadable(places):
+        made = prepare(
+            places,
+            folder,
+            chosen,
+            vocabulary=symbols,
+            policy=padding,
+            limit=longest,
+            skip=skip,
+            split=split,
+            seed=seed,
+            shard=shard,
+            quiet=quiet,
+            clean=True,
+        )
     return {"command": "data prepare", "folders": [describe(m) for m in made]}
 
 
@@ -152,6 +157,7 @@ def describe(data: Tokens) -> Report:
         "items": data.items,
         "vocabulary": data.vocabulary.size,
         **counts,
+        **({"first_dropped": record["first_dropped"]} if "first_dropped" in record else {}),
     }
 
 
@@ -164,6 +170,9 @@ def render(report: Report, console: Console) -> None:
         numbers = (f"{f[k]:,}" for k in ("symbols", "items", "longest", "vocabulary"))
         rows.append((f["folder"], f["kind"], *numbers, dropped))
     _print([head, *rows], console)
+    for f in report["folders"]:
+        if "first_dropped" in f:
+            console.print(f"first left out of {f['folder']}: {f['first_dropped']}", markup=False)
 
 
 def render_list(report: Report, console: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from unmask.data.files import open_binary, shown
 
 Ints: TypeAlias = NDArray[np.int64]
 Bytes: TypeAlias = NDArray[np.uint8]
@@ -203,7 +206,7 @@ def _lines(source: str | Path | Iterable[str]) -> Iterator[str]:
     if not isinstance(source, str | Path):
         yield from source
         return
-    with Path(source).open(encoding="utf-8-sig", errors="replace") as file:
+    with io.TextIOWrapper(open_binary(Path(source)), "utf-8-sig", "replace") as file:
         yield from file
 
 
@@ -215,8 +218,20 @@ def read(source: str | Path | Iterable[str]) -> Puzzles:
     question) and perhaps the solution column (solution, solutions, answer). Empty lines and lines from ``#``
     are skipped. A ValueError names the line of the first bad board: wrong length or character, a digit twice
     in a unit, a solution that is incomplete or contradicts its puzzle, or that is missing where others have
-    one.
+    one. The error names the file, too, where there is one.
     """
+    try:
+        return _read(source)
+    except ValueError as error:
+        if not isinstance(source, str | Path):
+            raise
+        place = shown(Path(source))
+        line = str(error).startswith("line ")
+        message = f"{place}, {error}" if line else f"{place}: {error}"
+        raise ValueError(str(error) if place in str(error) else message) from None
+
+
+def _read(source: str | Path | Iterable[str]) -> Puzzles:
     records = list(_records(_lines(source)))
     if not records:
         raise ValueError(

@@ -13,12 +13,16 @@ Data: TypeAlias = str | bytes | NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text, bytes or image values, with the file and the line that they begin on, and an image's label."""
+    """Text, bytes or image values, with the file and the line that they begin on, and an image's label.
+
+    ``fault``: why this is no item, in a word and in a message that names the place; such a piece is skipped or refused.
+    """
 
     data: Data
     file: str = ""
     line: int = 0
     label: int | None = None
+    fault: tuple[str, str] | None = None
 
 
 def where(piece: Piece, at: int | None = None) -> str:

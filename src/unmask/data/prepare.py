@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -23,12 +24,16 @@ from unmask.data.vocabularies import TEXT8, Bytes, Characters, Levels, Tokenizer
 from unmask.data.writing import GIVEN, NONE, WINDOWS, Form, Record
 from unmask.progress import Progress
 
-Read: TypeAlias = Callable[[Path], Iterator[Piece]]
+Read: TypeAlias = Callable[..., Iterator[Piece]]
+"""The pieces of a file; readers of items take ``skip=True`` and hand out faulty pieces instead of raising."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A way of reading files, its usual vocabulary (None: the characters found) and padding policy."""
+    """A way of reading files, its usual vocabulary (None: the characters found) and padding policy.
+
+    ``name`` says which one, with its settings: two of one name read the same.
+    """
 
     summary: str
     kind: Literal["stream", "items", "images"]
@@ -37,6 +42,7 @@ class Reading:
     policy: str
     pattern: str = "*"
     shape: tuple[int, ...] = ()
+    name: str = ""
 
 
 READINGS = {
@@ -54,6 +60,7 @@ READINGS = {
     "png": Reading("PNG files; folders are classes", "images", images.png, Levels(), NONE, "*.png"),
 }  # fmt: skip
 """The formats by name."""
+READINGS = {name: replace(reading, name=name) for name, reading in READINGS.items()}
 
 
 @dataclass(frozen=True)
@@ -79,19 +86,21 @@ def prepare(
     seed: int = 0,
     shard: int = writing.SHARD,
     quiet: bool = False,
+    clean: bool = False,
 ) -> list[Tokens]:
     """Makes files and folders into a token folder, or with ``split`` into one for each part; goes on where it was stopped.
 
     ``vocabulary``: another than the reading's own. ``split``: shares by name that sum to 1. Streams are cut in
     order, every file for itself; items go by a hash of ``seed`` and their content, so equal ones stay together.
-    ``limit``, ``skip``, ``shard``: see `Form`. ValueError as in `unmask.data.writing` and the readers.
+    ``limit``, ``skip``, ``shard``: see `Form`; ``clean``: see `writing.write`. ValueError as in `unmask.data.writing` and the readers.
     """
     shares = _shares(split)
     sources = find(places, reading.pattern)
     classes = sorted({s.folder for s in sources}) if reading.pattern == "*.png" else []
-    read = _with_classes(reading.read, sources, classes)
+    usual = partial(reading.read, skip=True) if skip and reading.kind == "items" else reading.read
+    read = _with_classes(usual, sources, classes)
     _check(reading, vocabulary or reading.vocabulary, policy)
-    survey = look(sources, reading.read, quiet)
+    survey = look(sources, usual, quiet)
     form = Form(
         reading.kind,
         vocabulary or reading.vocabulary or Characters(survey.alphabet or "?"),
@@ -101,6 +110,7 @@ def prepare(
         skip,
         shard,
         more={"classes": classes} if len(classes) > 1 else {},
+        reading=reading.name,
     )
     itemsize = np.dtype(form.dtype).itemsize
     writing.check_room(
@@ -115,7 +125,12 @@ def prepare(
         with Progress(f"writing {place.name}", sum(survey.sizes), quiet=quiet) as progress:
             made.append(
                 writing.write(
-                    place, pieces, replace(form, more=form.more | more), records, advance=progress.advance
+                    place,
+                    pieces,
+                    replace(form, more=form.more | more),
+                    records,
+                    advance=progress.advance,
+                    clean=clean,
                 )
             )
     return made
@@ -129,6 +144,8 @@ def look(sources: Sequence[Source], read: Read, quiet: bool = False) -> Survey:
             total = 0
             for piece in read(source.path):
                 total, pieces = total + size(piece.data), pieces + 1
+                if piece.fault is not None:
+                    continue
                 if isinstance(piece.data, np.ndarray):
                     shape = _same(shape, piece)
                 else:
@@ -153,7 +170,7 @@ def _same(shape: tuple[int, ...], piece: Piece) -> tuple[int, ...]:
 
 def _check(reading: Reading, vocabulary: Vocabulary | None, policy: str | None) -> None:
     """ValueError for settings that do not go together."""
-    if reading is READINGS["tokenizer"] and not isinstance(vocabulary, Tokenizer):
+    if reading.name == "tokenizer" and not isinstance(vocabulary, Tokenizer):
         raise ValueError("reading with a tokenizer; expected the file: --tokenizer tokenizer.json")
     if (reading.kind == "images") != isinstance(vocabulary, Levels):
         raise ValueError(

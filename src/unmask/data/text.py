@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from unmask.data.files import open_binary
+from unmask.data.files import open_binary, shown
 from unmask.data.pieces import Piece
 
 BLOCK = 2**20
@@ -46,14 +46,14 @@ def shortened(piece: Piece) -> Piece:
 
 
 def contents(path: Path) -> Iterator[Piece]:
-    """A file's bytes."""
-    with open_binary(path) as file:
+    """A file's bytes; unpacked only where its name says that it is packed."""
+    with open_binary(path, by_name=True) as file:
         while data := file.read(BLOCK):
-            yield Piece(data, str(path))
+            yield Piece(data, shown(path))
 
 
 def characters(path: Path) -> Iterator[Piece]:
-    """A UTF-8 file's characters, line ends as they are, in pieces that end at white space.
+    """A UTF-8 file's characters, line ends as they are, in pieces that end at white space; a byte order mark is none.
 
     ValueError where the file is not UTF-8. A tokenizer sees one piece at a time: no token spans two.
     """
@@ -64,26 +64,28 @@ def characters(path: Path) -> Iterator[Piece]:
         if not cut and len(text) >= LONGEST_WORD:
             cut = len(text)
         if cut:
-            yield Piece(text[:cut], str(path), line)
+            yield Piece(text[:cut], shown(path), line)
         rest, line = text[cut:], line + text.count("\n", 0, cut)
     if rest:
-        yield Piece(rest, str(path), line)
+        yield Piece(rest, shown(path), line)
 
 
 def _decoded(path: Path) -> Iterator[str]:
-    """A file's text, block by block."""
-    decoder, done = codecs.getincrementaldecoder("utf-8")(), 0
+    """A file's text, block by block, without a byte order mark."""
+    decoder, done, lines = codecs.getincrementaldecoder("utf-8-sig")(), 0, 1
     with open_binary(path) as file:
         while True:
             data = file.read(BLOCK)
             done += len(data)
             try:
                 yield decoder.decode(data, final=not data)
+                lines += data.count(b"\n")
             except UnicodeDecodeError as error:
                 at = done - len(error.object) + error.start
+                line = lines + error.object.count(b"\n", 0, error.start)
                 raise ValueError(
-                    f"{path} is not UTF-8 at byte {at} ({error.object[error.start]:#04x}); expected UTF-8 text: "
-                    "convert it, or read it as bytes"
+                    f"{shown(path)}, line {line}: not UTF-8 at byte {at} ({error.object[error.start]:#04x}); "
+                    "expected UTF-8 text: convert it, or read it as bytes"
                 ) from None
             if not data:
                 return

@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.data import tokens
+from unmask.data.files import STANDARD, standard_input
 from unmask.data.pieces import Piece, size, where
 from unmask.data.vocabularies import Bytes, Characters, Foreign, Levels, Vocabulary, to_record
 from unmask.records import TEMPORARY, read_record, write_bytes, write_text
@@ -53,8 +55,9 @@ class Form:
     """What a token folder holds and how: the settings of a preparation.
 
     ``shape``: of images, ``(h, w)`` or ``(h, w, 3)``. ``limit``: symbols that an item may have. ``skip``: items with
-    foreign symbols, or longer ones, are left out and counted; otherwise they are errors. ``shard``: symbols of a
-    shard. ``note``, ``more``: what readers should know, in words and as fields of the manifest.
+    foreign symbols, longer ones and faulty pieces are left out and counted; otherwise they are errors. ``shard``: symbols
+    of a shard. ``note``, ``more``: what readers should know, in words and as fields of the manifest. ``reading``: how the
+    files are read, so that a preparation goes on with the same reading only.
     """
 
     kind: Literal["stream", "items", "images"]
@@ -66,6 +69,7 @@ class Form:
     shard: int = SHARD
     note: str = ""
     more: Record = field(default_factory=dict)
+    reading: str = ""
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
@@ -98,30 +102,46 @@ def write(
     sources: list[Record],
     *,
     advance: Callable[[int], object] = lambda _: None,
+    clean: bool = False,
 ) -> tokens.Tokens:
     """Writes pieces as a token folder, or goes on with one; ``advance`` hears how much of them is done (`size`).
 
     ``pieces`` must come in the same order at every start. ``sources`` are records of the files that they come
     from, see `source`. ValueError for a folder of something else, for foreign symbols, lengths that the policy
-    refuses, and when nothing was found.
+    refuses, and when nothing was found; with ``clean`` nothing of the refused preparation stays.
     """
     job = _job(form, sources)
     if (folder / "manifest.json").is_file():
         return _finished(folder, job)
     writer = _Writer(folder, form, _progress(folder, job))
+    try:
+        _write_all(writer, pieces, advance)
+        _manifest(folder, form, sources, writer.state)
+    except ValueError:  # not a stop: the same data would fail again
+        if clean:
+            _undo(folder)
+        raise
+    return tokens.load(folder)
+
+
+def _write_all(writer: _Writer, pieces: Iterable[Piece], advance: Callable[[int], object]) -> None:
+    """Takes in all pieces from where an earlier start stopped."""
     number, done = writer.state["pieces"], 0
     for batch in _batches(islice(pieces, number, None)):
-        for piece, ids in zip(batch, _encoded(form, batch)):
+        for piece, ids in zip(batch, _encoded(writer.form, batch)):
             writer.add(number, piece, ids)
             number += 1
         advance(done := done + sum(size(piece.data) for piece in batch))
     writer.close(number)
-    _manifest(folder, form, sources, writer.state)
-    return tokens.load(folder)
 
 
 def source(path: Path) -> Record:
     """What the manifest says about a source file: its name, bytes and SHA-256."""
+    if path == STANDARD:
+        with standard_input() as file:
+            data = hashlib.sha256()
+            total = sum(data.update(block) or len(block) for block in iter(lambda: file.read(BATCH), b""))
+        return {"file": "stdin", "bytes": total, "sha256": data.hexdigest()}
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
@@ -155,7 +175,9 @@ class _Writer:
 
     def add(self, number: int, piece: Piece, ids: Symbols | Foreign) -> None:
         """Takes in piece ``number``: splits streams between shards, keeps items whole."""
-        if isinstance(ids, Foreign):
+        if piece.fault is not None:
+            self.leave(*piece.fault)
+        elif isinstance(ids, Foreign):
             self.leave("foreign", f"{where(piece, ids.at)}: {ids.message}")
         elif self.form.kind == "stream":
             self.stream(number, ids)
@@ -201,6 +223,7 @@ class _Writer:
         """Counts an item that is left out; ValueError where that is not wanted."""
         if not self.form.skip or self.form.kind == "stream":
             raise ValueError(message)
+        self.state["first_dropped"] = self.state.get("first_dropped") or message
         self.drop(why)
 
     def drop(self, why: str) -> None:
@@ -268,7 +291,8 @@ def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
 
 def _encoded(form: Form, batch: list[Piece]) -> Iterator[Symbols | Foreign]:
     """The symbols of each piece, or what is wrong with it; small pieces of plain bytes are encoded at once."""
-    joined = _joined(form.vocabulary, [piece.data for piece in batch])
+    sound = all(piece.fault is None for piece in batch)
+    joined = _joined(form.vocabulary, [piece.data for piece in batch]) if sound else None
     if joined is None:
         yield from (_one(form, piece) for piece in batch)
         return
@@ -292,6 +316,8 @@ def _joined(vocabulary: Vocabulary, data: list[Any]) -> Symbols | None:
 
 def _one(form: Form, piece: Piece) -> Symbols | Foreign:
     """The symbols of one piece, or what is wrong with it."""
+    if piece.fault is not None:
+        return np.empty(0, form.dtype)
     try:
         return encode(form.vocabulary, piece).astype(form.dtype)
     except Foreign as error:
@@ -340,6 +366,7 @@ def _measure(piece: Piece, ids: Symbols) -> tuple[int, int]:
 def _job(form: Form, sources: list[Record]) -> str:
     """A fingerprint of everything that decides the bytes of the folder."""
     settings = [form.record(), form.limit, form.skip, form.shard, sources]
+    settings += [form.reading] if form.reading else []
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -380,6 +407,14 @@ def _progress(folder: Path, job: str) -> Record:
     return state
 
 
+def _undo(folder: Path) -> None:
+    """Takes back a preparation that cannot be finished, and its folder where nothing else is in it."""
+    for pattern in ("progress.json", f".*{TEMPORARY}", *(f"{name}-?????.bin" for name in ("tokens", "ends", "labels"))):
+        _clear(folder, pattern)
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def _clear(folder: Path, pattern: str) -> None:
     """Deletes what a write that was killed left."""
     for path in folder.glob(pattern):
@@ -394,6 +429,7 @@ def _manifest(folder: Path, form: Form, sources: list[Record], state: Record) ->
             f"nothing was found in {names} {_dropped(state['dropped'])}: expected at least one symbol"
         )
     counts = {k: state[k] for k in ("longest", "characters", "source_bytes", "dropped")}
+    counts |= {"first_dropped": state["first_dropped"]} if "first_dropped" in state else {}
     record = {"format": tokens.FORMAT, "version": 1, "job": state["job"], **form.record(), **counts}
     write_text(
         folder / "manifest.json",

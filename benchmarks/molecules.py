@@ -106,9 +106,9 @@ def posed(model: unmask.Model, count: int, part: str) -> Sequences:
 
 def bits(model: unmask.Model, reference: Sequences, samples: int) -> list[dict[str, Any]]:
     """Bits per character: the bound, and the exact value along one random order each."""
-    measure, _ = sequences.estimator(model, samples, torch.Generator().manual_seed(samplers.SEED))
-    bound = torch.cat([measure(rows) for rows in torch.split(reference.tokens, 64)])
-    some = reference.part(np.arange(min(256, len(bound))), model)
+    measure, _ = sequences.estimator(model, samples, samplers.SEED)
+    bound = sequences.nats_of(reference, measure)
+    some = reference.part(np.arange(min(256, len(bound))))
     lengths, visible = model.length_cost(some.tokens), model.visible(some.tokens)
     exact = lengths + samplers.nats(model.denoiser, some.tokens, 1, end=model.end)
     reading = lengths - unmask.log_likelihood(

@@ -110,8 +110,8 @@ def result(
         train(override(recipes.all_recipes()[name](), changes | own), folder)
     model = unmask.load(folder)
     posed = sequences.read(model, Path(data), options.num, seed=0)
-    measure, estimator = sequences.estimator(model, options.samples, torch.Generator().manual_seed(0))
-    nats = torch.cat([measure(rows) for rows in torch.split(posed.tokens, 32)])
+    measure, estimator = sequences.estimator(model, options.samples, seed=0)
+    nats = sequences.nats_of(posed, measure)
     unit = len(nats) / (math.log(2) * posed.characters)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return {

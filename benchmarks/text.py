@@ -81,8 +81,8 @@ def stretches(model: unmask.Model, name: str, count: int) -> Tensor:
 def bits(model: unmask.Model, name: str, options: argparse.Namespace) -> dict[str, Any]:
     """The bound of one set."""
     posed = sequences.read(model, Path(name), options.num, samplers.SEED)
-    measure, about = sequences.estimator(model, options.samples, torch.Generator().manual_seed(samplers.SEED))
-    nats = torch.cat([measure(rows) for rows in torch.split(posed.tokens, 64)])
+    measure, about = sequences.estimator(model, options.samples, samplers.SEED)
+    nats = sequences.nats_of(posed, measure)
     found = sequences.numbers(model, posed, nats, about)
     return {
         "set": name,

@@ -129,13 +129,14 @@ def _row(
     before = progress.step
     solved = boards.solve(
         puzzles,
-        lambda tokens, order_ids, generator: sample(
+        lambda tokens, ids, generator: sample(
             denoiser,
             tokens,
             setting.selector,
             generator=generator,
             source=setting.source,
-            order_ids=order_ids,
+            order_ids=ids,
+            item_ids=ids,
         ),
         seed=seed,
         advance=lambda done: progress.advance(before + done),

@@ -18,7 +18,7 @@ from unmask.models import Model
 from unmask.types import Info, Result
 
 Sampler: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Result]
-"""Unmasks a batch: (tokens int64 [B, L], order_ids int64 [B], generator) -> result."""
+"""Unmasks a batch: (tokens int64 [B, L], numbers of the items int64 [B], generator) -> result."""
 
 BATCH = 64
 """Rows per network call: enough to keep two cores busy, few enough for their caches."""
@@ -91,12 +91,14 @@ def solve(
     trace: bool = False,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Solved:
-    """Unmasks the blanks of puzzles int64 [n, 81], `BATCH` at a time; ``advance`` hears how many are done."""
-    generator = torch.Generator().manual_seed(seed)
+    """Unmasks the blanks of puzzles int64 [n, 81], `BATCH` at a time; ``advance`` hears how many are done.
+
+    Orders and symbols of a puzzle are functions of the seed and its number, whatever batch it is in.
+    """
     began, results, steps = time.monotonic(), list[Result](), list[list[Report]]()
     for start in range(0, len(puzzles), BATCH):
         rows = torch.arange(start, min(start + BATCH, len(puzzles)))
-        result = sampler(puzzles[rows], rows, generator)
+        result = sampler(puzzles[rows], rows, torch.Generator().manual_seed(seed))
         steps += steps_of(result.trace, len(rows)) if trace else []
         results.append(replace(result, trace=()))
         advance(int(rows[-1]) + 1)

@@ -89,16 +89,16 @@ def _bounds(model: Model, posed: Boards, samples: int, seed: int) -> Report:
 
 def _bound(model: Model, grids: Tensor, visible: Tensor, samples: int, seed: int) -> Report:
     """NELBO of grids int64 [n, 81], nats per grid and bits per scored cell; standard error over grids."""
-    generator = torch.Generator().manual_seed(seed)
     parts = [
         nelbo(
             model.denoiser,
-            grids[i : i + BATCH],
-            generator=generator,
+            grids[ids],
+            generator=torch.Generator().manual_seed(seed),
             samples=samples,
-            visible=visible[i : i + BATCH],
+            visible=visible[ids],
+            item_ids=ids,
         )
-        for i in range(0, len(grids), BATCH)
+        for ids in torch.split(torch.arange(len(grids)), BATCH)
     ]
     values = torch.cat([p.value for p in parts])
     within = float(torch.cat([p.stderr for p in parts]).mean())

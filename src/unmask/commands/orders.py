@@ -60,14 +60,15 @@ def _arranged(selector: Selector, options: Options) -> Selector:
 def _choosing(selector: Selector, options: Options, denoiser: Denoiser, entropies: bool) -> Sampler:
     """A selector's sampler."""
     chosen = _arranged(selector, options)
-    return lambda tokens, order_ids, generator: sample(
+    return lambda tokens, ids, generator: sample(
         denoiser,
         tokens,
         chosen,
         generator=generator,
         source=greedy if options.greedy else draw,
         substeps=value(options.substeps, 1),
-        order_ids=order_ids,
+        order_ids=ids,
+        item_ids=ids,
         entropies=entropies,
     )
 
@@ -76,14 +77,16 @@ def _drawing(rule: commit.Rule, options: Options, denoiser: Denoiser, entropies:
     """A rule that draws first, in blocks if asked."""
     source = greedy if options.greedy else rule.source
     rule = replace(rule, source=source, block_length=options.blocks)
-    return lambda tokens, _, generator: commit.sample(
-        denoiser, tokens, rule, generator=generator, entropies=entropies
+    return lambda tokens, ids, generator: commit.sample(
+        denoiser, tokens, rule, generator=generator, item_ids=ids, entropies=entropies
     )
 
 
 def _remasking(kernels: tuple[Kernel, ...], _: Options, denoiser: Denoiser, __: bool) -> Sampler:
     """Kernels that hide symbols again."""
-    return lambda tokens, _, generator: remask.sample(denoiser, tokens, kernels, generator=generator)
+    return lambda tokens, ids, generator: remask.sample(
+        denoiser, tokens, kernels, generator=generator, item_ids=ids
+    )
 
 
 CHOOSES = Kind(_choosing, ("blocks", "spacing", "substeps", "greedy"), likelihood=True)

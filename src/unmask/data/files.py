@@ -101,20 +101,16 @@ def once(*paths: Path | None) -> None:
 
 
 def check_file(path: Path, what: str = "a file") -> None:
-    """ValueError where nothing of this name can be read as a file."""
-    if path == STANDARD:
-        return
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; expected {what}")
-    if not path.exists():
-        raise ValueError(f"no file '{path}'; expected {what}, or - for standard input")
+    """ValueError for a folder in a file's place."""
+    if path != STANDARD and path.is_dir():
+        raise ValueError(f"{path} is a folder; expected {what}, or - for standard input")
 
 
 def open_binary(path: Path, *, by_name: bool = False) -> BinaryIO:
     """A file (``-``: standard input) for reading, unpacked on the way where it is a .gz, .bz2 or .xz file.
 
-    Its name or its first bytes say so; only its name with ``by_name``. ValueError for what is no file; reading raises it
-    where the packed data are damaged or end too early.
+    Its name or its first bytes say so; only its name with ``by_name``. ValueError for a folder; reading raises it where
+    the packed data are damaged or end too early.
     """
     check_file(path)
     file = standard_input() if path == STANDARD else path.open("rb")

@@ -1,5 +1,6 @@
 """Vocabularies: text to symbol ids and back. Each has ``size``, ``encode(text) -> int64 [n]``, ``decode(ids) -> text``.
 
+``bytes_of(ids)`` says how many bytes of UTF-8 symbols stand for: what bits per byte are divided by.
 Symbols are numbered 0..size-1; the pad symbol that some sequences need and the mask come after them.
 """
 
@@ -69,6 +70,15 @@ class Characters:
         """The text of ids; ValueError for one outside 0..size-1."""
         return "".join(self.symbols[i] for i in _within(ids, self.size))
 
+    @cached_property
+    def _widths(self) -> Ints:
+        """Bytes of each symbol in UTF-8."""
+        return np.array([len(c.encode("utf-8", "surrogatepass")) for c in self.symbols], np.int64)
+
+    def bytes_of(self, ids: Ints) -> int:
+        """Bytes of UTF-8 that ids int64 [n] stand for."""
+        return int(self._widths[ids].sum())
+
 
 @dataclass(frozen=True)
 class Bytes:
@@ -85,12 +95,20 @@ class Bytes:
         """The text of ids."""
         return bytes(_within(ids, self.size)).decode("utf-8", "replace")
 
+    def bytes_of(self, ids: Ints) -> int:
+        """A byte for each of ids int64 [n]."""
+        return len(ids)
+
 
 @dataclass(frozen=True)
 class Levels:
     """Grey or colour values 0..size-1 of images: numbers, not text."""
 
     size: int = 256
+
+    def bytes_of(self, ids: Ints) -> int:
+        """A byte for each of ids int64 [n], as they are stored."""
+        return len(ids)
 
 
 @dataclass(frozen=True)
@@ -119,6 +137,22 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids."""
         return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
+
+    @cached_property
+    def _widths(self) -> Ints | None:
+        """Bytes of each token where every character of a token stands for a byte (byte-level BPE); None elsewhere."""
+        record = json.loads(self.text)
+        if (record.get("decoder") or {}).get("type") != "ByteLevel":
+            return None
+        added = {token["id"]: len(token["content"].encode()) for token in record.get("added_tokens") or ()}
+        names = (self._tokenizer.id_to_token(i) or "" for i in range(self.size))
+        return np.array([added.get(i, len(name)) for i, name in enumerate(names)], np.int64)
+
+    def bytes_of(self, ids: Ints) -> int:
+        """Bytes that ids int64 [n] stand for: of each token where it has some of its own, else of the text of them all."""
+        if self._widths is None:
+            return len(self.decode(ids.tolist()).encode())
+        return int(self._widths[ids].sum())
 
 
 Vocabulary: TypeAlias = Characters | Bytes | Levels | Tokenizer

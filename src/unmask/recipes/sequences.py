@@ -23,7 +23,7 @@ from unmask.corruption import Corrupt, exact_count
 from unmask.data import tokens as folders
 from unmask.data.cache import cache
 from unmask.data.tokens import Tokens
-from unmask.data.vocabularies import Characters
+from unmask.data.vocabularies import Bytes, Characters, Foreign
 from unmask.data.writing import GIVEN, LEARNT
 from unmask.head_loss import head_cross_entropy
 from unmask.objectives import masked_cross_entropy
@@ -198,12 +198,20 @@ def sparse_loss(network: nn.Module, data: Batch) -> Tensor:
     return total / data.tokens.numel()
 
 
-def encode_windows(run: Run, texts: Any) -> Tensor:
-    """Tokens int64 [n, L] of a text, or several, cut into stretches of L symbols; the last ones that do not fill one go."""
-    symbols = run.network.vocab_size
-    ids = [_ids(run, text, symbols) for text in ([texts] if isinstance(texts, str | bytes) else texts)]
-    length = run.network.length
-    rows = [row[: len(row) // length * length].reshape(-1, length) for row in ids]
+def encode_windows(run: Run, texts: Any, *, cut: bool = False) -> Tensor:
+    """Tokens int64 [n, L] of a text, or several, in stretches of L symbols.
+
+    ValueError names the first text that does not fill whole stretches; with ``cut`` what is left at its end is left out.
+    """
+    length, rows = run.network.length, []
+    for number, ids in enumerate(_all_ids(run, texts, run.network.vocab_size)):
+        whole = len(ids) // length * length
+        if not whole or (whole < len(ids) and not cut):
+            rest = f": {len(ids) - whole} at the end would be lost; cut=True leaves them out" if whole else ""
+            raise ValueError(
+                f"item {number} has {len(ids)} symbols; model '{run.name}' expects stretches of {length}{rest}"
+            )
+        rows.append(ids[:whole].reshape(-1, length))
     return torch.as_tensor(np.concatenate([np.empty((0, length), np.int64), *rows]))
 
 
@@ -212,12 +220,17 @@ def decode_windows(run: Run, tokens: Tensor) -> list[str]:
     return [_text(run, row.tolist()) for row in tokens]
 
 
-def encode_items(run: Run, texts: Any) -> Tensor:
-    """Tokens int64 [n, L] of a text or several, each filled up with the pad symbol; ValueError for one that is too long."""
+def encode_items(run: Run, texts: Any, *, cut: bool = False) -> Tensor:
+    """Tokens int64 [n, L] of a text or several, each filled up with the pad symbol.
+
+    ValueError names the first that is too long; with ``cut`` what is behind its first L symbols is left out.
+    """
     length, pad = run.network.length, run.network.vocab_size - 1
-    ids = [_ids(run, text, pad) for text in ([texts] if isinstance(texts, str | bytes) else texts)]
+    ids = [row[:length] if cut else row for row in _all_ids(run, texts, pad)]
     if long := [n for n, row in enumerate(ids) if len(row) > length]:
-        raise ValueError(f"item {long[0]} has {len(ids[long[0]])} symbols; expected at most {length}")
+        raise ValueError(
+            f"item {long[0]} has {len(ids[long[0]])} symbols; expected at most {length}; cut=True leaves out the others"
+        )
     rows = [np.pad(row, (0, length - len(row)), constant_values=pad) for row in ids]
     return torch.as_tensor(np.stack(rows) if rows else np.empty((0, length), np.int64))
 
@@ -233,14 +246,38 @@ GAP = "_"
 """Stands for a masked position in text, where the vocabulary has no such character."""
 
 
-def _ids(run: Run, text: Any, symbols: int) -> NDArray[np.int64]:
+def _all_ids(run: Run, texts: Any, symbols: int) -> list[NDArray[np.int64]]:
+    """Symbols of a text or several; ValueError names the item, and the place of a foreign character in it."""
+    found = []
+    for number, text in enumerate([texts] if isinstance(texts, str | bytes) else texts):
+        if not isinstance(text, str | bytes):
+            raise ValueError(f"item {number} is a {type(text).__name__}; expected a text")
+        try:
+            found.append(_ids(run, text, symbols))
+        except Foreign as error:
+            raise ValueError(f"item {number}, position {error.at}: {error.message}") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"item {number}, byte {error.start}: not UTF-8; expected text") from None
+        except ValueError as error:
+            raise ValueError(f"item {number}: {error}") from None
+    return found
+
+
+def _ids(run: Run, text: str | bytes, symbols: int) -> NDArray[np.int64]:
     """Symbols of a text, with the mask for each gap; ValueError for one that is none of the network's ``symbols``."""
-    encode = run.vocabulary.encode  # type: ignore[union-attr]
-    if not isinstance(run.vocabulary, Characters) or GAP in run.vocabulary.symbols or GAP not in text:
-        return _known(encode(text), symbols)
-    hidden = np.array([run.network.vocab_size])
-    first, *others = (_known(encode(part), symbols) for part in text.split(GAP))
-    return np.concatenate([first, *(part for other in others for part in (hidden, other))])
+    vocabulary: Any = run.vocabulary
+    if isinstance(vocabulary, Bytes):
+        return _known(vocabulary.encode(text), symbols)
+    text = text.decode() if isinstance(text, bytes) else text
+    if not isinstance(vocabulary, Characters) or GAP in vocabulary.symbols or GAP not in text:
+        return _known(vocabulary.encode(text), symbols)
+    ids = np.full(len(text), run.network.vocab_size)
+    told = np.array([i for i, character in enumerate(text) if character != GAP], np.int64)
+    try:
+        ids[told] = _known(vocabulary.encode(text.replace(GAP, "")), symbols)
+    except Foreign as error:
+        raise Foreign(error.message, int(told[error.at])) from None
+    return ids
 
 
 def _known(ids: NDArray[np.int64], symbols: int) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unmask.corruption import low_discrepancy, random_subset
@@ -69,7 +70,16 @@ def sudoku() -> Run:
 def encode(puzzles: str | Sequence[str]) -> Tensor:
     """Tokens int64 [n, 81] of a puzzle or several, each 81 characters, ``.``, ``0`` or ``_`` for a blank."""
     texts = [puzzles] if isinstance(puzzles, str) else puzzles
-    return torch.as_tensor(np.stack([boards.parse(t) for t in texts]))
+    rows = [_board(number, text) for number, text in enumerate(texts)]
+    return torch.as_tensor(np.stack(rows) if rows else np.empty((0, 81), np.int64))
+
+
+def _board(number: int, text: str) -> NDArray[np.int64]:
+    """A board int64 [81]; ValueError names the item."""
+    try:
+        return boards.parse(text)
+    except ValueError as error:
+        raise ValueError(f"item {number}: {error}") from None
 
 
 def decode(tokens: Tensor) -> list[str]:

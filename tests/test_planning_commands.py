@@ -127,7 +127,7 @@ def test_drawing_writes_png_too(exact, tmp_path, capsys):
     [
         (["--steps", "0"], "steps"),
         (["--steps", "65"], "steps"),
-        (["--max-kl", "-1"], "max_kl"),
+        (["--max-kl", "-1"], "max-kl"),
         ([], "one of the two"),
         (["--steps", "3", "--max-kl", "1"], "one of the two"),
         (["--steps", "3", "--visible", "64"], "visible"),

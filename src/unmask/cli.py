@@ -90,7 +90,7 @@ def evaluate(
     model: Positional[ModelName],
     data: Annotated[
         Positional[Path | None],
-        arg(metavar="DATA", help="Puzzle file, token folder, text file, or a fetched set such as text/test."),
+        arg(metavar="DATA", help="Puzzle file, token folder, text file, -, or a fetched set such as text/test."),
     ] = None,
     *,
     generate: Annotated[
@@ -133,7 +133,7 @@ def sample(
     *,
     num: Annotated[int, arg(help="Samples, of each puzzle if there is a prompt.")] = 1,
     prompt: Annotated[
-        Path | None, arg(metavar="FILE", help="Puzzles to solve; or lines of text with _ for gaps to fill.")
+        Path | None, arg(metavar="FILE", help="Puzzles to solve; or lines of text with _ for gaps to fill; - reads them.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -149,12 +149,13 @@ def sample(
 ) -> int:
     """Sample from a model, or solve the puzzles of --prompt; samples go to stdout, a summary to stderr."""
     from unmask.commands import sampling as work
-    from unmask.commands.output import emit
+    from unmask.commands.output import emit, one_document
 
+    aside = one_document(out, as_json)
     if trace and not as_json:
         raise ValueError("--trace writes JSON; expected --json beside it")
     report = work.run(model, how, num=num, prompt=prompt, out=out, trace=trace, quiet=quiet)
-    emit(report, lambda found, _: work.render(found, pretty=pretty, quiet=quiet), as_json)
+    emit(report, lambda found, _: work.render(found, pretty=pretty, quiet=quiet), as_json, aside=aside)
     return 0
 
 
@@ -205,18 +206,19 @@ def profile(
 ) -> int:
     """Measure the information profile of a model: what visible positions tell about the others, in nats.
 
-    An interrupted measurement leaves FILE.half*.part and goes on from there.
+    An interrupted measurement leaves FILE.half*.part and goes on from there; with -o - it starts afresh.
     """
     from unmask.commands import planning as work
-    from unmask.commands.output import emit
+    from unmask.commands.output import emit, one_document, put
 
-    report, found = work.measure(
-        model, data, num=num, rounds=rounds, seed=seed, state=out.with_suffix(""), quiet=quiet
-    )
-    found.save(out)
+    aside = one_document(out, as_json)
+    work.check_plot(plot)
+    state = None if aside else out
+    report, found = work.measure(model, data, num=num, rounds=rounds, seed=seed, state=state, quiet=quiet)
+    put(out, found.to_json().encode())
     if plot is not None:
         work.draw(found, {}, plot)
-    emit(report | {"file": str(out)}, work.render_profile, as_json)
+    emit(report | {"file": str(out)}, work.render_profile, as_json, aside=aside)
     return 0
 
 
@@ -236,16 +238,17 @@ def plan(
     """How to spend a budget: every family of plans beside the optimal one, with the KL that each costs."""
     from unmask import plans
     from unmask.commands import planning as work
-    from unmask.commands.output import emit
-    from unmask.profiles import Profile
+    from unmask.commands.output import emit, one_document
 
-    known = work.infilling(Profile.load(profile), visible)
+    aside = one_document(out, as_json)
+    work.check_plot(plot)
+    known = work.infilling(work.read_profile(profile), visible)
     report, best = work.compare(known, steps=steps, max_kl=max_kl)
-    plans.save(out, best, family="optimal", profile=work.heldout_of(known))
+    work.save_plan(out, best, work.heldout_of(known))
     if plot is not None:
         uniform = plans.uniform(known.length, len(best))
         work.draw(known, {"uniform": uniform, "optimal": best}, plot)
-    emit(report | {"file": str(out)}, work.render_plans, as_json)
+    emit(report | {"file": str(out)}, work.render_plans, as_json, aside=aside)
     return 0
 
 
@@ -285,8 +288,9 @@ def compress(
     Under torchrun each process does its share of the blocks, and the archive is that of a single process.
     """
     from unmask.commands import compression as work
-    from unmask.commands.output import emit
+    from unmask.commands.output import emit, one_document
 
+    aside = one_document(out, as_json)
     report = work.run_compress(
         model,
         sources,
@@ -301,7 +305,7 @@ def compress(
         verify=not no_verify,
         quiet=quiet,
     )
-    emit(report, work.render, as_json)
+    emit(report, work.render, as_json, aside=aside)
     return 0
 
 
@@ -324,8 +328,9 @@ def decompress(
 ) -> int:
     """Give back the items of an archive; lines go to standard output unless --out says where."""
     from unmask.commands import compression as work
-    from unmask.commands.output import emit
+    from unmask.commands.output import emit, one_document
 
+    one_document(out, as_json)
     if as_json and out is None:
         raise ValueError(
             "--json without --out; expected it beside --out PATH, for items go to standard output"
@@ -378,7 +383,7 @@ app.command(data, name="data", help="Token folders: prepare them from files, fet
 
 @data.command(name="prepare")
 def data_prepare(
-    sources: Annotated[Positional[tuple[Path, ...]], arg(metavar="SOURCE...", help="Files and folders.")],
+    sources: Annotated[Positional[tuple[Path, ...]], arg(metavar="SOURCE...", help="Files, folders, or - for standard input.")],
     *,
     out: Annotated[Path, arg(aliases=("-o",), metavar="FOLDER", help="A new folder, or an unfinished one.")],
     as_: Annotated[

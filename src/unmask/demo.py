@@ -19,6 +19,7 @@ from unmask import animation, plans, scores, selectors
 from unmask.commands import boards
 from unmask.commands import planning as work
 from unmask.commands.boards import Boards
+from unmask.commands.options import above_zero, check_seed, in_range
 from unmask.commands.output import Report, number, percent, say
 from unmask.data import sudoku
 from unmask.denoisers import NetworkDenoiser, take_rows
@@ -58,10 +59,9 @@ def run(
     model_name: str, *, num: int, seed: int, tau: float, precision: str, quiet: bool
 ) -> tuple[Report, Denoiser]:
     """The report of the demo, and the denoiser as it computed (for `animate`)."""
-    if num < 2:
-        raise ValueError(f"num {num}: expected at least 2 puzzles, one of each difficulty")
-    if not 0 < tau <= 1:
-        raise ValueError(f"tau {tau}: expected a probability, 0 < tau <= 1")
+    in_range("num", num, 2, more=" puzzles, one of each difficulty")
+    above_zero("tau", tau, 1)
+    check_seed(seed)
     began = time.monotonic()
     say("loading the model and making puzzles (the first time, compiling their generator)", quiet)
     model = load(model_name)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -139,13 +140,16 @@ def _kl(p: Tensor, q: Tensor) -> Tensor:
 class Passes:
     """How often and in what pieces the data are gone through.
 
-    ``state`` is a file that keeps what is done after every batch; a measurement that finds it goes on from there.
+    ``state`` is a file that keeps what is done after every batch; a measurement that finds it goes on from there, if it is
+    the same: of the same data, rounds and ``about`` (what is measured, such as the hash of a model). Its seed is
+    that of the file.
     """
 
     rounds: int = 1
     batch_size: int = 64
     state: Path | None = None
     quiet: bool = True
+    about: str = ""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.batch_size < 1:
@@ -180,7 +184,7 @@ def spread_levels(seed: int, turn: int, count: int) -> Tensor:
 def collect(denoiser: Denoiser, tokens: Tensor, observe: Observe, tally: Tally, passes: Passes) -> Sums:
     """Runs ``observe`` over the data batch by batch and returns the sums."""
     state, count, length = passes.state, *tokens.shape
-    tally = _resumed(tally, state, tokens)
+    tally = _resumed(tally, passes, tokens)
     items = torch.arange(count, device=tokens.device)
     with Progress("profile", passes.rounds * count, tally.done, quiet=passes.quiet) as progress:
         for turn, place in passes.batches(count, tally.done):
@@ -189,32 +193,39 @@ def collect(denoiser: Denoiser, tokens: Tensor, observe: Observe, tally: Tally, 
             tally.add(*observe(denoiser, tokens[place], keys, levels))
             progress.advance(tally.done)
             if state is not None:
-                _store(tally, state, tokens)
+                _store(tally, state, tokens, passes)
     if state is not None:
         state.unlink(missing_ok=True)
     return tally.result()
 
 
-def _store(tally: Tally, path: Path, tokens: Tensor) -> None:
-    """Writes a tally and a fingerprint of the data."""
-    record = {
-        "format": "unmask.tally",
-        "version": 1,
+def _which(tally: Tally, passes: Passes, tokens: Tensor) -> dict[str, Any]:
+    """What tells a measurement from any other, in words."""
+    return {
         "data": fingerprint(tokens),
-        "sequences": tally.done,
-        "seed": tally.seed,
+        "length": tally.length,
+        "rounds": passes.rounds,
+        "model or settings": passes.about,
     }
+
+
+def _store(tally: Tally, path: Path, tokens: Tensor, passes: Passes | None = None) -> None:
+    """Writes a tally and what it belongs to."""
+    known = _which(tally, passes or Passes(), tokens)
+    record = {"format": "unmask.tally", "version": 1, **known, "sequences": tally.done, "seed": tally.seed}
     write_text(path, json.dumps(record | {k: v.tolist() for k, v in tally.arrays.items()}))
 
 
-def _resumed(tally: Tally, path: Path | None, tokens: Tensor) -> Tally:
-    """The tally that the file holds, or the fresh one; ValueError when the file belongs to other data."""
+def _resumed(tally: Tally, passes: Passes, tokens: Tensor) -> Tally:
+    """The tally that the file holds, or the fresh one; ValueError when the file belongs to another measurement."""
+    path = passes.state
     if path is None or not path.exists():
         return tally
     record = read_record(path.read_text(), "unmask.tally")
-    same = record["data"] == fingerprint(tokens) and len(record["counts"]) == tally.length
-    if not same or "sequences" not in record:  # earlier versions counted batches
-        raise ValueError(f"{path} belongs to another measurement; remove it to start afresh")
+    if other := [name for name, known in _which(tally, passes, tokens).items() if record.get(name) != known]:
+        raise ValueError(
+            f"{path} belongs to another measurement (other {other[0]}); remove it to start afresh"
+        )
     arrays = {k: np.array(record[k]) for k in ("counts", "sums", "squares")}
     return Tally(tally.length, tally.columns, int(record["seed"]), int(record["sequences"]), arrays)
 

@@ -209,7 +209,8 @@ def measure(
     the symbol ``end`` that is always visible, entry i stands for the share i/L of each one's symbols: see `resampled`;
     shares that were not observed (their count is 0), at most half of them, lie on the line between their neighbours.
     """
-    passes = measuring.Passes(rounds, batch_size, state, quiet)
+    about = json.dumps(provenance or {}, sort_keys=True)
+    passes = measuring.Passes(rounds, batch_size, state, quiet, about)
     tally = _tally(denoiser, tokens, generator, columns=2)
     if end is None and len(tokens) * rounds < tokens.shape[1]:
         raise ValueError(

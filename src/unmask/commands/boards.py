@@ -12,6 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from unmask.commands.options import in_range
 from unmask.commands.output import Report, number, share
 from unmask.data import sudoku
 from unmask.models import Model
@@ -73,10 +74,9 @@ def read(path: Path) -> Boards:
 
 def generate(clues: str, count: int, seed: int) -> Boards:
     """Fresh puzzles with one solution: ``clues`` is a number of clues, or ``minimal``."""
-    if clues != "minimal" and not clues.isdigit():
-        raise ValueError(f"clues '{clues}': expected a number such as 34, or 'minimal'")
-    if count < 1:
-        raise ValueError(f"{count} puzzles: expected at least 1")
+    if clues != "minimal" and not (clues.isdigit() and 21 <= int(clues) <= 81):
+        raise ValueError(f"--generate {clues}: expected a number of clues 21..81, such as 34, or minimal")
+    in_range("num", count, 1)
     left = None if clues == "minimal" else int(clues)
     puzzles, solutions = sudoku.puzzles(count, FRESH + 128 * seed + (left or 0), clues=left)
     name = "minimal" if left is None else f"{left} clues"

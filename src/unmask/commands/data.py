@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from unmask.commands.options import check_seed, in_range
 from unmask.commands.output import Report
 from unmask.data import files, lines, tokens
 from unmask.data.cache import cache
@@ -92,6 +93,9 @@ def run_prepare(
     quiet: bool,
 ) -> Report:
     """Prepares; what was made."""
+    in_range("longest", longest, 1)
+    in_range("shard", shard, 1)
+    check_seed(seed)
     if files.STANDARD in places and chosen.pattern == "*.png":
         raise ValueError("standard input (-) as PNG files; expected files or folders")
     files.once(*places)

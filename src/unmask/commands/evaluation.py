@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unmask.commands import boards, orders, sequences
 from unmask.commands.boards import BATCH, Boards
-from unmask.commands.options import Options
+from unmask.commands.options import Options, in_range
 from unmask.commands.output import Report, number, percent
 from unmask.data import sudoku
 from unmask.likelihood import nelbo
@@ -33,6 +33,7 @@ def run(
     The bounds are those of the model itself: temperature and top-p change what is drawn, not what is scored.
     """
     boards.check_sudoku(model)
+    in_range("samples", samples, 1)
     posed = with_solutions(posed)
     options = orders.suited(options, model)
     sampler = orders.sampler(options, model.denoiser, model.length)

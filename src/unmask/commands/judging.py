@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from unmask import quality
+from unmask.commands.options import in_range
 from unmask.commands.output import Report, number, percent, share
+from unmask.data import files
 from unmask.data import tokens as folders
 from unmask.data.cache import cache
 from unmask.data.images import png
@@ -24,6 +26,8 @@ FEWEST = 50
 
 def run(kind: str, samples: Path, against: Path | None, training: Path | None, num: int) -> Report:
     """What a judge says of ``samples`` (``-``: standard input); SMILES are also compared with two token folders."""
+    in_range("num", num, 1)
+    files.once(samples, against, training)
     if kind == "images":
         if training is not None:
             raise ValueError("images know no novelty; expected no --training")
@@ -32,7 +36,7 @@ def run(kind: str, samples: Path, against: Path | None, training: Path | None, n
         raise ValueError(f"kind '{kind}': expected one of {', '.join(JUDGES)}, images")
     texts = _lines(samples)
     if not texts:
-        raise ValueError(f"{samples} holds no samples; expected one a line")
+        raise ValueError(f"{files.shown(samples)} holds no samples; expected one a line")
     return {"command": "judge", "kind": kind, "samples": len(texts)} | JUDGES[kind](
         texts, against, training, num
     )
@@ -95,8 +99,8 @@ def _images(samples: Path, against: Path | None, num: int) -> Report:
 
 def _pictures(given: Path, num: int | None) -> NDArray[np.uint8]:
     """Images of a ``.npy`` file, a folder of PNG files, or a token folder: all, or ``num`` spread over them."""
-    place = given if given.exists() else cache() / given
-    if place.suffix == ".npy" and place.is_file():
+    place = given if given == files.STANDARD or given.exists() else cache() / given
+    if place == files.STANDARD or (place.suffix == ".npy" and place.is_file()):
         array = _array(place)
         return array[_spread(len(array), num)]
     if (place / "manifest.json").is_file():
@@ -105,12 +109,12 @@ def _pictures(given: Path, num: int | None) -> NDArray[np.uint8]:
             raise ValueError(f"{given} holds no images; expected a token folder of images")
         rows = [data.item(int(i)) for i in _spread(data.items, num)]
         return np.stack(rows).astype(np.uint8).reshape(-1, *data.manifest["shape"])
-    files = sorted(place.glob("*.png")) if place.is_dir() else []
-    if not files:
+    found_files = sorted(place.glob("*.png")) if place.is_dir() else []
+    if not found_files:
         raise ValueError(
             f"no images in '{given}'; expected a .npy file, a token folder or a folder of PNG files"
         )
-    found = [np.asarray(piece.data) for i in _spread(len(files), num) for piece in png(files[i])]
+    found = [np.asarray(piece.data) for i in _spread(len(found_files), num) for piece in png(found_files[i])]
     if len(shapes := {image.shape for image in found}) > 1:
         raise ValueError(f"the images in {given} have shapes {sorted(shapes)}; expected one size and kind")
     return np.stack(found)
@@ -118,14 +122,13 @@ def _pictures(given: Path, num: int | None) -> NDArray[np.uint8]:
 
 def _array(path: Path) -> NDArray[np.uint8]:
     """The images of a ``.npy`` file; ValueError for any other file."""
+    data = io.BytesIO(files.read_bytes(path, "images uint8 [n, h, w] of numpy.save"))
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(data, allow_pickle=False)
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"{path} is no array ({error}); expected images uint8 [n, h, w] of numpy.save"
+            f"{files.shown(path)} is no array ({error}); expected images uint8 [n, h, w] of numpy.save"
         ) from None
-    except EOFError:
-        raise ValueError(f"{path} is empty; expected images uint8 [n, h, w] of numpy.save") from None
     if not isinstance(array, np.ndarray) or array.ndim not in (3, 4) or array.dtype != np.uint8:
         kind = (
             f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive of arrays"
@@ -136,8 +139,7 @@ def _array(path: Path) -> NDArray[np.uint8]:
 
 def _spread(count: int, num: int | None) -> NDArray[np.int64]:
     """All of ``count`` places, or ``num`` evenly spread; ValueError unless that is at least one."""
-    if num is not None and num < 1:
-        raise ValueError(f"num {num}: expected at least 1")
+    in_range("num", num, 1)
     return np.arange(count) if num is None else np.linspace(0, count - 1, min(num, count)).round().astype(int)
 
 
@@ -147,15 +149,15 @@ JUDGES = {"smiles": _smiles, "text": _english}
 
 def _lines(path: Path) -> list[str]:
     """The first column of every line, empty samples included; what `unmask sample` says in comments is left out."""
-    text = sys.stdin.read() if str(path) == "-" else path.read_text()
-    return [line.split("\t")[0] for line in text.splitlines() if not line.startswith("# ")]
+    found = files.text_lines(path, None)
+    return [line.split("\t")[0] for line in found if not line.startswith("# ")]
 
 
 def _items(place: Path, num: int | None) -> list[str]:
     """Texts of a token folder, or one in the cache: all, or ``num`` spread over it; lines of a text file as well."""
-    place = place if place.exists() else cache() / place
-    if place.is_file():
-        lines = place.read_text().splitlines()
+    place = place if place == files.STANDARD or place.exists() else cache() / place
+    if place == files.STANDARD or place.is_file():
+        lines = files.text_lines(place)
         return lines if num is None else lines[:num]
     data = folders.load(place)
     if isinstance(data.vocabulary, Levels):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Annotated, TypeVar
 
@@ -45,6 +46,48 @@ class Options:
         """The settings that an order must read, where the user said something."""
         unread = ("order", "temperature", "top_p", "seed")
         return [f.name for f in fields(self) if f.name not in unread and getattr(self, f.name) != f.default]
+
+
+def in_range(name: str, value: float | None, low: float, high: float = math.inf, more: str = "") -> None:
+    """ValueError in the command's own words unless option ``name`` is within low..high, or was not given."""
+    if value is None or low <= value <= high:
+        return
+    whole = isinstance(value, int) and isinstance(low, int)
+    span = f"at least {low}" if high == math.inf else f"{low}..{high}" if whole else f"a number from {low} to {high}"
+    raise ValueError(f"--{name.replace('_', '-')} {value:g}: expected {span}{more}")
+
+
+def above_zero(name: str, value: float | None, high: float = math.inf, more: str = "") -> None:
+    """ValueError in the command's own words unless option ``name`` is more than 0, at most ``high``, or was not given."""
+    if value is None or 0 < value <= high and value < math.inf:
+        return
+    span = "a number above 0" if high == math.inf else f"a number above 0, at most {high}"
+    raise ValueError(f"--{name.replace('_', '-')} {value:g}: expected {span}{more}")
+
+
+def check_seed(seed: int) -> None:
+    """ValueError unless a generator can start from the seed."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed {seed}: expected 0..2^63 - 1")
+
+
+def check_values(options: Options) -> None:
+    """ValueError for a setting that makes no sense in any order."""
+    check_seed(options.seed)
+    above_zero("temperature", options.temperature, more="; --greedy takes the most probable symbol")
+    above_zero("top_p", options.top_p, 1)
+    above_zero("limit", options.limit)
+    for name in ("steps", "candidates", "blocks", "spacing", "substeps"):
+        in_range(name, getattr(options, name), 1)
+    for name in ("tau", "share"):
+        in_range(name, getattr(options, name), 0, 1)
+    for name in ("gamma", "eps", "alpha", "decay", "eta"):
+        in_range(name, getattr(options, name), 0)
+    in_range("beta", options.beta, 1)
+    if options.order in ("race", "moment-sampler") and options.alpha is not None:
+        above_zero("alpha", options.alpha, more=f" for order {options.order}")
+    if options.order != "p2":
+        in_range("eta", options.eta, 0, 1)
 
 
 def value(said: T | None, default: T) -> T:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
@@ -15,8 +17,9 @@ from torch import Tensor
 
 from unmask import commit, plans, presets, remask, rules, schedules, scores, selectors, upscale
 from unmask.commands.boards import Sampler, Solved
-from unmask.commands.options import Options, value
+from unmask.commands.options import Options, check_values, value
 from unmask.commands.output import Report
+from unmask.data import files
 from unmask.denoisers import nucleus, tempered
 from unmask.likelihood import log_likelihood
 from unmask.models import Model
@@ -134,16 +137,26 @@ def read_plan(text: str | None) -> Plan:
     try:
         sizes = tuple(int(part) for part in text.split(","))
     except ValueError:
-        return _plan_file(text)
+        return _plan_file(Path(text))
+    if min(sizes) < 1:
+        raise ValueError(f"--plan {text}: expected at least one position per call")
     return sizes if "," in text else sizes[0]
 
 
-def _plan_file(text: str) -> tuple[int, ...]:
-    if not Path(text).is_file():
+def _plan_file(path: Path) -> tuple[int, ...]:
+    """The plan of a file; ValueError names the file."""
+    if path != files.STANDARD and not path.exists():
         raise ValueError(
-            f"plan '{text}': no such file; expected positions per call (3), step sizes (3,3,2) or a plan file"
+            f"--plan {path}: no such file; expected positions per call (3), step sizes (3,3,2) or a plan file"
         )
-    return plans.load(text).plan
+    text = files.read_text(path, "a plan file")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "plan.json"
+        copy.write_text(text, "utf-8")
+        try:
+            return plans.load(copy).plan
+        except ValueError as error:
+            raise ValueError(f"--plan {files.shown(path)}: {error}") from None
 
 
 def _own_plan(options: Options) -> Plan | None:
@@ -393,6 +406,7 @@ ORDERS = {
 
 def check(options: Options) -> None:
     """ValueError where it can be known before the model is: see `find`."""
+    check_values(options)
     if options.order is not None:
         find(options)
 
@@ -440,24 +454,51 @@ def _changed(options: Options, denoiser: Denoiser) -> Denoiser:
 
 def sampler(options: Options, denoiser: Denoiser, length: int, *, entropies: bool = False) -> Sampler:
     """What unmasks ``length`` positions as the options say; ``entropies`` puts them into the trace where possible."""
+    check_values(options)
     order = find(options)
     changed = _changed(options, denoiser)
     built = order.build(options, Task(changed, length))
-    return order.kind.sampler(built, options, changed, entropies)
+    return _spoken(order.kind.sampler(built, options, changed, entropies), options)
+
+
+T = TypeVar("T")
+
+
+def _spoken(work: Callable[..., T], options: Options) -> Callable[..., T]:
+    """``work`` whose complaint about a plan that does not fit names the option."""
+
+    def call(*arguments: Any) -> T:
+        try:
+            return work(*arguments)
+        except ValueError as error:
+            found = re.search(r"plan sums to (\d+) but (\d+) positions are masked", str(error))
+            if found is None or options.plan is None:
+                raise
+            total, masked = found.groups()
+            raise ValueError(
+                f"--plan {options.plan} sums to {total} but {masked} positions are masked; expected "
+                f"that many, positions per call (3), or --plan {SCALED}{options.plan}"
+            ) from None
+
+    return call
 
 
 def scored(options: Options, model: Model) -> Callable[[Tensor], Tensor]:
     """Log-likelihood of tokens [B, L] along the order and of given lengths, nats; ValueError if the order has none."""
+    check_values(options)
     order = find(options)
     if not order.kind.likelihood:
         raise ValueError(f"order '{options.order}' has no likelihood; see `unmask orders`")
     changed = _changed(options, model.denoiser)
     selector = _arranged(order.build(options, Task(changed, model.length)), options)
     substeps = value(options.substeps, 1)
-    return lambda tokens: (
-        log_likelihood(changed, tokens, selector, substeps=substeps, visible=model.visible(tokens))
-        - model.length_cost(tokens)
-    )
+
+    def score(tokens: Tensor) -> Tensor:
+        visible = model.visible(tokens)
+        found = log_likelihood(changed, tokens, selector, substeps=substeps, visible=visible)
+        return found - model.length_cost(tokens)
+
+    return _spoken(score, options)
 
 
 def described(options: Options, solved: Solved) -> Report:

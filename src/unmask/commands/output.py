@@ -6,22 +6,44 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from rich.console import Console
 
+from unmask.data.files import STANDARD
+from unmask.records import write_bytes
 from unmask.statistics import wilson
 
 Report: TypeAlias = dict[str, Any]
 """What a command found, ready for JSON."""
 
 
-def emit(report: Report, render: Callable[[Report, Console], None], as_json: bool) -> None:
-    """Prints the report: as one JSON document, or through ``render``."""
+def emit(
+    report: Report, render: Callable[[Report, Console], None], as_json: bool, *, aside: bool = False
+) -> None:
+    """Prints the report: as one JSON document, or through ``render``; ``aside``: on standard error."""
     if as_json:
         print(json.dumps(without_nan(report), indent=1, allow_nan=False))
     else:
-        render(report, Console(highlight=False, soft_wrap=True))
+        render(report, Console(highlight=False, soft_wrap=True, stderr=aside))
+
+
+def one_document(out: Path | None, as_json: bool) -> bool:
+    """Whether ``out`` is standard output; ValueError where a JSON document goes there, too."""
+    if out == STANDARD and as_json:
+        raise ValueError("--json and --out - both write to standard output; expected one of them")
+    return out == STANDARD
+
+
+def put(out: Path, data: bytes) -> None:
+    """Writes a file whole, or to standard output (``-``)."""
+    if out != STANDARD:
+        write_bytes(out, data)
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def say(text: str, quiet: bool = False) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +16,13 @@ from torch import Tensor
 
 from unmask import plans, profiles, scores, selectors
 from unmask.commands import boards, sequences
-from unmask.commands.output import Report, number
-from unmask.data import sudoku
+from unmask.commands.options import check_seed, in_range
+from unmask.commands.output import Report, number, put
+from unmask.data import files, sudoku
 from unmask.likelihood import log_likelihood
 from unmask.models import Model, load
 from unmask.profiles import Profile
+from unmask.records import write_bytes
 from unmask.types import Denoiser
 
 Family = Callable[[int, int], tuple[int, ...]]
@@ -40,6 +45,9 @@ def measure(
     model_name: str, data: Path | None, *, num: int, rounds: int, seed: int, state: Path | None, quiet: bool
 ) -> tuple[Report, Profile]:
     """Measures two halves of the data; the profile is fitted to the first and carries the second, held out."""
+    in_range("num", num, 2)
+    in_range("rounds", rounds, 1)
+    check_seed(seed)
     model = load(model_name)
     tokens = grids(model, data, num, seed)
     fitted, heldout = fit(model, tokens, rounds=rounds, seed=seed, state=state, quiet=quiet)
@@ -58,9 +66,9 @@ def fit(
             tokens[part::2],
             generator=torch.Generator().manual_seed(2 * seed + part),
             rounds=rounds,
-            state=None if state is None else state.with_suffix(f".half{part + 1}.part"),
+            state=None if state is None else state.with_name(f"{state.name}.half{part + 1}.part"),
             quiet=quiet,
-            provenance={"model": model.name, "model_hash": model.hash},
+            provenance={"model": model.name, "model_hash": model.hash, "seed": seed},
             end=model.end,
         )
         for part in range(2)
@@ -80,8 +88,29 @@ def heldout_of(profile: Profile) -> Profile:
     return profile if stored is None else Profile.from_json(json.dumps(stored))
 
 
+def read_profile(path: Path) -> Profile:
+    """The profile in a file, or from standard input; ValueError names the file."""
+    text = files.read_text(path, "a profile that `unmask profile` wrote")
+    try:
+        return Profile.from_json(text)
+    except ValueError as error:
+        raise ValueError(f"{files.shown(path)}: {error}") from None
+
+
+def save_plan(path: Path, plan: tuple[int, ...], profile: Profile) -> None:
+    """Writes the optimal plan as a file, or to standard output."""
+    if path != files.STANDARD:
+        plans.save(path, plan, family="optimal", profile=profile)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "plan.json"
+        plans.save(copy, plan, family="optimal", profile=profile)
+        put(path, copy.read_bytes())
+
+
 def infilling(profile: Profile, visible: int) -> Profile:
     """The profile, and the held-out losses it carries, when ``visible`` positions are given."""
+    in_range("visible", visible, 0, profile.length - 1)
     if visible == 0:
         return profile
     heldout = heldout_of(profile)
@@ -103,7 +132,7 @@ def grids(model: Model, data: Path | None, num: int, seed: int) -> Tensor:
     full = posed.puzzles if posed.solutions is None else posed.solutions
     if bool((full == sudoku.BLANK).any()):
         raise ValueError(
-            f"{data} has blanks and no solutions; expected full grids, or puzzles with solutions"
+            f"{files.shown(data)} has blanks and no solutions; expected full grids, or puzzles with solutions"
         )
     return full
 
@@ -149,6 +178,8 @@ def compare(profile: Profile, *, steps: int | None, max_kl: float | None) -> tup
     """Every family at a budget of calls or of nats, and the optimal plan; costs from the held-out losses."""
     if (steps is None) == (max_kl is None):
         raise ValueError("expected --steps K or --max-kl NATS, one of the two")
+    in_range("steps", steps, 1, profile.length)
+    in_range("max_kl", max_kl, 0)
     heldout = heldout_of(profile)
     best = plans.optimal(profile, steps=steps) if steps is not None else plans.optimal(profile, max_kl=max_kl)
     chosen = {name: _at(family, heldout, steps, max_kl) for name, family in FAMILIES.items()} | {
@@ -228,10 +259,9 @@ def render_plans(report: Report, console: Console) -> None:
 
 def draw(profile: Profile, chosen: dict[str, tuple[int, ...]], path: Path) -> None:
     """Draws the profile and each plan as a staircase over it (PNG, SVG or PDF): the area between is the KL."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("drawing needs matplotlib: pip install 'unmask[plots]'") from None
+    check_plot(path)
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="positions already visible", ylabel="nats per masked position")
     axes.plot(range(profile.length), profile.entropies, color="black", label="profile h(i)")
@@ -242,4 +272,16 @@ def draw(profile: Profile, chosen: dict[str, tuple[int, ...]], path: Path) -> No
             levels, edges, baseline=None, label=f"{name}: {len(plan)} calls, {profile.kl(plan):.3g} nats"
         )
     axes.legend()
-    figure.savefig(path)
+    data = io.BytesIO()
+    figure.savefig(data, format=path.suffix[1:])
+    write_bytes(path, data.getvalue())
+
+
+def check_plot(path: Path | None) -> None:
+    """ValueError for a name that nothing can be drawn to, ImportError where nothing can be drawn; before any work."""
+    if path is None:
+        return
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--plot {path}: expected the name of a file that ends in .png, .svg or .pdf")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("drawing needs matplotlib: pip install 'unmask[plots]'")

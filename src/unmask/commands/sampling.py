@@ -11,15 +11,14 @@ from torch import Tensor
 
 from unmask.commands import boards, orders
 from unmask.commands.boards import Boards, Solved
-from unmask.commands.options import Options
-from unmask.commands.output import Report, percent, say
-from unmask.data import sudoku
-from unmask.data.images import pillow, save_grid
-from unmask.data.vocabularies import Characters, Levels
+from unmask.commands.options import Options, in_range
+from unmask.commands.output import Report, percent, put, say
+from unmask.data import files, sudoku
+from unmask.data.images import grid_png, pillow
+from unmask.data.vocabularies import Characters, Foreign, Levels
 from unmask.models import Model, load
 from unmask.progress import Progress
 from unmask.recipes.sequences import GAP
-from unmask.records import write_bytes
 
 
 def run(
@@ -33,9 +32,9 @@ def run(
     quiet: bool,
 ) -> Report:
     """``num`` samples, or ``num`` of every puzzle of a prompt file, with their log-probabilities (nats)."""
-    if num < 1:
-        raise ValueError(f"num {num}: expected at least 1")
+    in_range("num", num, 1)
     orders.check(options)
+    files.once(prompt, None if options.plan is None else Path(options.plan.removeprefix(orders.SCALED)))
     model = load(model_name)
     options = orders.suited(options, model)
     out = _checked_out(model, out)
@@ -84,16 +83,28 @@ def _posed(model: Model, path: Path, num: int) -> Boards:
 
 def _with_gaps(model: Model, path: Path) -> Tensor:
     """Lines of text as tokens int64 [n, L], masked at each gap; models of a stream go on where a line ends."""
-    lines, symbols = path.read_bytes().decode().splitlines(), model.vocabulary
+    symbols = model.vocabulary
     if not isinstance(symbols, Characters) or GAP in symbols.symbols:
         raise ValueError(f"model '{model.name}' has no sign for a gap; expected no --prompt")
+    lines = files.text_lines(path)
     if model.denoiser.vocab_size == symbols.size:
         lines = [line.ljust(model.length, GAP) for line in lines]
-    if not lines or not all(GAP in line for line in lines) or any(len(line) > model.length for line in lines):
-        raise ValueError(
-            f"{path}: expected lines of at most {model.length} characters with {GAP} for what is to be filled in"
-        )
+    for number, line in enumerate(lines, 1):
+        _check_prompt(line, f"{files.shown(path)}, line {number}", symbols, model.length)
     return model.encode(lines)
+
+
+def _check_prompt(line: str, place: str, symbols: Characters, length: int) -> None:
+    """ValueError that names the place of a line that cannot be filled in."""
+    if GAP not in line or len(line) > length:
+        state = f"{len(line)} characters" if GAP in line else f"no {GAP}"
+        raise ValueError(
+            f"{place}: {state}; expected lines of at most {length} characters with {GAP} for what is to be filled in"
+        )
+    try:
+        symbols.encode(line.replace(GAP, symbols.symbols[0]))
+    except Foreign as error:
+        raise ValueError(f"{place}, column {error.at + 1}: {error.message}") from None
 
 
 def _samples(model: Model, tokens: Tensor, solved: Solved, prompted: bool) -> list[Report]:
@@ -116,6 +127,8 @@ def _checked_out(model: Model, out: Path | None) -> Path | None:
         return None
     if out is None or out.suffix != ".npy":
         pillow()
+    if out == files.STANDARD:
+        return out
     if out is None and Path("samples.png").exists():
         raise ValueError("samples.png exists; expected --out FILE to say where the images go")
     return Path("samples.png") if out is None else out
@@ -127,9 +140,9 @@ def _picture(model: Model, solved: Solved, out: Path) -> str:
     if out.suffix == ".npy":
         data = io.BytesIO()
         np.save(data, images)
-        write_bytes(out, data.getvalue())
+        put(out, data.getvalue())
     else:
-        save_grid(out, images)
+        put(out, grid_png(images))
     return str(out)
 
 
@@ -143,6 +156,9 @@ def _accuracy(model: Model, posed: Boards | None, solved: Solved) -> Report | No
 
 def render(report: Report, *, pretty: bool = False, quiet: bool = False) -> None:
     """Prints one sample a line, with log-probability and calls if there is no prompt; summary to stderr."""
+    if report["file"] == "-":
+        say(_summary(report), quiet)
+        return
     if report["prompt"] is None:
         print("# sample\tlog-probability (nats)\tnetwork calls")
     for found in report["samples"]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unmask import upscale
 from unmask.commands import orders
-from unmask.commands.options import Options
+from unmask.commands.options import Options, in_range
 from unmask.commands.output import Report, number
 from unmask.data import files
 from unmask.data import tokens as folders
@@ -204,8 +204,7 @@ def _size(model: Model) -> int:
 
 def drawn(total: int, num: int | None, seed: int) -> Places:
     """All places 0..total-1, or ``num`` of them at random, in order."""
-    if num is not None and num < 1:
-        raise ValueError(f"num {num}: expected at least 1")
+    in_range("num", num, 1)
     if num is None or num >= total:
         return np.arange(total)
     return np.sort(np.random.default_rng(seed).choice(total, num, replace=False))
@@ -215,6 +214,8 @@ def run(
     model: Model, data: Path, options: Options, *, num: int | None, exact: int, samples: int, quiet: bool
 ) -> Report:
     """The bound of data under a model, and of ``exact`` sequences the log-likelihood along the order, with units."""
+    in_range("samples", samples, 1)
+    in_range("exact", exact, 0)
     options = orders.suited(options, model)
     score = orders.scored(options, model) if exact else None
     posed = read(model, data, num, options.seed)

@@ -162,11 +162,11 @@ def rereadable(paths: Sequence[Path]) -> Iterator[None]:
             _SPOOLED.remove(copy)
 
 
-def read_bytes(path: Path, what: str = "data") -> bytes:
-    """All of a file, unpacked; ValueError where it holds nothing."""
+def read_bytes(path: Path, what: str | None = "data") -> bytes:
+    """All of a file, unpacked; ValueError where it holds nothing, unless ``what`` it should hold is None."""
     with open_binary(path) as file:
         data = file.read()
-    if not data:
+    if not data and what is not None:
         raise ValueError(f"{shown(path)} is empty; expected {what}")
     return data
 
@@ -184,13 +184,13 @@ def read_text(path: Path, what: str = "text") -> str:
         raise ValueError(f"{shown(path)}, line {line}: {not_utf8(data[error.start])}") from None
 
 
-def read_lines(path: Path, what: str = "lines") -> list[bytes]:
+def read_lines(path: Path, what: str | None = "lines") -> list[bytes]:
     """The lines of a file without their ends (``\\n`` or ``\\r\\n``) and without a byte order mark; ValueError if it is empty."""
     lines = read_bytes(path, what).removeprefix(BOM).split(b"\n")
     return [line.removesuffix(b"\r") for line in (lines if lines[-1] else lines[:-1])]
 
 
-def text_lines(path: Path, what: str = "lines") -> list[str]:
+def text_lines(path: Path, what: str | None = "lines") -> list[str]:
     """The lines of a UTF-8 file; ValueError names the first that is not."""
     return [decoded(line, path, number) for number, line in enumerate(read_lines(path, what), 1)]
 

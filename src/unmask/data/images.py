@@ -131,6 +131,11 @@ def pillow() -> Any:
 
 def save_grid(path: Path, images: NDArray[np.uint8], columns: int | None = None) -> None:
     """Writes images uint8 [n, height, width] or [n, height, width, 3] as one picture, a pixel of white between them."""
+    write_bytes(path, grid_png(images, columns))
+
+
+def grid_png(images: NDArray[np.uint8], columns: int | None = None) -> bytes:
+    """The PNG file of `save_grid`."""
     columns = columns or math.ceil(math.sqrt(len(images)))
     height, width = (side + 1 for side in images.shape[1:3])
     lines = math.ceil(len(images) / columns)
@@ -140,4 +145,4 @@ def save_grid(path: Path, images: NDArray[np.uint8], columns: int | None = None)
         sheet[top : top + height - 1, left : left + width - 1] = image
     data = io.BytesIO()
     pillow().fromarray(sheet).save(data, "PNG")
-    write_bytes(path, data.getvalue())
+    return data.getvalue()

@@ -90,7 +90,10 @@ def evaluate(
     model: Positional[ModelName],
     data: Annotated[
         Positional[Path | None],
-        arg(metavar="DATA", help="Puzzle file, token folder, text file, -, or a fetched set such as text/test."),
+        arg(
+            metavar="DATA",
+            help="Puzzle file, token folder, text file, -, or a fetched set such as text/test.",
+        ),
     ] = None,
     *,
     generate: Annotated[
@@ -133,7 +136,8 @@ def sample(
     *,
     num: Annotated[int, arg(help="Samples, of each puzzle if there is a prompt.")] = 1,
     prompt: Annotated[
-        Path | None, arg(metavar="FILE", help="Puzzles to solve; or lines of text with _ for gaps to fill; - reads them.")
+        Path | None,
+        arg(metavar="FILE", help="Puzzles to solve; or lines of text with _ for gaps to fill; - reads them."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -383,7 +387,10 @@ app.command(data, name="data", help="Token folders: prepare them from files, fet
 
 @data.command(name="prepare")
 def data_prepare(
-    sources: Annotated[Positional[tuple[Path, ...]], arg(metavar="SOURCE...", help="Files, folders, or - for standard input.")],
+    sources: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(metavar="SOURCE...", help="Files, folders, or - for standard input."),
+    ],
     *,
     out: Annotated[Path, arg(aliases=("-o",), metavar="FOLDER", help="A new folder, or an unfinished one.")],
     as_: Annotated[

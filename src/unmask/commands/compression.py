@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import math
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +25,9 @@ from unmask.codec import archive, container, parts, subjects
 from unmask.codec.archive import Summary
 from unmask.codec.settings import Method, Order, Settings, in_calls
 from unmask.codec.subjects import Item, Subject
+from unmask.commands.options import check_seed, in_range
 from unmask.commands.output import Report, say
+from unmask.data import files
 from unmask.data.images import idx, pillow
 from unmask.data.vocabularies import Levels
 from unmask.models import Model, load, measured_profile, shipped
@@ -31,23 +36,65 @@ from unmask.progress import Progress
 from unmask.records import write_bytes
 from unmask.types import Plan
 
-STDIN = Path("-")
 IDX = (".idx", "-ubyte", ".gz")
 """How names of idx files end."""
 
 
 @dataclass
 class Pile:
-    """What is to be compressed: names and items, how many (None: not known), and whether the last line had an end."""
+    """What is to be compressed: names and items, how many (None: not known), and how lines end."""
 
     pairs: Callable[[], Iterator[tuple[str, Item]]]
     total: int | None
     named: bool
-    newline: list[bool] = field(default_factory=lambda: [True])
+    ends: LineEnds = field(default_factory=lambda: LineEnds())
 
     def more(self) -> dict[str, Any]:
         """What an archive's end says of them."""
-        return {"newline": self.newline[0]}
+        return self.ends.record()
+
+
+ENDS = (b"\n", b"\r\n")
+"""How lines end; all else is part of a line."""
+
+
+@dataclass
+class LineEnds:
+    """How lines end, in runs of lines that end alike, and whether the last one has an end."""
+
+    runs: list[list[Any]] = field(default_factory=list)
+    newline: bool = True
+
+    def cut(self, line: bytes) -> bytes:
+        """The next line without its end, which is noted; a last line without one counts like the line before."""
+        self.newline = line.endswith(b"\n")
+        end = ENDS[line.endswith(ENDS[1])]
+        kind = end.decode() if self.newline else self.runs[-1][1] if self.runs else "\n"
+        if self.runs and self.runs[-1][1] == kind:
+            self.runs[-1][0] += 1
+        else:
+            self.runs.append([1, kind])
+        return line.removesuffix(end) if self.newline else line
+
+    def record(self) -> dict[str, Any]:
+        """What an archive's end says: ``newline``, and ``line_ends`` [[lines, end], ..] where not all are ``\\n``."""
+        plain = all(kind == "\n" for _, kind in self.runs)
+        return {"newline": self.newline} | ({} if plain else {"line_ends": self.runs})
+
+
+def line_ends(more: dict[str, Any]) -> Iterator[bytes]:
+    """The ends of an archive's lines, without end; ValueError for a record of another form."""
+    runs = more.get("line_ends", [])
+    kinds = [end.decode() for end in ENDS]
+    good = isinstance(runs, list) and all(
+        isinstance(run, list) and len(run) == 2 and isinstance(run[0], int) and run[1] in kinds
+        for run in runs
+    )
+    if not good:
+        raise ValueError("field line_ends: expected runs of lines; the archive is damaged")
+    for count, kind in runs:
+        yield from repeat(str(kind).encode(), count)
+    yield from repeat(b"\n")
 
 
 # --- compress ---------------------------------------------------------------------------------------
@@ -69,18 +116,22 @@ def run_compress(
     quiet: bool,
 ) -> Report:
     """Compresses files, their lines or the images in them; under torchrun each process does its share."""
+    in_range("batch", batch, 1)
+    in_range("substeps", substeps, 1, 2**16)
+    check_seed(seed)
     model = load(model_name)
     if order is not None and order not in (names := [known.name for known in codec.ORDERS]):
-        raise ValueError(f"order '{order}': expected one of {', '.join(names)}")
+        raise ValueError(f"--order {order}: expected one of {', '.join(names)}")
     if images != isinstance(model.vocabulary, Levels):
         raise ValueError(
             f"model '{model.name}' is {'not ' if images else ''}one of images; expected {'no ' if images else ''}--images"
         )
-    pile = _pile(sources, lines, images)
+    pile = _pile(sources, lines, images, quiet)
     subject = subjects.of_model(model)
+    in_range("calls", calls, 1, subject.block or subject.length, ", the positions of a row")
     settings = suited(model, subject, calls, order, substeps, seed)
     returns = subjects.ARRAYS if images else subjects.BYTES
-    items = None if calls is None or STDIN in sources else (item for _, item in pile.pairs())
+    items = None if calls is None or files.STANDARD in sources else (item for _, item in pile.pairs())
     job = archive.prepare(
         subject,
         settings,
@@ -91,18 +142,30 @@ def run_compress(
         verify=verify,
     )
     with Progress("compress", pile.total or 0, quiet=quiet or pile.total is None) as progress:
-        summary = _written(
-            out, job, pile, lambda s: progress.advance(s.items, bits_per_symbol=s.bits_per_symbol)
-        )
+        summary = _written(out, job, pile, lambda s: progress.advance(s.items, **_bits(s)))
     return {"command": "compress", "model": model.name, "file": str(out)} | (
         {"part": True} if summary is None else described(summary)
     )
+
+
+def _bits(summary: Summary) -> dict[str, float]:
+    """Bits per symbol, where something was coded."""
+    return {"bits_per_symbol": summary.bits_per_symbol} if summary.symbols else {}
 
 
 def _written(out: Path, job: archive.Job, pile: Pile, advance: Callable[[Summary], object]) -> Summary | None:
     """Writes the archive, or this process's part of it; None where another process joins the parts."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     names, items = _two(pile)
+    if out == files.STANDARD:
+        if world > 1:
+            raise ValueError("--out - under torchrun; expected the name of a file")
+        with tempfile.TemporaryFile() as copy:  # nothing goes out unless all of it does
+            summary = archive.write(copy, job, items, names=names, more=pile.more, advance=advance)
+            copy.seek(0)
+            shutil.copyfileobj(copy, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+        return summary
     if world > 1:
         parts.write_part(out, rank, world, job, items, names=names, more=pile.more, advance=advance)
         return parts.join(out, world, job) if rank == 0 else None
@@ -174,20 +237,20 @@ def _plan(model: Model, length: int, calls: int) -> Plan:
     return plans.for_counts(profile, share=calls / length)
 
 
-def _pile(sources: tuple[Path, ...], lines: bool, images: bool) -> Pile:
+def _pile(sources: tuple[Path, ...], lines: bool, images: bool, quiet: bool) -> Pile:
     """What to compress, from paths; ValueError when there is nothing, or a name twice."""
     if lines and images:
         raise ValueError("--lines with --images; expected one of them")
-    if STDIN in sources and (len(sources) > 1 or images):
+    if files.STANDARD in sources and (len(sources) > 1 or images):
         raise ValueError("standard input (-) with other sources or --images; expected it alone")
     if lines:
-        return _lines(sources)
-    if sources == (STDIN,):
-        return Pile(lambda: iter([("stdin", sys.stdin.buffer.read())]), 1, True)
-    files = _files(sources)
+        return _lines(sources, quiet)
+    if sources == (files.STANDARD,):
+        return Pile(lambda: iter([("stdin", files.standard_input().read())]), 1, True)
+    found = _files(sources)
     if images:
-        return Pile(lambda: _images(files), _count_images(files), True)
-    return Pile(lambda: ((name, path.read_bytes()) for name, path in files), len(files), True)
+        return Pile(lambda: _images(found), _count_images(found), True)
+    return Pile(lambda: ((name, path.read_bytes()) for name, path in found), len(found), True)
 
 
 def _files(sources: tuple[Path, ...]) -> list[tuple[str, Path]]:
@@ -197,6 +260,8 @@ def _files(sources: tuple[Path, ...]) -> list[tuple[str, Path]]:
         if not source.exists():
             raise ValueError(f"no file '{source}': expected files, folders or - for standard input")
         inside = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else []
+        if source.is_dir() and not inside:
+            raise ValueError(f"{source} holds no files; expected some")
         found += (
             [(p.relative_to(source).as_posix(), p) for p in inside]
             if source.is_dir()
@@ -210,20 +275,22 @@ def _files(sources: tuple[Path, ...]) -> list[tuple[str, Path]]:
     return found
 
 
-def _lines(sources: tuple[Path, ...]) -> Pile:
-    """The lines of files, one after another, or of standard input."""
-    from_files = sources != (STDIN,)
-    paths = [path for _, path in _files(sources)] if from_files else []
+def _lines(sources: tuple[Path, ...], quiet: bool) -> Pile:
+    """The lines of files, one after another, or of standard input; packed files are unpacked, with a remark."""
+    from_files = sources != (files.STANDARD,)
+    paths = [path for _, path in _files(sources)] if from_files else [files.STANDARD]
     total = sum(_count_lines(path) for path in paths) if from_files else None
+    for path in paths if from_files else ():
+        if files.is_packed(path):
+            say(f"{path} is packed; the archive gets its lines, unpacked", quiet)
     pile = Pile(lambda: iter(()), total, False)
 
     def pairs() -> Iterator[tuple[str, Item]]:
-        with ExitStack() as stack:
-            opened = (stack.enter_context(path.open("rb")) for path in paths)
-            for file in opened if from_files else (sys.stdin.buffer,):
+        pile.ends = LineEnds()
+        for path in paths:
+            with files.open_binary(path) as file:
                 for line in file:
-                    pile.newline[0] = line.endswith(b"\n")
-                    yield "", line.removesuffix(b"\n")
+                    yield "", pile.ends.cut(line)
 
     pile.pairs = pairs
     return pile
@@ -232,7 +299,7 @@ def _lines(sources: tuple[Path, ...]) -> Pile:
 def _count_lines(path: Path) -> int:
     """Lines of a file, the last one with or without its end."""
     count, last = 0, b"\n"
-    with path.open("rb") as file:
+    with files.open_binary(path) as file:
         while piece := file.read(2**20):
             count, last = count + piece.count(b"\n"), piece[-1:]
     return count + (last != b"\n")
@@ -282,17 +349,42 @@ def run_decompress(
     quiet: bool,
 ) -> Report:
     """Gives back an archive's items: files and images into a folder, lines into a file or to standard output."""
-    if not path.is_file():
-        raise ValueError(f"no archive '{path}'")
-    with path.open("rb") as file:
-        header = archive.read_header(file)
+    in_range("batch", batch, 1)
+    in_range("item", item, 0)
+    out, streamed = (None, True) if out == files.STANDARD else (out, False)
+    with _opened(path) as file:
+        header = _header(file, path)
         name = model_name or str(header.record["model"].get("name"))
         opened = archive.Archive(load(name), file, errors="skip" if skip else "raise", batch=batch)
+        in_range("item", item, 0, max(len(opened) - 1, 0), " of this archive")
         if header.named and out is None and item is None:
-            raise ValueError("the archive holds files; expected -o FOLDER for them")
+            if len(opened) != 1 or not streamed:
+                raise ValueError("the archive holds files; expected -o FOLDER for them, or --item N")
+            item = 0
         with Progress("decompress", len(opened), quiet=quiet) as progress:
             counts = _unpacked(opened, out, item, progress)
     return {"command": "decompress", "file": str(path), "out": None if out is None else str(out)} | counts
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """An archive that can seek; standard input and what is no regular file are read whole."""
+    if path == files.STANDARD:
+        yield io.BytesIO(files.standard_input().read())
+        return
+    if path.is_dir() or not path.exists():
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"no archive '{path}': it {state}; expected a file, or - for standard input")
+    with path.open("rb") as file:
+        yield file if path.is_file() else io.BytesIO(file.read())
+
+
+def _header(file: BinaryIO, path: Path) -> archive.Header:
+    """The header of an archive; ValueError names the file."""
+    try:
+        return archive.read_header(file)
+    except ValueError as error:
+        raise ValueError(f"{files.shown(path)}: {error}") from None
 
 
 def _unpacked(opened: archive.Archive, out: Path | None, item: int | None, progress: Progress) -> Report:
@@ -352,14 +444,14 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _to_lines(opened: archive.Archive, target: BinaryIO, progress: Progress) -> Report:
-    """Lines; an item that is lost leaves an empty one."""
-    count = lost = 0
-    for item in opened.items():
-        target.write(b"\n" if count else b"")
+    """Lines with their ends; an item that is lost leaves an empty one."""
+    count, lost, end = 0, 0, b""
+    for item, following in zip(opened.items(), line_ends(opened.more)):
+        target.write(end)
         target.write(b"" if item is None else _file_of(item))
-        count, lost = count + 1, lost + (item is None)
+        count, lost, end = count + 1, lost + (item is None), following
         progress.advance(count)
-    target.write(b"\n" if count and opened.more.get("newline", True) else b"")
+    target.write(end if opened.more.get("newline", True) else b"")
     target.flush()
     return {"items": count, "lost": lost}
 
@@ -379,7 +471,7 @@ def described(summary: Summary) -> Report:
         "items": summary.items,
         "kinds": dict(summary.kinds),
         "symbols": summary.symbols,
-        "bits_per_symbol": summary.bits_per_symbol,
+        "bits_per_symbol": summary.bits_per_symbol if summary.symbols else None,
         "payload_bytes": summary.payload_bytes,
         "other_bytes": summary.bytes - summary.payload_bytes,
         "bytes": summary.bytes,
@@ -390,9 +482,8 @@ def described(summary: Summary) -> Report:
 
 def run_inspect(path: Path) -> Report:
     """What an archive holds, and what it would take with other plans where the model's profile is shipped."""
-    if not path.is_file():
-        raise ValueError(f"no archive '{path}'")
-    with path.open("rb") as file:
+    with _opened(path) as file:
+        _header(file, path)
         found = codec.inspect(file)
     record, method = found.header.record, found.header.method
     plan = (

@@ -28,7 +28,9 @@ def reading(name: str, column: str | None, field: str | None) -> Reading:
             f"format '{name}' has no columns or fields; --column goes with smiles, --field with jsonl"
         )
     if column is not None:
-        return replace(READINGS[name], read=partial(lines.smiles, column=column), name=f"{name}, column {column}")
+        return replace(
+            READINGS[name], read=partial(lines.smiles, column=column), name=f"{name}, column {column}"
+        )
     if field is not None:
         return replace(READINGS[name], read=partial(lines.jsonl, field=field), name=f"{name}, field {field}")
     return READINGS[name]

@@ -53,7 +53,13 @@ def in_range(name: str, value: float | None, low: float, high: float = math.inf,
     if value is None or low <= value <= high:
         return
     whole = isinstance(value, int) and isinstance(low, int)
-    span = f"at least {low}" if high == math.inf else f"{low}..{high}" if whole else f"a number from {low} to {high}"
+    span = (
+        f"at least {low}"
+        if high == math.inf
+        else f"{low}..{high}"
+        if whole
+        else f"a number from {low} to {high}"
+    )
     raise ValueError(f"--{name.replace('_', '-')} {value:g}: expected {span}{more}")
 
 

@@ -143,7 +143,9 @@ def _stream(model: Model, vocabulary: Vocabulary, path: Path) -> Sequences:
         try:
             ids = vocabulary.encode(text)  # type: ignore[union-attr]
         except Foreign as error:
-            raise ValueError(f"{where(Piece(text, files.shown(path), 1), error.at)}: {error.message}") from None
+            raise ValueError(
+                f"{where(Piece(text, files.shown(path), 1), error.at)}: {error.message}"
+            ) from None
     count = len(ids) // model.length
     if not count:
         raise _too_short(path, len(ids), model)
@@ -175,7 +177,7 @@ def _readable(text: str, vocabulary: Vocabulary) -> tuple[str, int, int | None]:
 
 
 def _items(model: Model, vocabulary: Vocabulary, path: Path) -> Sequences:
-    """The lines of a file as items; blank ones are left out and counted. ValueError names the line of another that does not fit."""
+    """The lines of a file as items; blank ones are left out and counted. ValueError names another that does not fit."""
     rows, blank = [], 0
     for number, line in enumerate(files.read_lines(path), 1):
         if not line:

@@ -118,7 +118,9 @@ def open_binary(path: Path, *, by_name: bool = False) -> BinaryIO:
     if not kind:
         return cast(BinaryIO, file)
     opener = _OPENERS[kind]
-    return cast(BinaryIO, io.BufferedReader(_Unpacked(shown(path), kind, opener(cast(BinaryIO, file)), file), _BUFFER))
+    return cast(
+        BinaryIO, io.BufferedReader(_Unpacked(shown(path), kind, opener(cast(BinaryIO, file)), file), _BUFFER)
+    )
 
 
 def is_packed(path: Path) -> bool:
@@ -185,7 +187,7 @@ def read_text(path: Path, what: str = "text") -> str:
 
 
 def read_lines(path: Path, what: str | None = "lines") -> list[bytes]:
-    """The lines of a file without their ends (``\\n`` or ``\\r\\n``) and without a byte order mark; ValueError if it is empty."""
+    """The lines of a file without their ends (``\\n`` or ``\\r\\n``) and a byte order mark; ValueError if it is empty."""
     lines = read_bytes(path, what).removeprefix(BOM).split(b"\n")
     return [line.removesuffix(b"\r") for line in (lines if lines[-1] else lines[:-1])]
 

@@ -91,8 +91,8 @@ def csv_column(path: Path, column: str, *, skip: bool = False) -> Iterator[Piece
             yield from _sound(_column(path, column, rows), skip)
         except csv.Error as error:
             raise ValueError(
-                f"{shown(path)}, line {rows.line_num}: not CSV ({error}); expected ends of lines as \\n and every quote closed: "
-                "mend the file"
+                f"{shown(path)}, line {rows.line_num}: not CSV ({error}); expected ends of lines as \\n and every "
+                "quote closed: mend the file"
             ) from None
 
 

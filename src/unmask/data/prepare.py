@@ -92,7 +92,8 @@ def prepare(
 
     ``vocabulary``: another than the reading's own. ``split``: shares by name that sum to 1. Streams are cut in
     order, every file for itself; items go by a hash of ``seed`` and their content, so equal ones stay together.
-    ``limit``, ``skip``, ``shard``: see `Form`; ``clean``: see `writing.write`. ValueError as in `unmask.data.writing` and the readers.
+    ``limit``, ``skip``, ``shard``: see `Form`; ``clean``: see `writing.write`. ValueError as in `unmask.data.writing` and
+    the readers.
     """
     shares = _shares(split)
     sources = find(places, reading.pattern)

@@ -138,10 +138,12 @@ def _write_all(writer: _Writer, pieces: Iterable[Piece], advance: Callable[[int]
 def source(path: Path) -> Record:
     """What the manifest says about a source file: its name, bytes and SHA-256."""
     if path == STANDARD:
-        with standard_input() as file:
-            data = hashlib.sha256()
-            total = sum(data.update(block) or len(block) for block in iter(lambda: file.read(BATCH), b""))
-        return {"file": "stdin", "bytes": total, "sha256": data.hexdigest()}
+        found, total = hashlib.sha256(), 0
+        with standard_input() as piped:
+            for block in iter(lambda: piped.read(BATCH), b""):
+                found.update(block)
+                total += len(block)
+        return {"file": "stdin", "bytes": total, "sha256": found.hexdigest()}
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
@@ -365,7 +367,7 @@ def _measure(piece: Piece, ids: Symbols) -> tuple[int, int]:
 
 def _job(form: Form, sources: list[Record]) -> str:
     """A fingerprint of everything that decides the bytes of the folder."""
-    settings = [form.record(), form.limit, form.skip, form.shard, sources]
+    settings: list[Any] = [form.record(), form.limit, form.skip, form.shard, sources]
     settings += [form.reading] if form.reading else []
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -409,7 +411,11 @@ def _progress(folder: Path, job: str) -> Record:
 
 def _undo(folder: Path) -> None:
     """Takes back a preparation that cannot be finished, and its folder where nothing else is in it."""
-    for pattern in ("progress.json", f".*{TEMPORARY}", *(f"{name}-?????.bin" for name in ("tokens", "ends", "labels"))):
+    for pattern in (
+        "progress.json",
+        f".*{TEMPORARY}",
+        *(f"{name}-?????.bin" for name in ("tokens", "ends", "labels")),
+    ):
         _clear(folder, pattern)
     with suppress(OSError):
         folder.rmdir()

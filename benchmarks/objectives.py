@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import record
-import torch
 
 import unmask
 from unmask import recipes

@@ -13,7 +13,6 @@ from typing import Any
 
 import record
 import samplers
-import torch
 from torch import Tensor
 
 import unmask

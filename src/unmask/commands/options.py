@@ -65,7 +65,7 @@ def in_range(name: str, value: float | None, low: float, high: float = math.inf,
 
 def above_zero(name: str, value: float | None, high: float = math.inf, more: str = "") -> None:
     """ValueError in the command's own words unless option ``name`` is more than 0, at most ``high``, or was not given."""
-    if value is None or 0 < value <= high and value < math.inf:
+    if value is None or (0 < value <= high and value < math.inf):
         return
     span = "a number above 0" if high == math.inf else f"a number above 0, at most {high}"
     raise ValueError(f"--{name.replace('_', '-')} {value:g}: expected {span}{more}")

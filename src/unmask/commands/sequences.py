@@ -48,8 +48,8 @@ Places: TypeAlias = NDArray[np.int64]
 class Sequences:
     """tokens int64 [n, L] that a model is measured on, where they came from, and what each row stands for.
 
-    ``symbols`` int64 [n] counts a row's data symbols, not its padding; ``bytes`` int64 [n] is what these take in the source:
-    line ends, what was skipped and what was cut off are not among them. ``left_out`` counts that, by its reason.
+    ``symbols`` int64 [n] counts a row's data symbols, not its padding; ``bytes`` int64 [n] is what these take in the
+    source: line ends, what was skipped and what was cut off are not among them. ``left_out`` counts that, by its reason.
     """
 
     source: str
@@ -179,19 +179,17 @@ def _readable(text: str, vocabulary: Vocabulary) -> tuple[str, int, int | None]:
 def _items(model: Model, vocabulary: Vocabulary, path: Path) -> Sequences:
     """The lines of a file as items; blank ones are left out and counted. ValueError names another that does not fit."""
     rows, blank = [], 0
-    for number, line in enumerate(files.read_lines(path), 1):
+    for place, line in enumerate(files.read_lines(path), 1):
         if not line:
             blank += 1
             continue
+        piece = Piece(line, files.shown(path), place)
         try:
-            ids = encode(vocabulary, Piece(line, files.shown(path), number))
+            ids = encode(vocabulary, piece)
         except Foreign as error:
-            place = where(Piece(line, files.shown(path), number), error.at)
-            raise ValueError(f"{place}: {error.message}") from None
+            raise ValueError(f"{where(piece, error.at)}: {error.message}") from None
         if len(ids) > model.length:
-            raise ValueError(
-                f"{files.shown(path)}, line {number}: {len(ids)} symbols; expected at most {model.length}"
-            )
+            raise ValueError(f"{where(piece)}: {len(ids)} symbols; expected at most {model.length}")
         rows.append(np.pad(ids, (0, model.length - len(ids)), constant_values=vocabulary.size))
     if not rows:
         raise ValueError(f"{files.shown(path)} holds blank lines only; expected an item a line")

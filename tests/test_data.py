@@ -81,6 +81,33 @@ def test_a_vocabulary_has_different_characters(symbols):
         Characters(symbols)
 
 
+def test_symbols_know_their_bytes():
+    assert Characters("aé€").bytes_of(np.array([0, 1, 2, 2])) == 1 + 2 + 3 + 3
+    assert Bytes().bytes_of(np.array([255, 0])) == 2
+
+
+class Pieces:
+    """What a tokenizer of the package says of three tokens: a word with the space before it, half an e acute, an end."""
+
+    def get_vocab_size(self, with_added_tokens):
+        return 3
+
+    def id_to_token(self, i):
+        return ["Ġab", "Ã", "<é>"][i]
+
+    def decode(self, ids, skip_special_tokens):
+        return "".join([" ab", "\ufffd", "<é>"][i] for i in ids)
+
+
+@pytest.mark.parametrize(("decoder", "size"), [("ByteLevel", 3 + 1 + 4), ("Metaspace", 3 + 3 + 4)])
+def test_tokens_know_their_bytes(decoder, size):
+    """Where every character of a token is a byte, half a character is one byte and no replacement character."""
+    record = {"decoder": {"type": decoder}, "added_tokens": [{"id": 2, "content": "<é>"}]}
+    vocabulary = Tokenizer(json.dumps(record))
+    vocabulary.__dict__["_tokenizer"] = Pieces()
+    assert vocabulary.bytes_of(np.array([0, 1, 2])) == size
+
+
 @pytest.mark.parametrize("record", [None, {"kind": "runes"}, {"kind": "characters"}])
 def test_unknown_vocabulary_records_are_refused(record):
     with pytest.raises(ValueError, match="expected a kind among"):

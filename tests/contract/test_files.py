@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -421,6 +422,26 @@ def test_skipped_records_are_counted_and_the_first_is_named(
     assert folder["first_dropped"] in shown.replace("\n", "")
     assert run("data", "prepare", path, "-o", tmp_path / "p", *words, "--quiet")[0] == 2
     assert not (tmp_path / "p").exists()
+
+
+def test_a_part_that_stays_empty_takes_the_others_with_it(refused, tmp_path):
+    path = made(tmp_path / "f", b"ab\n")
+    words = ["data", "prepare", path, "-o", tmp_path / "o", "--as", "lines", "--quiet", "--split"]
+    assert "nothing was found" in refused(*words, "one=0.5", "two=0.5")
+    assert not (tmp_path / "o").exists()
+    for shares, says in (
+        (["a=2"], "a=2: expected positive"),
+        (["a=1", "a=1"], "a=1 a=1: expected diff"),
+        (["1=1"], "1=.."),
+    ):
+        assert f"--split {says}" in refused(*words, *shares)
+
+
+def test_a_pipe_with_a_name_is_not_read_twice(refused, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert "is read only once" in refused("compress", "molecules", pipe, "--lines", "-o", tmp_path / "o.umz")
+    assert "is read only once" in refused("data", "prepare", pipe, "--as", "lines", "-o", tmp_path / "o")
 
 
 def test_a_finished_folder_is_not_taken_for_another_reading(refused, document, tmp_path):

@@ -259,6 +259,8 @@ def _files(sources: tuple[Path, ...]) -> list[tuple[str, Path]]:
     for source in sources:
         if not source.exists():
             raise ValueError(f"no file '{source}': expected files, folders or - for standard input")
+        if not source.is_file() and not source.is_dir():
+            raise ValueError(f"{source} is read only once; expected files, folders or - for standard input")
         inside = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else []
         if source.is_dir() and not inside:
             raise ValueError(f"{source} holds no files; expected some")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -76,7 +77,13 @@ def shares(words: Sequence[str]) -> dict[str, float]:
         try:
             found[name] = float(value)
         except ValueError:
-            raise ValueError(f"part '{word}': expected a name and a share, such as train=0.9") from None
+            raise ValueError(f"--split {word}: expected a name and a share, such as train=0.9") from None
+    if found and (min(found.values()) <= 0 or not math.isclose(sum(found.values()), 1.0)):
+        raise ValueError(f"--split {' '.join(words)}: expected positive shares that sum to 1")
+    if bad := [name for name in found if not name.isidentifier()]:
+        raise ValueError(f"--split {bad[0]}=..: expected a name of letters and digits, such as train")
+    if len(found) < len(words):
+        raise ValueError(f"--split {' '.join(words)}: expected different names")
     return found
 
 

@@ -177,7 +177,7 @@ def _grid(text: str | None, length: int) -> tuple[int, int]:
         text = f"{math.isqrt(length)}x{math.isqrt(length)}"
     height, _, width = text.partition("x")
     if not (height.isdigit() and width.isdigit()):
-        raise ValueError(f"grid '{text}': expected HEIGHTxWIDTH, such as 9x9")
+        raise ValueError(f"--grid '{text}': expected HEIGHTxWIDTH, such as 9x9")
     if int(height) * int(width) != length:
         raise ValueError(f"a grid of {text} has no {length} cells: give --grid HEIGHTxWIDTH of that many")
     return int(height), int(width)

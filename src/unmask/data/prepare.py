@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -118,23 +119,42 @@ def prepare(
         folder, int(1.1 * sum(survey.sizes) * itemsize) + (8 * survey.pieces if form.kind != "stream" else 0)
     )
     records = _records(sources)
-    made = []
+    made = list[Tokens]()
+    new = [folder / part for part in shares if not (folder / part / "manifest.json").is_file()]
     for number, part in enumerate(shares):
         pieces = _part(sources, read, survey, form.kind, shares, number, seed)
         more = {"part": {"name": part, "shares": shares, "seed": seed}} if part else {}
         place = folder / part
-        with Progress(f"writing {place.name}", sum(survey.sizes), quiet=quiet) as progress:
+        try:
             made.append(
-                writing.write(
-                    place,
-                    pieces,
-                    replace(form, more=form.more | more),
-                    records,
-                    advance=progress.advance,
-                    clean=clean,
-                )
+                _written(place, pieces, replace(form, more=form.more | more), records, survey, quiet, clean)
             )
+        except ValueError:
+            if clean:
+                for finished in [m.folder for m in made if m.folder in new]:
+                    writing.undo(finished)
+                _remove_empty(folder)
+            raise
     return made
+
+
+def _written(
+    place: Path,
+    pieces: Iterator[Piece],
+    form: Form,
+    records: list[Record],
+    survey: Survey,
+    quiet: bool,
+    clean: bool,
+) -> Tokens:
+    """One part, written with a bar."""
+    with Progress(f"writing {place.name}", sum(survey.sizes), quiet=quiet) as progress:
+        return writing.write(place, pieces, form, records, advance=progress.advance, clean=clean)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def look(sources: Sequence[Source], read: Read, quiet: bool = False) -> Survey:

@@ -119,7 +119,7 @@ def write(
         _manifest(folder, form, sources, writer.state)
     except ValueError:  # not a stop: the same data would fail again
         if clean:
-            _undo(folder)
+            undo(folder)
         raise
     return tokens.load(folder)
 
@@ -409,10 +409,11 @@ def _progress(folder: Path, job: str) -> Record:
     return state
 
 
-def _undo(folder: Path) -> None:
+def undo(folder: Path) -> None:
     """Takes back a preparation that cannot be finished, and its folder where nothing else is in it."""
     for pattern in (
         "progress.json",
+        "manifest.json",
         f".*{TEMPORARY}",
         *(f"{name}-?????.bin" for name in ("tokens", "ends", "labels")),
     ):

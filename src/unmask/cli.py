@@ -111,9 +111,11 @@ def evaluate(
     """Measure a model: bits per character or dimension; for puzzles also how many are solved, in how many calls."""
     from unmask.commands import evaluation, orders, sequences
     from unmask.commands.output import emit
+    from unmask.data.files import once
     from unmask.models import load
 
     orders.check(how)
+    once(data, orders.plan_path(how))
     loaded = load(model)
     if generate is None and loaded.name != "sudoku":
         if data is None:

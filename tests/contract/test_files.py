@@ -371,6 +371,7 @@ def test_standard_input_is_one_file(refused):
     for words in (
         ["judge", "smiles", "-", "--training", "-"],
         ["sample", "sudoku", "--prompt", "-", "--plan", "-"],
+        ["eval", "molecules", "-", "--exact", "1", "--plan", "scaled:-"],
         ["data", "prepare", "-", "-", "--as", "lines", "-o", "never"],
         ["compress", "molecules", "-", "-", "-o", "never"],
     ):

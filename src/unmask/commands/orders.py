@@ -143,6 +143,11 @@ def read_plan(text: str | None) -> Plan:
     return sizes if "," in text else sizes[0]
 
 
+def plan_path(options: Options) -> Path | None:
+    """What --plan names, if it could be a file."""
+    return None if options.plan is None else Path(options.plan.removeprefix(SCALED))
+
+
 def _plan_file(path: Path) -> tuple[int, ...]:
     """The plan of a file; ValueError names the file."""
     if path != files.STANDARD and not path.exists():

@@ -34,7 +34,7 @@ def run(
     """``num`` samples, or ``num`` of every puzzle of a prompt file, with their log-probabilities (nats)."""
     in_range("num", num, 1)
     orders.check(options)
-    files.once(prompt, None if options.plan is None else Path(options.plan.removeprefix(orders.SCALED)))
+    files.once(prompt, orders.plan_path(options))
     model = load(model_name)
     options = orders.suited(options, model)
     out = _checked_out(model, out)

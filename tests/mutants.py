@@ -472,8 +472,8 @@ MUTANTS = (
     Mutant(
         "plan-off-by-one",
         "selectors.py",
-        "(len(view.tokens),), plan, dtype",
-        "(len(view.tokens),), plan + 1, dtype",
+        "(len(view.tokens),), fixed, dtype",
+        "(len(view.tokens),), fixed + 1, dtype",
         "a plan of k per step unmasks k + 1",
         (JOINT, "test_engine.py::test_mixed_masked_counts_keep_their_own_plans"),
     ),

@@ -24,7 +24,7 @@ def whole(value: object, name: str, low: int | None = None, high: int | None = N
     """The value as an int from low to high; ValueError for anything that is no integer, such as 1.5 or True."""
     number = _converted(value, operator.index)
     if number is None or not _inside(number, low, high):
-        raise ValueError(f"got {name} {shown(value)}, expected an integer{_limits(low, high)}; change {name}")
+        raise ValueError(f"got {name} {shown(value)}, expected a whole number{_limits(low, high)}; change {name}")
     return int(number)
 
 
@@ -41,7 +41,7 @@ def seed(value: object, name: str = "seed") -> int:
     number = _converted(value, operator.index)
     if number is None or not 0 <= number <= LARGEST_SEED:
         raise ValueError(
-            f"got {name} {shown(value)}, expected an integer from 0 to 2^64 - 1; choose another seed"
+            f"got {name} {shown(value)}, expected a whole number between 0 and 2^64 - 1; choose another seed"
         )
     return int(number)
 
@@ -87,6 +87,8 @@ def shown(value: object) -> str:
 
 def _converted(value: object, convert: Any) -> Any:
     """``convert`` of the value; None where that makes no sense, or where only a truth value or a text could mean it."""
+    if type(value) is int:
+        return convert(value)
     kind = getattr(value, "dtype", None)
     truth = isinstance(value, bool) or kind in (torch.bool, np.dtype(bool))
     if truth or isinstance(value, str | bytes) or getattr(value, "ndim", 0) != 0:
@@ -107,5 +109,5 @@ def _inside(number: float, low: float | None, high: float | None) -> bool:
 
 def _limits(low: float | None, high: float | None) -> str:
     if low is not None and high is not None:
-        return f" >= {low} and <= {high}"
-    return f" >= {low}" if low is not None else f" <= {high}" if high is not None else ""
+        return f" between {low} and {high}"
+    return f" of at least {low}" if low is not None else f" of at most {high}" if high is not None else ""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unmask import laws
 from unmask.laws import Law
+from unmask.laws.between import at_every
 from unmask.types import Denoiser
 
 
@@ -549,6 +550,18 @@ def test_stationary_start_stays() -> None:
     torch.testing.assert_close(
         laws.Markov(pi, CHAIN, 9)(hidden)[0].exp(), pi.expand(9, 3), rtol=0, atol=1e-14
     )
+
+
+def test_a_function_with_a_kink_is_cut_until_it_fits() -> None:
+    places = np.arange(5, 40_000)
+    asked: set[int] = set()
+
+    def kinked(x: int) -> float:
+        asked.add(x)
+        return abs(x - 3333.3) ** 0.5
+
+    np.testing.assert_allclose(at_every(kinked, 5, 39_999), np.abs(places - 3333.3) ** 0.5, rtol=0, atol=1e-9)
+    assert len(asked) < 2000
 
 
 # --- bad input ---

@@ -24,7 +24,9 @@ def whole(value: object, name: str, low: int | None = None, high: int | None = N
     """The value as an int from low to high; ValueError for anything that is no integer, such as 1.5 or True."""
     number = _converted(value, operator.index)
     if number is None or not _inside(number, low, high):
-        raise ValueError(f"got {name} {shown(value)}, expected a whole number{_limits(low, high)}; change {name}")
+        raise ValueError(
+            f"got {name} {shown(value)}, expected a whole number{_limits(low, high)}; change {name}"
+        )
     return int(number)
 
 

@@ -229,8 +229,31 @@ REAL_KINDS: dict[str, Callable[[float], Any]] = {
     "0-d tensor of 64 bits": lambda v: torch.tensor(v, dtype=torch.float64),
 }
 NOTHING = torch.zeros((), dtype=torch.int64, device="meta")
-NO_WHOLE = [1.5, True, np.True_, torch.tensor(True), torch.tensor(2.0), np.float64(2), "2", math.nan, math.inf, 2j, NOTHING]
-NO_REAL = [math.nan, np.float32("nan"), torch.tensor(math.nan), "0.5", True, torch.tensor(True), [0.5], np.ones(2), 0.5j, NOTHING]
+NO_WHOLE = [
+    1.5,
+    True,
+    np.True_,
+    torch.tensor(True),
+    torch.tensor(2.0),
+    np.float64(2),
+    "2",
+    math.nan,
+    math.inf,
+    2j,
+    NOTHING,
+]
+NO_REAL = [
+    math.nan,
+    np.float32("nan"),
+    torch.tensor(math.nan),
+    "0.5",
+    True,
+    torch.tensor(True),
+    [0.5],
+    np.ones(2),
+    0.5j,
+    NOTHING,
+]
 NO_SEED = [-1, 2**64, 1e23, 1.5, math.nan, True, "7", np.float64(3), torch.tensor(-1), [1, 2], NOTHING]
 
 
@@ -286,7 +309,8 @@ def test_seeds_that_differ_in_any_bit_give_other_orders() -> None:
     law = laws.Permutation(20)
     hidden = torch.full((1, 20), law.mask_id)
     orders = {
-        tuple(int(info.rows[0, 0]) for info in trace(law, hidden, seed)) for seed in (0, 1, 2**32, 2**63, 2**64 - 1)
+        tuple(int(info.rows[0, 0]) for info in trace(law, hidden, seed))
+        for seed in (0, 1, 2**32, 2**63, 2**64 - 1)
     }
     assert len(orders) == 5
 
@@ -322,7 +346,17 @@ def test_plans_of_numpy_and_torch_mean_the_same(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "plan", [(2, 1.5, 0.5), (2, True, 1), (2, "2"), torch.tensor([2.0, 2.0]), np.ones((2, 2), int), {2, 1}, None, "22"]
+    "plan",
+    [
+        (2, 1.5, 0.5),
+        (2, True, 1),
+        (2, "2"),
+        torch.tensor([2.0, 2.0]),
+        np.ones((2, 2), int),
+        {2, 1},
+        None,
+        "22",
+    ],
 )
 def test_what_is_no_plan_is_refused(plan: Any) -> None:
     for call in (
@@ -364,7 +398,9 @@ def test_times_fall_from_one_to_zero() -> None:
             lambda t: genmd4.reverse(torch.ones(3), t, 0),
         ):
             refused(lambda call=call, times=times: call(torch.tensor(times)), "times")
-    assert drawn(selectors.ancestral(LINEAR, TIMES.numpy(), 3)) == drawn(selectors.ancestral(LINEAR, TIMES, 3))
+    assert drawn(selectors.ancestral(LINEAR, TIMES.numpy(), 3)) == drawn(
+        selectors.ancestral(LINEAR, TIMES, 3)
+    )
 
 
 def test_a_huge_rho_unmasks_all_at_once() -> None:

@@ -764,7 +764,7 @@ BAD = {
     ),
     "plan with a zero": (
         lambda: _sample(selector=selectors.top_k(scores.margin, (4, 0))),
-        r"plan 2 steps: 4, 0: a step size 2.0, expected a whole number of at least 1",
+        r"plan 2 steps: 4, 0: expected whole step sizes of at least 1",
     ),
     "plan of fractions": (
         lambda: _sample(selector=selectors.top_k(scores.margin, (2.0, 2.0))),

@@ -122,7 +122,7 @@ def test_config_builds_conditioned_networks_again():
         again = Transformer(**json.loads(json.dumps(net.config))).double()
         again.load_state_dict(net.state_dict())
         assert torch.equal(again(boards()), net(boards()))
-    with pytest.raises(ValueError, match="classes -1, expected"):
+    with pytest.raises(ValueError, match="classes -1: expected"):
         network(classes=-1)
 
 

@@ -458,7 +458,7 @@ def test_errors_say_what_was_expected():
             wrong()
     with pytest.raises(ValueError, match="t_off < t_on"):
         remask.looped(0.1, 0.5)
-    with pytest.raises(ValueError, match="steps 0, expected a whole number of at least 1"):
+    with pytest.raises(ValueError, match="steps 0: expected a whole number of at least 1"):
         remask.p2(0)
     with pytest.raises(ValueError, match="count 0"):
         remask.gibbs(0)

@@ -24,9 +24,7 @@ def whole(value: object, name: str, low: int | None = None, high: int | None = N
     """The value as an int from low to high; ValueError for anything that is no integer, such as 1.5 or True."""
     number = _converted(value, operator.index)
     if number is None or not _inside(number, low, high):
-        raise ValueError(
-            f"got {name} {shown(value)}, expected a whole number{_limits(low, high)}; change {name}"
-        )
+        raise ValueError(f"{name} {shown(value)}: expected a whole number{_limits(low, high)}; change {name}")
     return int(number)
 
 
@@ -34,7 +32,7 @@ def real(value: object, name: str, low: float | None = None, high: float | None 
     """The value as a float from low to high, infinity included; ValueError for NaN and for what is no number."""
     number = _converted(value, float)
     if number is None or math.isnan(number) or not _inside(number, low, high):
-        raise ValueError(f"got {name} {shown(value)}, expected a number{_limits(low, high)}; change {name}")
+        raise ValueError(f"{name} {shown(value)}: expected a number{_limits(low, high)}; change {name}")
     return float(number)
 
 
@@ -43,7 +41,7 @@ def seed(value: object, name: str = "seed") -> int:
     number = _converted(value, operator.index)
     if number is None or not 0 <= number <= LARGEST_SEED:
         raise ValueError(
-            f"got {name} {shown(value)}, expected a whole number between 0 and 2^64 - 1; choose another seed"
+            f"{name} {shown(value)}: expected a whole number in 0..2^64 - 1; choose another seed"
         )
     return int(number)
 

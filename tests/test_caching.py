@@ -277,7 +277,7 @@ def test_wrappers_go_inside_or_outside():
 
 
 def test_blocks_refuse_what_they_cannot_answer():
-    with pytest.raises(ValueError, match="block_length 0: expected at least 1"):
+    with pytest.raises(ValueError, match="block_length 0: expected a whole number of at least 1"):
         caching.blocks(denoiser(), 0)
     for selector in (selectors.top_k(scores.at_random(0), 2), selectors.top_k(scores.confidence, 4)):
         with pytest.raises(ValueError, match=r"outside the rows that caching.blocks runs again.*in_blocks"):

@@ -768,9 +768,12 @@ BAD = {
     ),
     "plan of fractions": (
         lambda: _sample(selector=selectors.top_k(scores.margin, (2.0, 2.0))),
-        r"expected whole step sizes",
+        r"a step size 2.0: expected a whole number",
     ),
-    "zero per step": (lambda: selectors.top_k(scores.margin, 0), r"plan 0: expected at least one position"),
+    "zero per step": (
+        lambda: selectors.top_k(scores.margin, 0),
+        r"plan 0: expected a whole number of at least 1",
+    ),
     "broken denoiser, sighted": (lambda: _sample(denoiser=_Broken(law_of("markov"))), r"NaN; expected"),
     "broken denoiser, blind": (
         lambda: _sample(
@@ -829,11 +832,11 @@ BAD = {
         ),
         r"visible has dtype torch.float32.*expected bool \[1, 4\]",
     ),
-    "threshold": (lambda: selectors.threshold(scores.margin, math.nan), r"tau is NaN: expected"),
-    "budget": (lambda: selectors.entropy_budget(-1.0), r"gamma -1.0: expected nats >= 0"),
+    "threshold": (lambda: selectors.threshold(scores.margin, math.nan), r"tau nan: expected a number"),
+    "budget": (lambda: selectors.entropy_budget(-1.0), r"gamma -1.0: expected a number of at least 0"),
     "block": (
         lambda: selectors.in_blocks(selectors.top_k(scores.margin, 1), 0),
-        r"block_length 0: expected at least 1",
+        r"block_length 0: expected a whole number of at least 1",
     ),
     "grid": (
         lambda: selectors.ancestral(schedules.linear(), torch.linspace(0, 1, 3), 0),

@@ -410,7 +410,7 @@ BAD = {
     "long": (lambda: genmd4.exact_bound(TOY, torch.zeros(1, 9).long(), POWERS), "length 9: expected 1..8"),
     "samples": (
         lambda: genmd4.nelbo(TOY, DATA, POWERS, generator=seeded(0), samples=0),
-        "samples 0: expected at least 1",
+        "samples 0: expected a whole number of at least 1",
     ),
     "first": (
         lambda: genmd4.nelbo(TOY, DATA, POWERS, generator=seeded(0), first=1.0),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unmask import laws
 from unmask.laws import Law
+from unmask.laws.between import at_every
 from unmask.types import Denoiser
 
 
@@ -551,6 +552,18 @@ def test_stationary_start_stays() -> None:
     )
 
 
+def test_a_function_with_a_kink_is_cut_until_it_fits() -> None:
+    places = np.arange(5, 40_000)
+    asked: set[int] = set()
+
+    def kinked(x: int) -> float:
+        asked.add(x)
+        return abs(x - 3333.3) ** 0.5
+
+    np.testing.assert_allclose(at_every(kinked, 5, 39_999), np.abs(places - 3333.3) ** 0.5, rtol=0, atol=1e-9)
+    assert len(asked) < 2000
+
+
 # --- bad input ---
 
 
@@ -562,7 +575,7 @@ BAD_CONSTRUCTIONS: dict[str, tuple[Callable[[], object], str]] = {
     "empty table": (lambda: laws.Table(torch.zeros(0), 2), "vocab >= 2"),
     "table of two dimensions": (lambda: laws.Table(torch.full((2, 2), 0.25).log(), 2), "flatten"),
     "negative length": (lambda: laws.Markov([0.5, 0.5], [[0.5, 0.5]] * 2, -1), "length -1"),
-    "fractional length": (lambda: laws.Polya([1, 1], 2.5), "integer"),  # type: ignore[arg-type]
+    "fractional length": (lambda: laws.Polya([1, 1], 2.5), "whole number"),  # type: ignore[arg-type]
     "negative probability": (lambda: laws.Markov([1.5, -0.5], [[0.5, 0.5]] * 2, 3), "initial.*>= 0"),
     "open rows": (lambda: laws.Markov([0.5, 0.5], [[0.5, 0.5 + 1e-8]] * 2, 3), "transition.*normalise"),
     "wrong matrix": (lambda: laws.Markov([0.5, 0.5], [[0.2, 0.3, 0.5]] * 2, 3), r"expected \[2, 2\]"),
@@ -571,16 +584,16 @@ BAD_CONSTRUCTIONS: dict[str, tuple[Callable[[], object], str]] = {
     "bad emission": (lambda: laws.HMM([1, 0], [[0.5, 0.5]] * 2, [[0.5, 0.4]] * 2, 3), "emission"),
     "late parent": (lambda: laws.TreeIsing([-1, 2, 0], 0.1, 0), "parent 2 of position 1"),
     "too many couplings": (lambda: laws.TreeIsing([-1, 0], [0.1] * 3, 0), "coupling of shape"),
-    "one symbol": (lambda: laws.Permutation(1), ">= 2"),
+    "one symbol": (lambda: laws.Permutation(1), "between 2 and"),
     "too many ones": (lambda: laws.Balanced(4, 5), "5 ones in 4 bits"),
     "negative ones": (lambda: laws.Balanced(4, -1), "ones -1"),
     "alpha of zero": (lambda: laws.Polya([1.0, 0.0], 3), "alpha"),
     "mixture weights": (lambda: laws.Mixture([0.5, 0.6], [[0.5, 0.5]] * 2, 3), "weights"),
     "mixture rows": (lambda: laws.Mixture([0.5, 0.5], [[0.5, 0.5]] * 3, 3), "probs of shape"),
-    "flip above one": (lambda: laws.NoisyRepetition(4, 1.1), ">= 0"),
+    "flip above one": (lambda: laws.NoisyRepetition(4, 1.1), "flip 1.1.*between 0 and 1"),
     "infinite coupling": (lambda: laws.CurieWeiss(4, math.inf), "infinite"),
     "parity of one": (lambda: laws.Parity(1, 2), "n 1"),
-    "parity of nothing": (lambda: laws.Parity(3, 1), ">= 2"),
+    "parity of nothing": (lambda: laws.Parity(3, 1), "q 1.*between 2 and"),
     "composite field": (lambda: laws.ReedSolomon(4, 2, 9), "next one is 11"),
     "too many points": (lambda: laws.ReedSolomon(6, 2, 5), "k <= n <= q"),
     "too many free symbols": (lambda: laws.ReedSolomon(4, 5, 7), "k <= n <= q"),

@@ -454,11 +454,11 @@ def test_errors_say_what_was_expected():
     with pytest.raises(ValueError, match="times: expected"):
         remask.remdm(LINEAR, grid.flip(0), remask.cap())
     for wrong in (lambda: remask.cap(1.5), lambda: remask.psi(-0.1), lambda: remask.rescale(math.nan)):
-        with pytest.raises(ValueError, match="expected a number from 0 to 1"):
+        with pytest.raises(ValueError, match="expected a number between 0 and 1"):
             wrong()
     with pytest.raises(ValueError, match="t_off < t_on"):
         remask.looped(0.1, 0.5)
-    with pytest.raises(ValueError, match="at least 1 step"):
+    with pytest.raises(ValueError, match="steps 0: expected a whole number of at least 1"):
         remask.p2(0)
     with pytest.raises(ValueError, match="count 0"):
         remask.gibbs(0)

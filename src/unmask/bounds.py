@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unmask.numbers import real, whole
 from unmask.plan_families import boundaries, check
 from unmask.profiles import Profile
 
@@ -35,7 +36,7 @@ def certificates(plan: Sequence[int]) -> Certificates:
     An increment d(i) inside a block (a, a+s] is paid a+s-i times, and weighs N-i in TC, i in DTC, i(N-i)/N
     in M. The ratio is largest at i = a+1. Derived; condition: uniform random order, exact conditionals.
     """
-    points = np.asarray(boundaries(check(list(plan), sum(plan))))
+    points = np.asarray(boundaries(check(plan, boundaries(plan)[-1])))
     total, first = points[-1], points[:-1] + 1
     paid = np.diff(points) - 1
     inside = paid > 0
@@ -55,14 +56,14 @@ def by_blocks(plan: Sequence[int], profile: Profile) -> float:
 
     Condition: uniform random order. Derived; also Chen, Cong, Li (COLT 2026).
     """
-    points = np.asarray(boundaries(check(list(plan), profile.length)))
+    points = np.asarray(boundaries(check(plan, profile.length)))
     f = profile.information
     return float((np.diff(points) - 1) @ (f[points[1:] - 1] - f[points[:-1]]))
 
 
 def by_largest_block(plan: Sequence[int], profile: Profile) -> float:
     """B1, largest block: E <= (s_max - 1) f(N-1), nats; f(N-1) = (TC + DTC)/N. Uniform random order."""
-    return (max(check(list(plan), profile.length)) - 1) * float(profile.information[-1])
+    return (max(check(plan, profile.length)) - 1) * float(profile.information[-1])
 
 
 def by_vocabulary(plan: Sequence[int], vocab_size: int) -> float:
@@ -71,7 +72,7 @@ def by_vocabulary(plan: Sequence[int], vocab_size: int) -> float:
     For equal blocks this is (N/K - 1) ln q, free of N at fixed N/K. Reed-Solomon codes attain it.
     Condition: uniform random order.
     """
-    return (max(plan) - 1) * math.log(vocab_size)
+    return (int(np.diff(boundaries(plan)).max()) - 1) * math.log(whole(vocab_size, "vocab_size", 1))
 
 
 def by_power_of_two(plan: Sequence[int], profile: Profile) -> float:
@@ -79,7 +80,7 @@ def by_power_of_two(plan: Sequence[int], profile: Profile) -> float:
 
     Condition: uniform random order.
     """
-    largest = max(check(list(plan), profile.length))
+    largest = max(check(plan, profile.length))
     return ((1 << (largest - 1).bit_length()) - 1) * float(profile.information[-1])
 
 
@@ -88,7 +89,7 @@ def by_random_phase(size: int, profile: Profile) -> float:
 
     Condition: uniform random order; holds for every law. Derived. See `plans.random_phase_uniform`.
     """
-    return (size - 1) / 2 * float(profile.information[-1])
+    return (whole(size, "size", 1) - 1) / 2 * float(profile.information[-1])
 
 
 def by_any_order(plan: Sequence[int], vocab_size: int) -> float:
@@ -96,7 +97,8 @@ def by_any_order(plan: Sequence[int], vocab_size: int) -> float:
 
     Derived. Linear in N: freedom from N needs a random order. Copies inside each block attain it.
     """
-    return (sum(plan) - len(plan)) * math.log(vocab_size)
+    points = boundaries(plan)
+    return (points[-1] - (len(points) - 1)) * math.log(whole(vocab_size, "vocab_size", 1))
 
 
 def steps_for(correlation: float, max_kl: float, length: int) -> int:
@@ -105,6 +107,8 @@ def steps_for(correlation: float, max_kl: float, length: int) -> int:
     2 + (1 + ln N)(1 + ceil(TC/eps)) steps of `plans.chen_cong_li_tc` (or `_dtc`); Chen, Cong, Li (COLT
     2026), theorem 9. Condition: uniform random order. Some laws need a multiple of min(TC, DTC) ln N / eps.
     """
+    correlation, max_kl = real(correlation, "correlation"), real(max_kl, "max_kl")
+    length = whole(length, "length", 1)
     if not (correlation >= 0 and math.isfinite(correlation) and max_kl > 0):
         raise ValueError(f"got correlation={correlation}, max_kl={max_kl}, expected nats >= 0 and > 0")
     return math.floor(2 + (1 + math.log(length)) * (1 + math.ceil(correlation / max_kl)))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from unmask.denoisers import Wrapped, take_rows, vouched
+from unmask.numbers import whole
 from unmask.types import Cache, Denoiser
 
 
@@ -132,9 +133,7 @@ def blocks(denoiser: Denoiser, block_length: int, *, suffix: bool = False) -> De
     for one layer and for a single block; deeper, rows that do not run stay as they were. Wraps tempered and guided
     denoisers. A pass over m of N rows costs m/N calls. Source: Fast-dLLM, arXiv 2505.22618; the masked full pass derived.
     """
-    if block_length < 1:
-        raise ValueError(f"block_length {block_length}: expected at least 1")
-    return Blocks(denoiser, block_length, suffix)
+    return Blocks(denoiser, whole(block_length, "block_length", 1), suffix)
 
 
 def unwrapped(denoiser: Denoiser) -> tuple[Denoiser, Blocks | None]:

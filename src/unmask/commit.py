@@ -23,6 +23,8 @@ from torch import Tensor
 
 from unmask import engine, noise
 from unmask.denoisers import take_symbols
+from unmask.numbers import per_step, real, whole
+from unmask.plan_families import accepted
 from unmask.sampling import check_tokens, manifest, took
 from unmask.scores import at_step, setting, spread
 from unmask.selectors import in_blocks, step_sizes, take
@@ -98,11 +100,15 @@ def maskgit(temperature: PerStep, plan: Plan) -> Rule:
     the form of arXiv 2510.04525. `rules.race` is the same law, chosen first.
     """
 
+    temperature = per_step(temperature, "temperature")
+    if not callable(temperature):
+        _not_negative(temperature)
+
     def score(view: View, drawn: Drawn) -> Tensor:
         alpha = _not_negative(at_step(temperature, view.step))
         return take_symbols(_law(view), drawn.symbols).double() + alpha * drawn.noise
 
-    return Rule(keep_best(score, plan), name=f"maskgit({setting(temperature)}, {setting(plan)})")
+    return Rule(keep_best(score, plan), name=f"maskgit({setting(temperature)}, {setting(accepted(plan))})")
 
 
 def low_confidence(temperature: float, plan: Plan, block_length: int | None = None) -> Rule:
@@ -117,7 +123,9 @@ def low_confidence(temperature: float, plan: Plan, block_length: int | None = No
         base = _law(view) if view.base_log_probs is None else view.base_log_probs
         return take_symbols(base, drawn.symbols).exp()
 
-    name = f"low_confidence({temperature}, {setting(plan)}, {block_length})"
+    temperature = _not_negative(temperature)
+    block_length = None if block_length is None else whole(block_length, "block_length", 1)
+    name = f"low_confidence({temperature}, {setting(accepted(plan))}, {block_length})"
     return Rule(keep_best(score, plan), draw_at(temperature), block_length, name)
 
 
@@ -145,6 +153,8 @@ def annealed(start: float, steps: int) -> Callable[[int], float]:
     Published starts: 4.5 with 12 steps, 6 with 20 (google-research/maskgit, MAGE).
     """
 
+    start, steps = real(start, "start"), whole(steps, "steps", 1)
+
     def alpha(step: int) -> float:
         return start * max(0.0, 1 - (step + 1) / steps)
 
@@ -158,8 +168,7 @@ def cosine_counts(steps: int) -> Callable[[int], tuple[int, ...]]:
     At most masked-1 before the last step, which takes the rest; shorter than ``steps`` where N is
     (google-research/maskgit draws the last symbol again instead, which changes no law).
     """
-    if steps < 1:
-        raise ValueError(f"steps {steps}: expected at least 1")
+    steps = whole(steps, "steps", 1)
 
     def sizes(total: int) -> tuple[int, ...]:
         left: list[int] = [total]
@@ -178,7 +187,8 @@ def draw_at(temperature: float) -> TokenSource:
     The same as the arg-max of log p plus temperature times Gumbel noise. Where a likelihood is wanted, wrap
     the denoiser in `unmask.tempered` instead: no log-probability sees what a source does.
     """
-    if _not_negative(temperature) == 0:
+    temperature = _not_negative(temperature)
+    if temperature == 0:
         return greedy
     if temperature == 1:
         return draw
@@ -240,6 +250,7 @@ def _present(values: Tensor | None, name: str) -> Tensor:
 
 
 def _not_negative(temperature: float) -> float:
+    temperature = real(temperature, "temperature")
     if not 0 <= temperature < math.inf:
         raise ValueError(f"temperature {temperature}: expected a number >= 0")
     return temperature

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unmask import noise, schedules
+from unmask.numbers import real, whole
 from unmask.schedules import Schedule
 
 
@@ -71,7 +72,8 @@ def low_discrepancy(
     Evenly spread over the *global* batch: a rank passes its first index, the global total and a generator that is the
     same on all ranks, so the union over ranks is one stratified batch (MD4, arXiv 2406.04329, "antithetic" times).
     """
-    total = count if total is None else total
+    count, first = whole(count, "count", 0), whole(first, "first")
+    total = count if total is None else whole(total, "total")
     if not 0 <= first <= first + count <= total:
         raise ValueError(
             f"indices {first}..{first + count - 1} of {total} times; expected them within 0..{total - 1}"
@@ -152,7 +154,7 @@ def next_few(maskable: Tensor, generator: torch.Generator, few: int = 1) -> Corr
     The weight, [B, L], makes the mean over starts the cost, nats per sequence, of going from left to right ``few``
     positions a call, averaged over where the calls begin; with ``few`` 1 it is -log p exactly.
     """
-    size = maskable.sum(1)
+    few, size = whole(few, "few", 1), maskable.sum(1)
     start = torch.floor(low_discrepancy(len(maskable), generator) * (size + few - 1)).long()[:, None]
     place = maskable.cumsum(1) - 1
     masked = maskable & (place >= start - few + 1)
@@ -162,6 +164,7 @@ def next_few(maskable: Tensor, generator: torch.Generator, few: int = 1) -> Corr
 
 def mixed(one: Corrupt, other: Corrupt, share: float = 0.5) -> Corrupt:
     """Masks the first ``share`` of a batch in one way and the rest in another; each part's weights are its own."""
+    share = real(share, "share", 0, 1)
 
     def corrupt(maskable: Tensor, generator: torch.Generator) -> Corruption:
         first = round(share * len(maskable))
@@ -182,8 +185,7 @@ def d3pm(steps: int) -> Corrupt:
 
     Its rate 1/(T - t + 1) is the linear schedule on the uniform grid, weight 1/t. ValueError unless steps >= 1.
     """
-    if steps < 1:
-        raise ValueError(f"steps {steps}: expected at least 1")
+    steps = whole(steps, "steps", 1)
 
     def corrupt(maskable: Tensor, generator: torch.Generator) -> Corruption:
         levels = torch.rand(len(maskable), dtype=torch.float64, generator=generator, device=generator.device)

@@ -20,7 +20,10 @@ from torch import Tensor, nn
 
 from unmask.corruption import Draws, low_discrepancy
 from unmask.networks import Transformer
+from unmask.numbers import real, whole
+from unmask.numbers import seed as checked_seed
 from unmask.rules import LEAST, law_of
+from unmask.schedules import check_times
 from unmask.scores import by_slices, public_uniform, spread
 from unmask.selectors import take
 from unmask.types import Choice, Denoiser, Estimate, Selector, View
@@ -136,8 +139,7 @@ def nelbo(
     `unmask.nelbo`. The standard error ignores the
     stratification, so it is on the safe side; it is NaN for one sample.
     """
-    if samples < 1:
-        raise ValueError(f"samples {samples}: expected at least 1")
+    samples, eps, first = whole(samples, "samples", 1), real(eps, "eps"), real(first, "first")
     if not 0 <= eps < 1 or not 0 <= first < 1:
         raise ValueError(f"eps {eps}, first {first}: expected 0 <= eps < 1 and 0 <= first < 1")
     powers = powers.detach().double()
@@ -166,6 +168,7 @@ def exact_bound(
 
     Differentiable in the powers. ValueError for longer sequences.
     """
+    eps, first, nodes = real(eps, "eps", 0, 1), real(first, "first", 0, 1), whole(nodes, "nodes", 1)
     if tokens.shape[1] > _LONGEST:
         raise ValueError(f"length {tokens.shape[1]}: expected 1..{_LONGEST}, since all masks are visited")
     powers = powers.double()
@@ -204,10 +207,7 @@ def reverse(powers: Tensor, times: Tensor, seed: int) -> Selector:
     w = powers.detach().double()
     if w.ndim != 1 or not (w > 0).all() or not w.isfinite().all():
         raise ValueError(f"powers of shape {list(w.shape)}: expected positive finite numbers [vocab_size]")
-    if times.ndim != 1 or len(times) < 2 or not (times.diff() < 0).all() or not times[-2] > 0:
-        raise ValueError(
-            "times: expected float64 [T + 1], strictly falling to 0, such as schedules.uniform_grid(T)"
-        )
+    times, seed = check_times(times), checked_seed(seed)
     steps = len(times) - 1
     ratios = (times[1:] / times[:-1]).double().tolist()
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unmask import engine, noise
 from unmask.corruption import Draws, counted
+from unmask.numbers import whole
 from unmask.objectives import cross_entropies
 from unmask.sampling import check_tokens
 from unmask.sources import given
@@ -54,8 +55,7 @@ def nelbo(
     depend on the generator's next number and on its id in ``item_ids`` int64 [B] (default 0..B-1) only.
     """
     check_tokens(tokens, denoiser, masks=False)
-    if samples < 1:
-        raise ValueError(f"samples {samples}: expected at least 1")
+    samples = whole(samples, "samples", 1)
     maskable = ~_visible(visible, tokens)
     draw = Draws.of(generator, tokens, item_ids)
     draws = torch.stack([_one_bound(denoiser, tokens, maskable, draw, s, samples) for s in range(samples)])

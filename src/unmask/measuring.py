@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unmask import noise
 from unmask.corruption import Draws, least
+from unmask.numbers import whole
 from unmask.progress import Progress
 from unmask.records import read_record, write_text
 from unmask.types import Denoiser
@@ -152,10 +153,8 @@ class Passes:
     about: str = ""
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"got rounds={self.rounds}, batch_size={self.batch_size}, expected at least 1 of each"
-            )
+        for name in ("rounds", "batch_size"):
+            object.__setattr__(self, name, whole(getattr(self, name), name, 1))
 
     def batches(self, count: int, done: int) -> list[tuple[int, slice]]:
         """(round, places) of what is left of all rounds over ``count`` sequences after ``done``."""

@@ -188,6 +188,9 @@ def concrete_scores(log_probs: Tensor, alpha: float) -> Tensor:
 
     What score-based models (SEDD, arXiv 2310.16834) learn; the sum over j is alpha / (1 - alpha) (MD4, arXiv 2406.04329).
     """
+    alpha = real(alpha, "alpha")
+    if not 0 <= alpha < 1:
+        raise ValueError(f"alpha {alpha}: expected 0 <= alpha < 1, for where all is visible nothing has a ratio")
     return log_probs.exp() * (alpha / (1 - alpha))
 
 

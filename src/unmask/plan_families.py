@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import heapq
 import math
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
 import torch
 
+from unmask.numbers import listed, real, shown, whole
 from unmask.types import Plan
 
 Sizes: TypeAlias = tuple[int, ...]
@@ -28,11 +28,9 @@ def check(plan: Plan | Sequence[int], masked_count: int) -> Sizes:
     ValueError when the sizes do not sum to ``masked_count`` or a step is empty: an empty step would waste a
     network call.
     """
-    if callable(plan):
-        plan = plan(masked_count)
-    if not isinstance(plan, Sequence):
-        plan = _constant(plan, masked_count)
-    sizes = tuple(_integer(size, "a step size") for size in plan)
+    masked_count = whole(masked_count, "masked_count", 0)
+    plan = plain(plan(masked_count) if callable(plan) else plan)
+    sizes = _constant(plan, masked_count) if isinstance(plan, int) else plan
     if any(size < 1 for size in sizes):
         at = next(k for k, size in enumerate(sizes) if size < 1)
         raise ValueError(
@@ -46,10 +44,26 @@ def check(plan: Plan | Sequence[int], masked_count: int) -> Sizes:
     return sizes
 
 
+def plain(plan: object) -> Sizes | int:
+    """A plan that is no function, as an int of at least 1 (that many per step) or as a tuple of ints (the step sizes).
+
+    Lists, arrays and tensors of one dimension are taken for sizes. ValueError for anything else, such as 1.5 or True.
+    """
+    sizes = listed(plan, "a plan")
+    if sizes is not None:
+        return tuple(whole(size, "a step size") for size in sizes)
+    return whole(plan, "plan", 1)
+
+
+def accepted(plan: Plan) -> Plan:
+    """A plan as selectors keep it: a function as it is, anything else as `plain` makes it."""
+    return plan if callable(plan) else plain(plan)
+
+
 def boundaries(plan: Sequence[int]) -> Sizes:
     """The running sums 0 = a_0 < a_1 < .. < a_K = N of a plan."""
     total, result = 0, [0]
-    for size in plan:
+    for size in _sizes(plan):
         total += size
         result.append(total)
     return tuple(result)
@@ -57,7 +71,8 @@ def boundaries(plan: Sequence[int]) -> Sizes:
 
 def sizes_between(points: Sequence[int]) -> Sizes:
     """The step sizes between increasing boundaries: the inverse of `boundaries`."""
-    return tuple(int(after) - int(before) for before, after in pairwise(points))
+    places = listed(points, "boundaries") or ()
+    return tuple(after - before for before, after in pairwise(whole(place, "a boundary") for place in places))
 
 
 def one_by_one(length: int) -> Sizes:
@@ -137,7 +152,7 @@ def random_phase_uniform(
     """
     length, steps = lengths(length, steps)
     size = phase_size(length, steps)
-    first = offset if offset is not None else _draw_int(size, generator)
+    first = whole(offset, "offset") if offset is not None else _draw_int(size, generator)
     if not 1 <= first <= size:
         raise ValueError(f"got offset={first}, expected 1..{size}, the size of the blocks")
     return sizes_between(sorted({0, *range(first, length, size), length}))
@@ -167,7 +182,7 @@ def random_phase_geometric(
     (1 - rho / ((1+rho) ln(1+rho))) TC. Give a ``generator``, or ``offset`` in (0, 1). Derived.
     """
     length, steps = lengths(length, steps)
-    u = _draw_unit(generator) if offset is None else offset
+    u = _draw_unit(generator) if offset is None else real(offset, "offset")
     if not 0 <= u <= 1:
         raise ValueError(f"got offset={u}, expected a number between 0 and 1")
     growth = max(1e-12, math.log(length)) / steps
@@ -184,7 +199,7 @@ def chen_cong_li_tc(length: int, ratio: float) -> Sizes:
     rounding is inferred. For comparison: `tc` needs fewer steps for the same promise.
     """
     length = _count(length, "length")
-    zeta = 1 + math.ceil(_positive(ratio, "ratio"))
+    zeta = 1 + math.ceil(min(_positive(ratio, "ratio"), length))
     if zeta >= length + 1:
         return one_by_one(length)
     rounds = math.floor(math.log(length - zeta + 1) / -math.log1p(-1 / zeta)) + 2
@@ -217,9 +232,12 @@ def repaired(points: Iterable[float], length: int) -> Sizes:
 
 def rescaled(plan: Sequence[int], length: int) -> Sizes:
     """The plan for another number of positions: its boundaries at equal shares; fewer steps if there is no room for all."""
-    total, points = sum(plan), boundaries(plan)
-    steps = min(len(plan), length)
-    kept = [points[round(k * len(plan) / steps)] for k in range(steps + 1)]
+    points, length = boundaries(plan), _count(length, "length")
+    count, total = len(points) - 1, points[-1]
+    steps = min(count, length)
+    if not count or not total:
+        raise ValueError(f"got a plan of {count} steps for {total} positions, expected at least one of each")
+    kept = [points[round(k * count / steps)] for k in range(steps + 1)]
     return repaired((point * length / total for point in kept), length)
 
 
@@ -255,7 +273,7 @@ def _by_rule(length: int, rho: float, weight: Callable[[int], float]) -> Sizes:
     length, rho = _count(length, "length"), _positive(rho, "rho")
     a, sizes = 0, []
     while a < length:
-        sizes.append(min(1 + math.floor(rho * weight(a)), length - a))
+        sizes.append(min(1 + math.floor(min(rho * weight(a), length)), length - a))
         a += sizes[-1]
     return tuple(sizes)
 
@@ -276,24 +294,25 @@ def _constant(size: int, masked_count: int) -> Sizes:
     return (size,) * (masked_count // size) + ((masked_count % size,) if masked_count % size else ())
 
 
-def _integer(value: object, name: str) -> int:
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ValueError(f"got {name} of {value!r}, expected a whole number") from None
+def _sizes(plan: object) -> Sizes:
+    sizes = plain(plan)
+    if isinstance(sizes, int):
+        raise ValueError(f"got a plan {shown(plan)}, expected the sizes of all steps; list them")
+    return sizes
 
 
 def _count(value: int, name: str) -> int:
-    value = _integer(value, name)
+    value = whole(value, name)
     if value < 1:
         raise ValueError(f"got {name}={value}, expected at least 1")
     return value
 
 
 def _positive(value: float, name: str) -> float:
+    value = real(value, name)
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"got {name}={value}, expected a finite number, at least 0")
-    return float(value)
+    return value
 
 
 def _draw_int(high: int, generator: torch.Generator | None) -> int:

@@ -27,6 +27,7 @@ import numpy as np
 from unmask import bounds, plan_search
 from unmask.bounds import Certificates, certificates
 from unmask.continuum import continuum, predicted_kl, square_root
+from unmask.numbers import real, whole
 from unmask.plan_families import (
     arccos,
     boundaries,
@@ -106,9 +107,7 @@ def optimal(profile: Profile, *, steps: int | None = None, max_kl: float | None 
         raise ValueError(f"got steps={steps} and max_kl={max_kl}, expected exactly one of them")
     if steps is not None:
         return sizes_between(_best(profile, steps).points)
-    if not (isinstance(max_kl, int | float) and max_kl >= 0):
-        raise ValueError(f"got max_kl={max_kl}, expected nats, at least 0")
-    return sizes_between(plan_search.best_for_kl(profile.entropies, max_kl).points)
+    return sizes_between(plan_search.best_for_kl(profile.entropies, real(max_kl, "max_kl", 0)).points)
 
 
 def for_counts(
@@ -124,6 +123,8 @@ def for_counts(
     """
     if (steps is None) == (share is None):
         raise ValueError(f"got steps={steps} and share={share}, expected exactly one of them")
+    steps = None if steps is None else whole(steps, "steps")
+    share = None if share is None else real(share, "share")
     if (steps is not None and steps < 1) or (share is not None and not 0 < share <= 1):
         raise ValueError(f"got steps={steps} and share={share}, expected steps >= 1 or 0 < share <= 1")
 
@@ -153,7 +154,7 @@ def staged(profiles: Sequence[Profile], steps: int, *, equal: bool = False) -> t
     more. With ``equal`` the calls are shared evenly instead. Exact. Raises ValueError for too few or too many
     steps.
     """
-    longest = sum(profile.length for profile in profiles)
+    longest, steps = sum(profile.length for profile in profiles), whole(steps, "steps")
     if not profiles or not len(profiles) <= steps <= longest:
         raise ValueError(
             f"got steps={steps}, expected {len(profiles)}..{longest}: at least one for every stage"
@@ -221,7 +222,7 @@ def save(
     path: str | Path, plan: Sequence[int], *, family: str = "explicit", profile: Profile | None = None
 ) -> None:
     """Write a plan as JSON, whole or not at all, with its KL (nats, order disclosed) under ``profile``."""
-    sizes = check(plan, sum(plan) if profile is None else profile.length)
+    sizes = check(plan, boundaries(plan)[-1] if profile is None else profile.length)
     record = {
         "format": FORMAT,
         "version": 1,

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from unmask import measuring, smoothing
+from unmask.numbers import listed, whole
 from unmask.plan_families import check
 from unmask.records import read_record, write_text
 from unmask.types import Denoiser, Plan
@@ -158,6 +159,7 @@ def conditioned(profile: Profile, visible: int) -> Profile:
     Entry i becomes h(visible + i), nats; plans for it sum to N - visible. Raises ValueError unless 0 <=
     visible < N.
     """
+    visible = whole(visible, "visible")
     if not 0 <= visible < profile.length:
         raise ValueError(
             f"got visible={visible}, expected 0..{profile.length - 1}; leave a position to unmask"
@@ -177,8 +179,7 @@ def resampled(profile: Profile, length: int) -> Profile:
 
     For models of sequences of any length, whose profile is measured over shares. ValueError unless length >= 1.
     """
-    if length < 1:
-        raise ValueError(f"got length {length}, expected at least 1")
+    length = whole(length, "length", 1)
     new, old = (np.arange(n) / n for n in (length, profile.length))
     errors = None if profile.stderr is None else np.interp(new, old, profile.stderr)
     facts = profile.provenance | {"resampled_from": profile.length}
@@ -211,8 +212,9 @@ def measure(
     """
     about = json.dumps(provenance or {}, sort_keys=True)
     passes = measuring.Passes(rounds, batch_size, state, quiet, about)
+    end = None if end is None else whole(end, "end", 0)
     tally = _tally(denoiser, tokens, generator, columns=2)
-    if end is None and len(tokens) * rounds < tokens.shape[1]:
+    if end is None and len(tokens) * passes.rounds < tokens.shape[1]:
         raise ValueError(
             f"got {len(tokens)} sequences in {rounds} rounds for {tokens.shape[1]} counts of visible positions; "
             "expected several at each: use more sequences or rounds"
@@ -223,7 +225,7 @@ def measure(
     if end is None:
         check_seen(sums.counts)
     means, errors = (_bridged(values, sums.counts) for values in (sums.means, sums.stderrs))
-    facts: dict[str, Any] = {"estimator": "cross-entropy", "sequences": len(tokens), "rounds": rounds}
+    facts: dict[str, Any] = {"estimator": "cross-entropy", "sequences": len(tokens), "rounds": passes.rounds}
     facts |= {"data": measuring.fingerprint(tokens)}
     facts |= {
         "model_entropies": means[:, 1].tolist(),
@@ -273,7 +275,7 @@ def measure_gains(
     interpolated. h(0) is the model's entropy with nothing visible. Low variance; the model stands for the truth
     (Wainwright, arXiv 2608.13520). Standard errors count the increments before each entry.
     """
-    points = tuple(int(e) for e in edges)
+    points = tuple(whole(edge, "an edge") for edge in listed(edges, "edges") or ())
     last = tokens.shape[-1] - 1
     if points[:1] != (0,) or points[-1] != last or any(b <= a for a, b in pairwise(points)):
         raise ValueError(f"got edges {points}, expected increasing numbers from 0 to N-1 = {last}")

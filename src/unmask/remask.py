@@ -28,7 +28,9 @@ from torch import Tensor
 from unmask import noise
 from unmask.commit import candidates
 from unmask.denoisers import ask, masked_rows, passes, take_symbols
+from unmask.numbers import real, whole
 from unmask.sampling import check_tokens, manifest, took
+from unmask.schedules import check_times
 from unmask.scores import setting, spread
 from unmask.selectors import is_blind, take
 from unmask.sources import draw
@@ -141,8 +143,7 @@ def remdm(alpha: Callable[[Tensor], Tensor], times: Tensor, sigma: Sigma) -> tup
     ``times`` float64 [T + 1] falls from 1 to 0, where all is unmasked. `psi` of 1 is ancestral sampling. One
     call per step for rows that draw something, at those positions.
     """
-    if times.ndim != 1 or len(times) < 2 or not (times.diff() < 0).all():
-        raise ValueError("times: expected float64 [T + 1] that falls, such as schedules.uniform_grid(T)")
+    times = check_times(times)
     levels = alpha(times.double()).tolist()
     levels[-1] = 1.0
     ends = zip(pairwise(times.tolist()), pairwise(levels))
@@ -171,13 +172,13 @@ def _reverse(interval: Interval, sigma: Sigma) -> Kernel:
 
 def cap(eta: float = 0.008) -> Sigma:
     """At most eta: ReMDM-cap; 0.008 for text at 1024 steps (arXiv 2503.00307)."""
-    _check_share("eta", eta)
+    eta = real(eta, "eta", 0, 1)
     return _named(lambda interval, _: min(eta, interval.limit), f"cap({eta})")
 
 
 def rescale(eta: float = 0.015) -> Sigma:
     """The share eta of the limit: ReMDM-rescale; 0.015 for text at 1024 steps (arXiv 2503.00307)."""
-    _check_share("eta", eta)
+    eta = real(eta, "eta", 0, 1)
     return _named(lambda interval, _: eta * interval.limit, f"rescale({eta})")
 
 
@@ -187,7 +188,7 @@ def psi(kappa: float) -> Sigma:
     To noise anew is to draw a clean symbol (or take the visible one) and to mask it with 1 - alpha_s. 1 is
     ancestral sampling, 0 full re-noising. Psi samplers (s-sahoo/duo) in the form of ReMDM: derived.
     """
-    _check_share("kappa", kappa)
+    kappa = real(kappa, "kappa", 0, 1)
     return _named(lambda interval, _: (1 - kappa) * (1 - interval.alpha_s), f"psi({kappa})")
 
 
@@ -208,6 +209,7 @@ def by_confidence(sigma: Sigma) -> Sigma:
 
 def between(sigma: Sigma, t_on: float = 0.55, t_off: float = 0.05) -> Sigma:
     """``sigma`` for intervals that start in (t_off, t_on], else 0: the window of ReMDM's switch and loop."""
+    t_on, t_off = real(t_on, "t_on"), real(t_off, "t_off")
 
     def windowed(interval: Interval, probability: Tensor) -> Tensor | float:
         return sigma(interval, probability) if t_off < interval.t <= t_on else 0.0
@@ -221,6 +223,7 @@ def looped(t_on: float = 0.55, t_off: float = 0.05, alpha_on: float = 0.9) -> Ca
     ReMDM-loop is ``remdm(looped(), times, between(cap(0.02)))`` (arXiv 2503.00307; values for text, 1024
     steps).
     """
+    t_on, t_off, alpha_on = real(t_on, "t_on"), real(t_off, "t_off"), real(alpha_on, "alpha_on")
     if not 0 < t_off < t_on < 1 or not 0 < alpha_on < 1:
         raise ValueError(
             f"t_on {t_on}, t_off {t_off}, alpha_on {alpha_on}: expected 0 < t_off < t_on < 1, 0 < alpha_on < 1"
@@ -238,8 +241,7 @@ def p2(steps: int, eta: float = 1.0) -> tuple[Kernel, ...]:
     among them. Visible symbols that stay are not replaced. eta 0 hides none, above 1 more. Biased, as all
     rules that draw first.
     """
-    if steps < 1 or not eta >= 0:
-        raise ValueError(f"steps {steps}, eta {eta}: expected at least 1 step and eta >= 0")
+    steps, eta = whole(steps, "steps", 1), real(eta, "eta", 0)
     return tuple(_plan_path(left, steps, eta) for left in range(steps - 1, -1, -1))
 
 
@@ -269,8 +271,7 @@ def gibbs(count: int = 1, reliability: Score | None = None) -> Kernel:
     visible positions; `symbol_margin` with noise is the informed corrector (arXiv 2407.21243). Choosing by
     the symbols, or several at once, changes the law.
     """
-    if count < 1:
-        raise ValueError(f"count {count}: expected at least 1")
+    count = whole(count, "count", 1)
 
     def kernel(state: Chain, denoiser: Denoiser, seed: int) -> tuple[Chain, tuple[Info, ...]]:
         visible = state.free & ~state.masked
@@ -419,11 +420,6 @@ def _uniform(state: Chain, seed: int) -> Tensor:
     """Private uniforms float64 [B, L], fresh at every step."""
     places = torch.arange(state.tokens.shape[1], device=state.tokens.device)
     return noise.uniform(seed, noise.ORDER, state.item_ids[:, None], places[None], state.step)
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} {value}: expected a number from 0 to 1")
 
 
 def _named(function: F, name: str) -> F:

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from unmask import noise
 from unmask.denoisers import ask, passes, take_rows
+from unmask.numbers import per_step, real, whole
+from unmask.numbers import seed as checked_seed
+from unmask.plan_families import accepted
 from unmask.scores import at_step, by_slices, confidence, entropy, orders_of, public_gumbel, setting, spread
 from unmask.selectors import on_grid, step_sizes, take
 from unmask.sources import inverse_cdf
@@ -34,18 +37,26 @@ def sharpened(selector: Selector, beta: PerStep) -> Selector:
     needs p.
     """
 
+    beta = per_step(beta, "beta")
+    if not callable(beta):
+        _check_power(beta)
+
     def choose(view: View) -> Choice:
         choice, power = selector(view), at_step(beta, view.step)
-        if not 0 < power < math.inf:
-            raise ValueError(
-                f"sharpened: got beta {power}, expected a positive number; for the arg-max use source=greedy"
-            )
+        _check_power(power)
         if power == 1:
             return choice
         tilt = (power - 1) * law_at(view, choice.rows).clamp(min=LEAST)
         return replace(choice, tilt=tilt if choice.tilt is None else tilt + choice.tilt)
 
     return Selector(choose, time=selector.time, name=f"sharpened({selector.name}, {setting(beta)})")
+
+
+def _check_power(power: float) -> None:
+    if not 0 < power < math.inf:
+        raise ValueError(
+            f"sharpened: got beta {power}, expected a positive number; for the arg-max use source=greedy"
+        )
 
 
 def race(plan: Plan, alpha: PerStep = 1.0, seed: int = 0) -> Selector:
@@ -59,14 +70,13 @@ def race(plan: Plan, alpha: PerStep = 1.0, seed: int = 0) -> Selector:
     sub-steps the rates stay those of the first look. Source: MaskGIT (Chang et al. 2022), arXiv 2510.04525;
     the race is derived.
     """
-    sizes = step_sizes(plan)
+    sizes, alpha, seed = step_sizes(plan), per_step(alpha, "alpha"), checked_seed(seed)
+    if not callable(alpha):
+        _check_heat(alpha)
 
     def choose(view: View) -> Choice:
         heat, gumbel = at_step(alpha, view.step), public_gumbel(view, seed)
-        if not heat > 0:
-            raise ValueError(
-                f"race: got alpha {heat}, expected more than 0; alpha = 0 draws first, see unmask.commit"
-            )
+        _check_heat(heat)
         if heat == math.inf:
             return take(view, gumbel, sizes(view))
         found = public_draw(view, seed)
@@ -76,7 +86,14 @@ def race(plan: Plan, alpha: PerStep = 1.0, seed: int = 0) -> Selector:
         hazard = law_at(view, choice.rows) / heat + past.clamp(max=1e30)  # infinite at padding
         return replace(choice, tilt=(hazard - hazard.exp()).clamp(min=LEAST))
 
-    return Selector(choose, name=f"race({setting(plan)}, {setting(alpha)}, {seed})")
+    return Selector(choose, name=f"race({setting(accepted(plan))}, {setting(alpha)}, {seed})")
+
+
+def _check_heat(heat: float) -> None:
+    if not heat > 0:
+        raise ValueError(
+            f"race: got alpha {heat}, expected more than 0; alpha = 0 draws first, see unmask.commit"
+        )
 
 
 def maskgit_alpha(tau: float, steps: int) -> PerStep:
@@ -85,6 +102,8 @@ def maskgit_alpha(tau: float, steps: int) -> PerStep:
     Then symbols follow p, which is what MaskGIT's last step does at any temperature. Source:
     google-research/maskgit.
     """
+
+    tau, steps = real(tau, "tau"), whole(steps, "steps", 1)
 
     def alpha(step: int) -> float:
         return tau * (1 - (step + 1) / steps) if step + 1 < steps else math.inf
@@ -95,6 +114,8 @@ def maskgit_alpha(tau: float, steps: int) -> PerStep:
 
 def exponent(alpha: PerStep) -> PerStep:
     """The power of p that belongs to MaskGIT's choice temperature alpha: beta = 1 + 1/alpha (arXiv 2510.04525)."""
+
+    alpha = per_step(alpha, "alpha")
 
     def beta(step: int) -> float:
         heat = at_step(alpha, step)
@@ -110,6 +131,7 @@ def spaced(selector: Selector, distance: int) -> Selector:
     They wait for a later step, so steps unmask fewer positions than their plan says: use an int plan or an
     adaptive rule, a tuple raises ValueError. Source: dilated unmasking, arXiv 2506.19037, as a filter.
     """
+    distance = whole(distance, "distance")
     if distance < 1:
         raise ValueError(f"spaced: got distance {distance}, expected at least 1 (which changes nothing)")
 
@@ -134,7 +156,8 @@ def stable(
     symbols are drawn from. Source: KLASS, arXiv 2511.05664 (GSM8K 0.6 and 0.015, HumanEval 0.9 and 0.01,
     blocks of 64).
     """
-    sizes = step_sizes(plan)
+    sizes, history = step_sizes(plan), whole(history, "history", 0)
+    tau, eps = real(tau, "tau"), real(eps, "eps", 0)
 
     def choose(view: View) -> Choice:
         values, calm = score(view), _calm_steps(view, eps)
@@ -144,7 +167,7 @@ def stable(
         choice = take(view, values.masked_fill(some & ~ready, -torch.inf), counts)
         return replace(choice, memory=(_slots(view), law_of(view), calm))
 
-    return Selector(choose, name=f"stable({setting(plan)}, {tau}, {eps}, {history}, {score.name})")
+    return Selector(choose, name=f"stable({setting(accepted(plan))}, {tau}, {eps}, {history}, {score.name})")
 
 
 def _calm_steps(view: View, eps: float) -> Tensor:
@@ -184,7 +207,9 @@ def information_gain(
     of at least ``bypass`` take it at once. Source: Info-Gain sampler, arXiv 2602.18176, which looks ahead
     along symbols already drawn.
     """
-    sizes = step_sizes(plan)
+    sizes, seed = step_sizes(plan), checked_seed(seed)
+    candidates, temperature = whole(candidates, "candidates"), real(temperature, "temperature")
+    bypass = real(bypass, "bypass")
     if not 1 <= candidates <= 256 or not temperature > 0:
         raise ValueError(
             f"information_gain: got {candidates} candidates and spread {temperature}, "
@@ -209,7 +234,7 @@ def information_gain(
 
     return Selector(
         choose,
-        name=f"information_gain({setting(plan)}, {candidates}, {temperature}, {bypass}, {score.name}, {seed})",
+        name=f"information_gain({setting(accepted(plan))}, {candidates}, {temperature}, {bypass}, {score.name}, {seed})",
     )
 
 

@@ -11,8 +11,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from unmask.numbers import real, shown, whole
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ def linear(eps: float = 0.0) -> Schedule:
 
 def polynomial(power: float, eps: float = 0.0) -> Schedule:
     """alpha = 1 - t^power, so the weight is power/t (MD4, arXiv 2406.04329)."""
-    if not power > 0:
+    power = real(power, "power")
+    if not 0 < power < math.inf:
         raise ValueError(f"power {power}: expected a positive number")
     return _cut(
         Schedule(
@@ -65,7 +69,8 @@ def geometric(low: float = 1e-5, high: float = 20.0, eps: float = 0.0) -> Schedu
 
     MD4, arXiv 2406.04329; the printed weight there has a sign slip, this is the derivative.
     """
-    if not 0 < low < high:
+    low, high = real(low, "low"), real(high, "high")
+    if not 0 < low < high < math.inf:
         raise ValueError(f"low {low}, high {high}: expected 0 < low < high")
     ratio = math.log(high / low)
 
@@ -85,6 +90,7 @@ def geometric(low: float = 1e-5, high: float = 20.0, eps: float = 0.0) -> Schedu
 
 def _cut(schedule: Schedule, eps: float) -> Schedule:
     """The schedule squeezed into [eps, 1 - eps]: alpha <- (1 - 2 eps) alpha + eps."""
+    eps = real(eps, "eps")
     if not 0 <= eps < 0.5:
         raise ValueError(f"eps {eps}: expected 0 <= eps < 0.5")
     if eps == 0:
@@ -97,12 +103,24 @@ def _cut(schedule: Schedule, eps: float) -> Schedule:
     )
 
 
+def check_times(times: Tensor) -> Tensor:
+    """The times of a reverse process, float [T + 1]; ValueError unless they fall strictly, within 1 to 0."""
+    found = torch.as_tensor(times) if isinstance(times, Tensor | np.ndarray | list | tuple) else None
+    good = found is not None and found.ndim == 1 and len(found) > 1 and not found.is_meta
+    if found is None or not good or not bool((found.diff() < 0).all() & (found[0] <= 1) & (found[-1] >= 0)):
+        raise ValueError(
+            "times: expected float64 [T + 1], strictly falling to 0 from 1 at most, such as "
+            f"schedules.uniform_grid(T); got {shown(times)}"
+        )
+    return found
+
+
 def uniform_grid(steps: int) -> Tensor:
     """Times 1 = t_0 > ... > t_steps = 0, equally spaced; float64 [steps + 1]."""
-    return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    return torch.linspace(1, 0, whole(steps, "steps", 1) + 1, dtype=torch.float64)
 
 
 def cosine_grid(steps: int) -> Tensor:
     """Times cos(pi/2 i/steps), i = 0..steps; the linear schedule on it has the alphas of cosine on `uniform_grid`."""
-    fraction = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    fraction = torch.linspace(0, 1, whole(steps, "steps", 1) + 1, dtype=torch.float64)
     return torch.cos(math.pi / 2 * fraction).clamp(min=0.0).where(fraction < 1, 0.0)

@@ -11,10 +11,13 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unmask import noise
+from unmask.numbers import per_step, real, shown, whole
+from unmask.numbers import seed as checked_seed
 from unmask.types import PerStep, Score, View
 
 
@@ -98,6 +101,10 @@ def moment(beta: PerStep, seed: int = 0) -> Score:
     stable (derived).
     """
 
+    beta, seed = per_step(beta, "beta"), checked_seed(seed)
+    if not callable(beta) and not beta > 0:
+        raise ValueError(f"moment: got beta {beta}, expected beta > 0, such as 2")
+
     def compute(view: View) -> Tensor:
         law, power = (
             view.log_probs if view.base_log_probs is None else view.base_log_probs,
@@ -121,7 +128,8 @@ def position_prior(background: Tensor, decay: float = 0.25, clip: float = 10.0) 
     PC-Sampler, arXiv 2508.13021 (decay 0.25, 0 for Sudoku, 0.5 to 1 for Countdown), on the most probable
     symbol instead of a drawn one.
     """
-    rarity = -background.double().log()
+    decay, clip = real(decay, "decay"), real(clip, "clip")
+    rarity = -_background(background).log()
 
     def compute(view: View) -> Tensor:
         if view.log_probs is None:
@@ -135,6 +143,20 @@ def position_prior(background: Tensor, decay: float = 0.25, clip: float = 10.0) 
         return spread(view, content) * torch.exp(-decay * offset.clamp(min=0))
 
     return Score(compute, name=f"position_prior({decay}, {clip})")
+
+
+def _background(values: Tensor) -> Tensor:
+    """Frequencies as float64 [V]; ValueError unless they are numbers of at least 0, with a finite sum above 0."""
+    found = torch.as_tensor(values) if isinstance(values, Tensor | np.ndarray | list | tuple) else None
+    good = found is not None and found.ndim == 1 and not found.is_meta and not found.is_complex()
+    if (
+        found is None
+        or not good
+        or not bool((found >= 0).all())
+        or not 0 < float(found.double().sum()) < math.inf
+    ):
+        raise ValueError(f"got background {shown(values)}, expected frequencies [vocab_size], none below 0")
+    return found.double()
 
 
 left_to_right = Score(
@@ -183,6 +205,8 @@ def halton(height: int, width: int, shift_seed: int | None = None) -> Score:
     ``shift_seed`` every order_id moves the sequence cyclically by its own public offset. Source: Besnier et
     al., ICLR 2025.
     """
+    height, width = whole(height, "height"), whole(width, "width")
+    shift_seed = None if shift_seed is None else checked_seed(shift_seed, "shift_seed")
     place = _halton_places(height, width)
 
     def compute(view: View) -> Tensor:
@@ -232,11 +256,13 @@ def _shifted(place: Tensor, view: View, seed: int | None) -> Tensor:
 
 def at_random(seed: int) -> Score:
     """A uniformly random order, a pure function of (seed, order_id, position); values in (0, 1), blind."""
+    seed = checked_seed(seed)
     return Score(lambda view: public_uniform(view, seed), blind=True, name=f"at_random({seed})")
 
 
 def with_noise(score: Score, scale: PerStep, seed: int) -> Score:
     """``score`` plus ``scale`` times public Gumbel noise, a function of (seed, order_id, position, step)."""
+    scale, seed = per_step(scale, "scale"), checked_seed(seed)
 
     def compute(view: View) -> Tensor:
         return score(view) + at_step(scale, view.step) * public_gumbel(view, seed)

@@ -8,7 +8,6 @@ between steps.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -16,7 +15,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from unmask.schedules import Schedule
+from unmask.numbers import per_step, real, whole
+from unmask.numbers import seed as checked_seed
+from unmask.plan_families import accepted, plain
+from unmask.schedules import Schedule, check_times
 from unmask.scores import at_step, confidence, negative_entropy, public_uniform, setting
 from unmask.types import Choice, PerStep, Plan, Score, Selector, View
 
@@ -34,16 +36,13 @@ def top_k(score: Score, plan: Plan) -> Selector:
     return Selector(
         lambda view: take(view, score(view), sizes(view)),
         blind=is_blind(score),
-        name=f"top_k({_name(score)}, {_name(plan)})",
+        name=f"top_k({_name(score)}, {plan_name(plan)})",
     )
 
 
 def threshold(score: Score, tau: float) -> Selector:
     """All positions that score at least ``tau``, and always the best one (arXiv 2505.22618 with confidence, tau 0.9)."""
-    if math.isnan(tau):
-        raise ValueError(
-            "tau is NaN: expected a number on the scale of the score, such as 0.9 for a probability"
-        )
+    tau = real(tau, "tau")
     level = on_grid(torch.tensor(tau, dtype=torch.float64)).item()
 
     def choose(view: View) -> Choice:
@@ -75,6 +74,7 @@ def factor(limit: float = 1.0, score: Score = confidence) -> Selector:
     For limit <= 1 and arg-max symbols the batch is the arg-max of the product law and of the joint law alike;
     drawn symbols have no such guarantee. Source: Fast-dLLM, arXiv 2505.22618.
     """
+    limit = real(limit, "limit")
     if not limit > 0:
         raise ValueError(f"factor {limit}: expected a positive number, such as 1")
 
@@ -94,19 +94,17 @@ def hybrid(explore: Score, exploit: Score, share: PerStep, plan: Plan) -> Select
     ``share`` in [0, 1] may depend on the step. Blind if both are. Source: the hybrid order of arXiv
     2510.04525, its proportions left open there.
     """
-    sizes = step_sizes(plan)
+    sizes, share = step_sizes(plan), per_step(share, "share", 0, 1)
 
     def choose(view: View) -> Choice:
         counts, part = sizes(view).to(view.masked.device), at_step(share, view.step)
-        if not 0 <= part <= 1:
-            raise ValueError(f"hybrid: share {part}, expected a number between 0 and 1")
         values = [score(view) for score in (explore, exploit)]
         first, second = (_places(v, view.masked) for v in values)
         mine = first < torch.floor(part * counts + 0.5)[:, None]
         choice = take(view, torch.where(mine, -first, -second - view.tokens.shape[1]).double(), counts)
         return replace(choice, doubt=(values[0] + values[1]).isnan() & view.masked)
 
-    name = f"hybrid({_name(explore)}, {_name(exploit)}, {setting(share)}, {_name(plan)})"
+    name = f"hybrid({_name(explore)}, {_name(exploit)}, {setting(share)}, {plan_name(plan)})"
     return Selector(choose, is_blind(explore) and is_blind(exploit), name=name)
 
 
@@ -116,8 +114,7 @@ def entropy_budget(gamma: float, score: Score = negative_entropy) -> Selector:
     The joint entropy of the batch is at least its largest member's, so each step adds at most gamma nats of
     KL (entropy-bounded sampler, arXiv 2505.24857). ``score`` sets the sorting only.
     """
-    if not gamma >= 0:
-        raise ValueError(f"gamma {gamma}: expected nats >= 0")
+    gamma = real(gamma, "gamma", 0)
 
     def choose(view: View) -> Choice:
         values = score(view)
@@ -138,8 +135,7 @@ def in_blocks(selector: Selector, block_length: int) -> Selector:
     counted from the start of the whole sequence, so the clock of `ancestral` does not begin again with each
     block.
     """
-    if block_length < 1:
-        raise ValueError(f"block_length {block_length}: expected at least 1")
+    block_length = whole(block_length, "block_length", 1)
 
     def opened(view: View) -> View:
         block = torch.arange(view.tokens.shape[1], device=view.tokens.device) // block_length
@@ -162,10 +158,7 @@ def ancestral(schedule: Schedule, times: Tensor, seed: int) -> Selector:
     public uniform U_i per order_id and unmasks in the step where 1 - alpha falls below it, which is that law.
     Steps that unmask nothing cost no network call; the last one unmasks the rest (MD4, arXiv 2406.04329).
     """
-    if times.ndim != 1 or len(times) < 2 or not (times.diff() < 0).all():
-        raise ValueError(
-            "times: expected float64 [T + 1], strictly falling, such as schedules.uniform_grid(T)"
-        )
+    times, seed = check_times(times), checked_seed(seed)
     hidden = 1 - schedule.alpha(times.double())
     hidden = (
         hidden / hidden[0]
@@ -189,6 +182,8 @@ def first_hitting(schedule: Schedule, seed: int) -> Selector:
     Positions fall in the order of their public uniforms U; the time of an event is alpha^-1(1 - U), so with n
     masked it is the next order statistic, alpha(t') = 1 - u^(1/n) (1 - alpha(t)).
     """
+
+    seed = checked_seed(seed)
 
     def keys(view: View) -> Tensor:
         return public_uniform(view, seed).masked_fill(~view.masked, -torch.inf)
@@ -236,12 +231,11 @@ def take(view: View, score: Tensor, counts: Tensor) -> Choice:
 
 def step_sizes(plan: Plan) -> Callable[[View], Tensor]:
     """How many positions each row unmasks at this step, int64 [B], from what is masked now and was at the start."""
-    if isinstance(plan, int):
-        if plan < 1:
-            raise ValueError(f"plan {plan}: expected at least one position per step")
-        return lambda view: torch.full((len(view.tokens),), plan, dtype=torch.int64)
-    sizes = plan if callable(plan) else _constant(tuple(plan))
-    table = cache(lambda total: _next_sizes(sizes(total), total))
+    fixed = None if callable(plan) else plain(plan)
+    if isinstance(fixed, int):
+        return lambda view: torch.full((len(view.tokens),), fixed, dtype=torch.int64)
+    sizes = plan if callable(plan) else _constant(fixed or ())
+    table = cache(lambda total: _next_sizes(plain(sizes(total)), total))
 
     def counts(view: View) -> Tensor:
         pairs = zip(view.totals().tolist(), view.counts().tolist())
@@ -254,9 +248,11 @@ def _constant(sizes: tuple[int, ...]) -> Callable[[int], tuple[int, ...]]:
     return lambda _: sizes
 
 
-def _next_sizes(sizes: tuple[int, ...], total: int) -> dict[int, int]:
+def _next_sizes(sizes: tuple[int, ...] | int, total: int) -> dict[int, int]:
     """Masked count -> size of the next step; ValueError when the sizes are not positive or do not sum to ``total``."""
-    if any(not isinstance(s, int) or s < 1 for s in sizes):
+    if isinstance(sizes, int):
+        raise ValueError(f"a function gave the plan {sizes}: expected the sizes of all steps, a tuple")
+    if any(s < 1 for s in sizes):
         raise ValueError(f"plan {_short(sizes)}: expected whole step sizes of at least 1")
     if sum(sizes) != total:
         raise ValueError(
@@ -284,13 +280,15 @@ def is_blind(choice: object) -> bool:
     return bool(getattr(choice, "blind", False))
 
 
+def plan_name(plan: Plan) -> str:
+    """A plan in the name of a selector."""
+    sizes = accepted(plan)
+    return _short(sizes) if isinstance(sizes, tuple) else _name(sizes)
+
+
 def _name(thing: object) -> str:
     """A short name for manifests."""
-    return (
-        _short(thing)
-        if isinstance(thing, tuple)
-        else str(getattr(thing, "name", getattr(thing, "__name__", thing)))
-    )
+    return str(getattr(thing, "name", getattr(thing, "__name__", thing)))
 
 
 def _short(sizes: tuple[int, ...]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from statistics import NormalDist
 
+from unmask.numbers import real, whole
+
 
 def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson score interval (low, high) of a share, dimensionless; inside [0, 1], good near both ends.
@@ -12,6 +14,7 @@ def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, flo
     give (0, 1). ValueError unless 0 <= successes <= trials and 0 < level < 1. Source: E. B. Wilson, "Probable
     inference", JASA 22 (1927), pp. 209-212.
     """
+    successes, trials, level = whole(successes, "successes"), whole(trials, "trials"), real(level, "level")
     if not 0 <= successes <= trials or not 0 < level < 1:
         raise ValueError(
             f"{successes} of {trials} at level {level}: expected 0 <= successes <= trials, 0 < level < 1"

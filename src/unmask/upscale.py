@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from unmask import likelihood, measuring
 from unmask.corruption import Corruption, exact_count, low_discrepancy
 from unmask.denoisers import NetworkDenoiser, from_logits, take_rows, vouched
+from unmask.numbers import whole
 from unmask.profiles import Profile, check_seen
 from unmask.types import Cache, Choice, Denoiser, Estimate, Selector, View
 
@@ -35,8 +36,7 @@ Law: TypeAlias = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
 
 def stages(base: int, levels: int) -> int:
     """The number of stages S: the least with base^S >= levels (at least 1). Whole-number arithmetic only."""
-    if base < 2 or levels < 2:
-        raise ValueError(f"base {base}, {levels} levels: expected at least 2 of each")
+    base, levels = whole(base, "base", 2), whole(levels, "levels", 2)
     count = 1
     while base**count < levels:
         count += 1
@@ -169,7 +169,8 @@ class Upscaled(nn.Module):
 
     def __init__(self, network: nn.Module, base: int, levels: int, law: Law = from_levels) -> None:
         super().__init__()
-        self.network, self.base, self.levels, self.law = network, base, levels, law
+        self.network, self.law = network, law
+        self.base, self.levels = whole(base, "base", 2), whole(levels, "levels", 2)
         self.stages = stages(base, levels)
 
     @property
@@ -235,6 +236,8 @@ def in_one_stage(count: int) -> Callable[[Tensor, torch.Generator], Corruption]:
     The weight S N / n of n masked digits among the stage's N makes the loss of that stage's digits an unbiased bound
     of all stages together. Stage and number are stratified over the batch jointly. ARDM, arXiv 2110.02037.
     """
+
+    count = whole(count, "count", 1)
 
     def corrupt(maskable: Tensor, generator: torch.Generator) -> Corruption:
         spread = count * low_discrepancy(len(maskable), generator)
@@ -333,6 +336,8 @@ def at_stage(denoiser: Denoiser, digits: Tensor, stage: int, stages: int) -> tup
 
     digits int64 [B, S N] are the coarser ones' source; whatever asks for whole batches works on it (`unmask.nelbo`).
     """
+    stages = whole(stages, "stages", 1)
+    stage = whole(stage, "stage")
     if not 1 <= stage <= stages:
         raise ValueError(f"stage {stage}: expected 1..{stages}")
     return AtStage(denoiser, digits, stage, stages), _by_stage(digits, stages)[:, stage - 1]
@@ -356,7 +361,7 @@ def nelbo(
         likelihood.nelbo(
             *at_stage(denoiser, digits, s, stages), generator=generator, samples=samples, item_ids=item_ids
         )
-        for s in range(1, stages + 1)
+        for s in range(1, whole(stages, "stages", 1) + 1)
     ]
     value, variance = (
         sum(terms, torch.zeros(())) for terms in ([p.value for p in parts], [p.stderr**2 for p in parts])
@@ -379,7 +384,7 @@ def measure(
     """
     return tuple(
         _stage_profile(denoiser, digits, s, stages, generator, measuring.Passes(rounds, batch_size))
-        for s in range(1, stages + 1)
+        for s in range(1, whole(stages, "stages", 1) + 1)
     )
 
 
@@ -408,6 +413,7 @@ def stage_by_stage(selectors: Sequence[Selector], length: int) -> Selector:
 
     ValueError for selectors that keep time, tilt the law or remember: they cannot change from stage to stage.
     """
+    length = whole(length, "length", 1)
     if any(getattr(s, "time", None) is not None for s in selectors):
         raise ValueError("a selector keeps time (ancestral, first_hitting): expected others; use in_blocks")
 

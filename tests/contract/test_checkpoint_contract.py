@@ -102,7 +102,7 @@ def model(folders, tmp_path):
         ("sudoku", {"order": 3}, "order 3; expected the name of one"),
         ("sudoku", {"vocabulary": {"kind": "bytes"}}, "expected none"),
         ("sudoku", {"network__vocab_size": "9"}, "vocab_size '9': expected a whole number"),
-        ("sudoku", {"network__vocab_size": True}, "'vocab_size' is True; expected int"),
+        ("sudoku", {"network__vocab_size": True}, "vocab_size True: expected a whole number"),
         ("sudoku", {"network__vocab_size": -9}, "vocab_size -9: expected a whole number"),
         ("sudoku", {"network__vocab_size": 9.0}, "vocab_size 9.0: expected a whole number"),
         ("sudoku", {"network__width": 10**9}, "no network of these sizes"),

@@ -24,6 +24,7 @@ from unmask.codec.container import CODED, ESCAPED, Entry, Listed, Place
 from unmask.codec.layout import Coding, decode_items, encode_items, log_likelihoods, row_sizes, symbols_of
 from unmask.codec.settings import Method, Order, Settings, Wrapper, from_record, law_of, method_of, to_record
 from unmask.codec.subjects import Item, Subject
+from unmask.numbers import whole
 from unmask.records import TEMPORARY
 from unmask.types import Plan
 from unmask.version import __version__
@@ -119,8 +120,7 @@ def prepare(
     shorter: bool = True,
 ) -> Job:
     """Sets up a compression; ``lengths`` are the masked counts of rows, where they are known beforehand."""
-    if batch < 1:
-        raise ValueError(f"batch {batch}: expected at least 1 row")
+    batch = whole(batch, "batch", 1)
     subject = _subject(model)
     kind = subject.returns if returns is None else returns
     method = method_of(settings, subject, None if isinstance(settings.plan, int) else lengths)
@@ -224,7 +224,7 @@ def compress(
     subject = _subject(model)
     returns, items = _peeked(items, subject)
     lengths = None
-    if not isinstance(plan, int) and isinstance(items, Sequence):
+    if not isinstance(settings.plan, int) and isinstance(items, Sequence):
         lengths = masked_counts(subject, items, returns)
     job = prepare(
         subject, settings, returns=returns, lengths=lengths, batch=batch, verify=verify, shorter=shorter
@@ -312,6 +312,7 @@ class Archive:
     ) -> None:
         if errors not in ("raise", "skip"):
             raise ValueError(f"errors '{errors}': expected 'raise' or 'skip'")
+        batch = whole(batch, "batch", 1)
         self.file, self.errors, self._own = opened(data), errors, isinstance(data, str | Path)
         try:
             self.header = read_header(self.file)

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from unmask import plan_families, presets, scores, selectors
 from unmask.codec.subjects import Subject
 from unmask.codec.tokens import Law
+from unmask.numbers import real, whole
 from unmask.types import Denoiser, Plan, Selector
 
 
@@ -60,6 +61,15 @@ class Settings:
     grid: int = 8
     band: float = 1e-9
 
+    def __post_init__(self) -> None:
+        for name, low, high in _RANGES:
+            object.__setattr__(self, name, whole(getattr(self, name), name, low, high))
+        object.__setattr__(self, "band", real(self.band, "band", 0))
+        object.__setattr__(self, "plan", plan_families.accepted(self.plan))
+
+
+_RANGES = (("seed", 0, 2**63 - 1), ("substeps", 1, 2**16 - 1), ("block", 0, 2**31 - 1), ("grid", 0, 63))
+"""What a header may hold."""
 
 Sizes: TypeAlias = dict[int, tuple[int, ...]]
 """Masked count -> sizes of the steps."""
@@ -91,8 +101,6 @@ def method_of(settings: Settings, subject: Subject, lengths: Iterable[int] | Non
         raise ValueError(f"a causal model reads from left to right; expected no order '{order.name}'")
     if subject.block and settings.block not in (0, subject.block):
         raise ValueError(f"this model works in blocks of {subject.block}; expected no block {settings.block}")
-    if not 0 <= settings.seed < 2**63:
-        raise ValueError(f"seed {settings.seed}: expected 0..2^63 - 1")
     block = settings.block or subject.block
     counts = _counts(range(1, subject.length + 1) if lengths is None else lengths, block)
     return Method(
@@ -128,6 +136,7 @@ def law_of(
 
 def in_calls(calls: int, length: int) -> Callable[[int], tuple[int, ...]]:
     """A plan for any masked count n: equal steps, ``calls`` for a full row of ``length`` and in proportion for fewer."""
+    calls, length = whole(calls, "calls"), whole(length, "length")
     if not 1 <= calls <= length:
         raise ValueError(f"calls {calls}: expected 1..{length}, the positions of a row")
     return lambda n: plan_families.uniform(n, min(n, -(-n * calls // length)))
@@ -135,14 +144,12 @@ def in_calls(calls: int, length: int) -> Callable[[int], tuple[int, ...]]:
 
 def _counts(lengths: Iterable[int], block: int) -> list[int]:
     """The masked counts that a selector meets at the start of a row, or of a block."""
-    whole = set(lengths) - {0}
-    return sorted(whole if not block else {part for n in whole for part in (min(n, block), n % block)} - {0})
+    rows = set(lengths) - {0}
+    return sorted(rows if not block else {part for n in rows for part in (min(n, block), n % block)} - {0})
 
 
 def _plan(plan: Plan, counts: list[int], all_lengths: bool) -> int | Sizes:
     if isinstance(plan, int):
-        if plan < 1:
-            raise ValueError(f"plan {plan}: expected at least one position per call")
         return plan
     if all_lengths and not callable(plan):
         counts = [sum(plan)]

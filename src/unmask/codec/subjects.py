@@ -23,6 +23,7 @@ from unmask.codec.coder import read_varint, varint
 from unmask.codec.tables import Ints
 from unmask.data.vocabularies import Bytes, Levels, Vocabulary
 from unmask.denoisers import NetworkDenoiser, Wrapped
+from unmask.numbers import whole
 from unmask.types import Denoiser
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def of_denoiser(denoiser: Denoiser, length: int, identity: str) -> Subject:
 
     return Subject(
         doubled(denoiser),
-        length,
+        whole(length, "length", 1),
         identity,
         hashlib.sha256(identity.encode()).hexdigest(),
         SYMBOLS,

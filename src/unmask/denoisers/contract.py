@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 from unmask.denoisers.modes import evaluating
 from unmask.denoisers.rows import take_rows
 from unmask.denoisers.signature import layers, name_of, settle
+from unmask.numbers import whole
 from unmask.types import Cache
 
 
@@ -131,11 +131,7 @@ def from_logits(
     parallel and partial wrappers; where it does not tell, ``timed`` and ``with_rows`` say it. The network always runs in
     evaluation mode, and its modules are put back into their own. There are no gradients.
     """
-    mask_id, vocab_size = operator.index(mask_id), operator.index(vocab_size)
-    if vocab_size < 1 or mask_id < 0:
-        raise ValueError(
-            f"mask_id {mask_id}, vocab_size {vocab_size}: expected mask_id >= 0 and vocab_size >= 1"
-        )
+    mask_id, vocab_size = whole(mask_id, "mask_id", 0), whole(vocab_size, "vocab_size", 1)
     if not callable(network):
         raise ValueError(f"network {type(network).__name__}: expected a module or function of tokens")
     takes_time, takes_rows = settle(network, timed, with_rows)

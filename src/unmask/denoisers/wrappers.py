@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unmask.denoisers.checks import lawful
+from unmask.numbers import real
 from unmask.types import Cache, Denoiser
 
 LOWEST = -1e30
@@ -72,7 +73,7 @@ def tempered(denoiser: Denoiser, temperature: float) -> Denoiser:
 
     The exponent beta of the moment sampler (arXiv 2510.04525) is 1/temperature.
     """
-    temperature = float(temperature)
+    temperature = real(temperature, "temperature")
     if not 1e-30 <= temperature <= 1e30:
         raise ValueError(
             f"temperature {temperature}: expected a positive number (1e-30 to 1e30); for the arg-max use source=greedy"
@@ -93,7 +94,7 @@ def nucleus(denoiser: Denoiser, p: float) -> Denoiser:
 
     The symbol that crosses p is kept; equally probable symbols are taken lowest id first.
     """
-    p = float(p)
+    p = real(p, "p")
     if not 0 < p <= 1:
         raise ValueError(f"p {p}: expected 0 < p <= 1")
     if p == 1:
@@ -117,9 +118,7 @@ def guided(denoiser: Denoiser, other: Denoiser, scale: float) -> Denoiser:
     Log-probabilities (1 + scale) log p - scale log other, normalised (Ho and Salimans, arXiv 2207.12598). A symbol that the
     other forbids has no ratio and keeps log p: what is possible is the denoiser's to say.
     """
-    scale = float(scale)
-    if not abs(scale) <= 1e30:
-        raise ValueError(f"scale {scale}: expected a finite number, up to 1e30, such as 1")
+    scale = real(scale, "scale", -1e30, 1e30)
     if denoiser.mask_id != other.mask_id or denoiser.vocab_size != other.vocab_size:
         raise ValueError(
             f"the denoisers differ in mask_id ({denoiser.mask_id}, {other.mask_id}) or vocab_size "

@@ -18,6 +18,7 @@ from unmask.devices import precise
 from unmask.engine.accounting import Moved, added, placed, remembered, symbols, written
 from unmask.engine.asking import Look, Settle
 from unmask.engine.choosing import Doubts, chosen, moving, parts
+from unmask.numbers import whole
 from unmask.selectors import is_blind
 from unmask.types import Choice, Denoiser, Info, Selector, State, TokenSource, View
 
@@ -82,9 +83,7 @@ def step(
     that a symbol came from: one more pass over those laws. ``settle`` changes every law before the selector or the
     source sees it, at the root and again after wrappers such as `tempered`: the codec rounds there.
     """
-    if substeps < 1:
-        raise ValueError(f"substeps {substeps}: expected at least 1")
-    doubts, view = Doubts(), seen(state, selector)
+    substeps, doubts, view = whole(substeps, "substeps", 1), Doubts(), seen(state, selector)
     look = Look(denoiser, state, doubts, settle, seed, keep=substeps > 1)
     if not is_blind(selector):
         view = look.at_masked(view)

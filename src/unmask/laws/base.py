@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from unmask.numbers import shown, whole
+
 if TYPE_CHECKING:
     from unmask.profiles import Profile
 
 Array: TypeAlias = npt.NDArray[np.float64]
+
+LARGEST = 2**31 - 1
+"""The largest length and vocabulary: sums and products of symbols and positions stay below 2^63."""
+
+MOST_NUMBERS = 2**27
+"""Log-probabilities that one call may hold: one GiB. Above it, ask at rows, or in smaller batches."""
+
+_AT_ONCE = 2**24
+"""Log-weights handled at once, a few batch rows at a time: 128 MiB."""
+
+_LONGEST_ESTIMATE = 4096
+"""Positions of a law whose profile is estimated: each of them costs a call at all positions."""
 
 
 class Law(ABC):
@@ -28,14 +42,18 @@ class Law(ABC):
     position, and never NaN.
 
     Laws compute on the CPU in float64 and answer on the device of their input. A batch row's answer does not
-    depend on the other rows.
+    depend on the other rows. An answer of more than 2^27 numbers, and what a law cannot do in reasonable time and
+    memory at its length, is a ValueError at once that says the limit.
 
     Subclasses are final and give four things: `_log_weights`, `_log_prob`, `_sample` and `entropies`.
     """
 
+    positional: ClassVar[bool] = True
+    """Whether `_log_weights` differ from position to position."""
+
     def __init__(self, length: int, vocab_size: int) -> None:
-        self.length = at_least("length", length, 1)
-        self.vocab_size = at_least("vocab_size", vocab_size, 2)
+        self.length = whole(length, "length", 1, LARGEST)
+        self.vocab_size = whole(vocab_size, "vocab_size", 2, LARGEST)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(length={self.length}, vocab_size={self.vocab_size})"
@@ -48,18 +66,26 @@ class Law(ABC):
     def __call__(self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None) -> Tensor:
         """Conditional log-probabilities, float64 nats, [B, k, V] at rows or [B, L, V]; time is ignored.
 
-        Raises ValueError for a wrong dtype or shape, a symbol outside 0..mask_id, a row outside 0..L-1.
+        Raises ValueError for a wrong dtype or shape, a symbol outside 0..mask_id, a row outside 0..L-1, and for more than
+        2^27 log-probabilities.
         """
         del time
         self._check(tokens, self.mask_id, "masked positions hold mask_id")
-        here = tokens.cpu()
-        log_probs = _normalised(self._log_weights(here)).expand(-1, self.length, -1)
         if rows is not None:
-            self._check_rows(rows, here)
-            index = rows.cpu()
-            here = here.gather(1, index)
-            log_probs = log_probs.gather(1, index.unsqueeze(-1).expand(-1, -1, self.vocab_size))
-        return _pinned(log_probs, here).to(tokens.device)
+            self._check_rows(rows, tokens)
+        self._check_size(len(tokens), self.length if rows is None else rows.shape[1])
+        size = max(1, _AT_ONCE // (self.length * self.vocab_size))
+        parts = torch.split(tokens.cpu(), size)
+        wanted = [None] * len(parts) if rows is None else torch.split(rows.cpu(), size)
+        return torch.cat([self._answer(*part) for part in zip(parts, wanted)]).to(tokens.device)
+
+    def _answer(self, tokens: Tensor, rows: Tensor | None) -> Tensor:
+        """Log-probabilities of checked tokens, all on the CPU."""
+        log_probs = _normalised(self._log_weights(tokens)).expand(-1, self.length, -1)
+        if rows is not None:
+            tokens = tokens.gather(1, rows)
+            log_probs = log_probs.gather(1, rows.unsqueeze(-1).expand(-1, -1, self.vocab_size))
+        return _pinned(log_probs, tokens)
 
     def full(
         self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None
@@ -82,7 +108,12 @@ class Law(ABC):
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draws n independent sequences, int64 [n, L], by exact float64 methods from a CPU generator."""
-        return self._sample(at_least("n", n, 0), generator)
+        if not isinstance(generator, torch.Generator) or generator.device.type != "cpu":
+            place = getattr(generator, "device", type(generator).__name__)
+            raise ValueError(
+                f"got a generator on {place}, expected a torch.Generator on the CPU; make one there"
+            )
+        return self._sample(whole(n, "n", 0, 8 * MOST_NUMBERS // self.length), generator)
 
     def profile(self) -> Profile:
         """The information profile of the law: `Profile` of `entropies`, in nats."""
@@ -114,6 +145,10 @@ class Law(ABC):
         """Sequences int64 [n, L]."""
 
     def _check(self, tokens: Tensor, highest: int, hint: str) -> None:
+        if not isinstance(tokens, Tensor) or tokens.is_meta:
+            raise ValueError(
+                f"got tokens {shown(tokens)}, expected an int64 tensor with data; convert it first"
+            )
         if tokens.dtype != torch.int64:
             raise ValueError(
                 f"got tokens of dtype {tokens.dtype}, expected torch.int64; convert with .long()"
@@ -127,7 +162,21 @@ class Law(ABC):
             low, high = (int(bound) for bound in tokens.aminmax())
             raise ValueError(f"got symbols from {low} to {high}, expected 0 to {highest}; {hint}")
 
+    def _check_size(self, batch: int, places: int) -> None:
+        """ValueError for more log-probabilities than one call may hold."""
+        if self.positional and self.length * self.vocab_size > MOST_NUMBERS:
+            raise ValueError(
+                f"got {self!r}, expected length times vocabulary to be 2^27 at most; use a smaller law"
+            )
+        if batch * places * self.vocab_size > MOST_NUMBERS:
+            raise ValueError(
+                f"got {batch} sequences at {places} positions of {self.vocab_size} symbols, expected 2^27 "
+                "log-probabilities at most; ask at a few rows, or for fewer sequences"
+            )
+
     def _check_rows(self, rows: Tensor, tokens: Tensor) -> None:
+        if not isinstance(rows, Tensor) or rows.is_meta:
+            raise ValueError(f"got rows {shown(rows)}, expected an int64 tensor with data; convert it first")
         if rows.dtype != torch.int64 or rows.ndim != 2 or rows.shape[0] != tokens.shape[0]:
             raise ValueError(
                 f"got rows of dtype {rows.dtype} and shape {list(rows.shape)}, "
@@ -195,16 +244,19 @@ def random_ranks(n: int, length: int, generator: torch.Generator) -> Tensor:
     return torch.rand(n, length, dtype=torch.float64, generator=generator).argsort(dim=-1)
 
 
-def at_least(name: str, value: int, lowest: int) -> int:
-    """The value itself if it is an integer of at least lowest; ValueError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < lowest:
-        raise ValueError(f"got {name} {value!r}, expected an integer >= {lowest}; change {name}")
-    return int(value)
+def as_tensor(name: str, values: object) -> Tensor:
+    """Numbers in a tensor, an array or nested lists as a float64 tensor of its own; ValueError otherwise."""
+    if not isinstance(values, Tensor) or not (values.is_meta or values.is_complex()):
+        try:
+            return torch.as_tensor(values, dtype=torch.float64, device="cpu").detach().clone()
+        except (TypeError, ValueError, RuntimeError):
+            pass
+    raise ValueError(f"got {name} {shown(values)}, expected an array of real numbers; convert it first")
 
 
 def as_floats(name: str, values: object, shape: tuple[int | None, ...]) -> Tensor:
     """Finite float64 numbers of the given shape (None: any positive size); ValueError otherwise."""
-    tensor = torch.as_tensor(values, dtype=torch.float64, device="cpu").detach().clone()
+    tensor = as_tensor(name, values)
     fits = tensor.ndim == len(shape) and all(
         size > 0 if wanted is None else size == wanted for size, wanted in zip(tensor.shape, shape)
     )
@@ -236,9 +288,15 @@ def estimate_entropies(law: Law, samples: int, generator: torch.Generator) -> tu
     """Monte Carlo entropy profile of any law and its standard errors, nats, two float64 [L].
 
     Every sample x ~ law gets one random order; its first i positions are shown, and the exact conditional
-    entropies of all the others are averaged. Unbiased at every i. Costs L calls with ``samples`` rows.
+    entropies of all the others are averaged. Unbiased at every i. Costs L calls with ``samples`` rows. ValueError for more
+    than 4096 positions.
     """
-    tokens = law.sample(at_least("samples", samples, 2), generator)
+    if law.length > _LONGEST_ESTIMATE:
+        raise ValueError(
+            f"got {law.length} positions, each of which costs a call, expected {_LONGEST_ESTIMATE} at most; "
+            "use a shorter law"
+        )
+    tokens = law.sample(whole(samples, "samples", 2), generator)
     order = random_ranks(samples, law.length, generator)
     state = torch.full_like(tokens, law.mask_id)
     values = []

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmask.laws.base import Array, Law, at_least, flat_log_prob, forbid, point_masses
+from unmask.laws.base import LARGEST, Array, Law, flat_log_prob, forbid, point_masses
+from unmask.numbers import whole
+
+_LARGEST_FIELD = 2**20
+"""Elements of a field whose inverses are listed."""
+
+_MOST_FACTORS = 2**24
+"""Length times dimension of a code whose words are interpolated: 128 MiB of factors a word."""
 
 
 class Code(Law):
@@ -21,7 +28,7 @@ class Code(Law):
 
     def __init__(self, length: int, dimension: int, vocab: int, extend: Callable[[Tensor], Tensor]) -> None:
         super().__init__(length, vocab)
-        self.dimension = dimension
+        self.dimension = whole(dimension, "dimension", 1, self.length)
         self._extend = extend
 
     def entropies(self) -> Array:
@@ -48,7 +55,7 @@ class Code(Law):
 
 def Parity(n: int, q: int) -> Code:
     """n symbols of 0..q-1 whose sum is 0 modulo q, uniform, (n - 1) ln q nats; n >= 2, any q >= 2."""
-    at_least("n", n, 2)
+    n, q = whole(n, "n", 2, LARGEST), whole(q, "q", 2, LARGEST)
 
     def extend(tokens: Tensor) -> Tensor:
         masked = tokens == q
@@ -61,6 +68,7 @@ def Parity(n: int, q: int) -> Code:
 
 def Repetition(n: int, q: int) -> Code:
     """n copies of one uniform symbol of 0..q-1, ln q nats."""
+    n, q = whole(n, "n", 1, LARGEST), whole(q, "q", 2, LARGEST)
 
     def extend(tokens: Tensor) -> Tensor:
         first = (tokens != q).int().argmax(1, keepdim=True)
@@ -72,17 +80,23 @@ def Repetition(n: int, q: int) -> Code:
 def ReedSolomon(n: int, k: int, q: int) -> Code:
     """Values at 0..n-1 of a uniform polynomial of degree below k modulo a prime q; k ln q nats.
 
-    Raises ValueError unless q is prime and 1 <= k <= n <= q.
+    Raises ValueError unless q is prime, at most 2^20, and 1 <= k <= n <= q; words need n k <= 2^24.
     """
-    if not _is_prime(at_least("q", q, 2)):
+    n, k, q = whole(n, "n", 1), whole(k, "k", 1), whole(q, "q", 2, _LARGEST_FIELD)
+    if not _is_prime(q):
         raise ValueError(f"got q = {q}, expected a prime; the next one is {_next_prime(q)}")
-    if not 1 <= at_least("k", k, 1) <= at_least("n", n, 1) <= q:
+    if not k <= n <= q:
         raise ValueError(f"got n = {n}, k = {k}, q = {q}, expected k <= n <= q; raise q or lower n")
     inverse = torch.tensor([pow(a, q - 2, q) for a in range(q)])
 
     def extend(tokens: Tensor) -> Tensor:
-        masked = tokens == q
-        nodes = masked.int().argsort(dim=1, stable=True)[:, :k]
+        if n * k > _MOST_FACTORS:
+            raise ValueError(f"got n = {n}, k = {k}, expected n k of 2^24 at most; use a shorter code")
+        parts = [_part(part) for part in torch.split(tokens, max(1, _MOST_FACTORS // (n * k)))]
+        return torch.cat(parts)
+
+    def _part(tokens: Tensor) -> Tensor:
+        nodes = (tokens == q).int().argsort(dim=1, stable=True)[:, :k]
         return _interpolated(nodes, tokens.gather(1, nodes), torch.arange(n), inverse)
 
     return Code(n, k, q, extend)
@@ -125,9 +139,9 @@ class LatentParity(Law):
     """
 
     def __init__(self, n0: int, n1: int) -> None:
-        super().__init__(at_least("n0", n0, 1) + at_least("n1", n1, 1), 2)
-        self.n0, self.n1 = n0, n1
-        self._parity = Parity(n1 + 1, 2)
+        self.n0, self.n1 = whole(n0, "n0", 1), whole(n1, "n1", 1)
+        super().__init__(self.n0 + self.n1, 2)
+        self._parity = Parity(self.n1 + 1, 2)
 
     def entropies(self) -> Array:
         """The entropy profile, nats, in closed form from two hypergeometric probabilities (derived)."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import betaln, entr, gammaln, logsumexp, softmax, xlogy
+from scipy.special import entr, gammaln, logsumexp, psi, softmax, xlogy
 from torch import Tensor
 
 from unmask.laws.base import (
@@ -15,15 +16,22 @@ from unmask.laws.base import (
     Law,
     as_floats,
     as_probabilities,
-    at_least,
     count_symbols,
     draw_symbols,
     flat_log_prob,
     forbid,
     random_ranks,
 )
+from unmask.laws.between import at_every
+from unmask.numbers import real, whole
 
 _MOST_COUNT_VECTORS = 2_000_000
+
+_MOST_TERMS = 2**25
+"""Positions times components (or colours) of a profile that is summed over counts; about a minute."""
+
+_LONGEST_MAGNET = 2**17
+"""Spins of a magnet whose profile is thinned spin by spin; about a minute near coupling 1."""
 
 
 class Permutation(Law):
@@ -31,6 +39,8 @@ class Permutation(Law):
 
     Conditionals are uniform over the unused symbols.
     """
+
+    positional = False
 
     def __init__(self, n: int) -> None:
         super().__init__(n, n)
@@ -58,15 +68,21 @@ class Balanced(Law):
     With c ones among i visible bits, a hidden bit is 1 with probability (ones - c) / (n - i).
     """
 
+    positional = False
+
     def __init__(self, n: int, ones: int) -> None:
         super().__init__(n, 2)
-        self.ones = at_least("ones", ones, 0)
-        if ones > n:
+        self.ones = whole(ones, "ones", 0)
+        if self.ones > self.length:
             raise ValueError(f"got {ones} ones in {n} bits, expected {n} at most; lower ones or raise n")
 
     def entropies(self) -> Array:
-        """The entropy profile, nats: the binary entropy of the conditional under hypergeometric counts."""
-        return _bit_entropies(np.eye(self.length + 1)[self.ones])
+        """The entropy profile, nats: the binary entropy of the conditional under hypergeometric counts.
+
+        O(n): evaluated at a few numbers of hidden bits, and interpolated within 1e-11 between them.
+        """
+        sides = [_hidden_term(self.length, size) for size in (self.ones, self.length - self.ones) if size]
+        return at_every(lambda m: sum(side(m) for side in sides), 1, self.length)[::-1].copy()
 
     def _log_weights(self, tokens: Tensor) -> Tensor:
         totals = torch.tensor([self.length - self.ones, self.ones])
@@ -92,28 +108,48 @@ class Polya(Law):
     A Dirichlet(alpha) mixture of iid sequences. Raises ValueError unless every alpha is positive.
     """
 
+    positional = False
+
     def __init__(self, alpha: object, length: int) -> None:
         weights = as_floats("alpha", alpha, (None,))
         super().__init__(length, len(weights))
         if bool((weights <= 0).any()):
             raise ValueError(f"got alpha down to {float(weights.min()):g}, expected > 0; raise it")
+        if not bool(weights.sum().isfinite()):
+            raise ValueError(
+                "got alpha whose sum is infinite, expected a finite sum; divide it by a constant"
+            )
         self.alpha = weights
 
     def entropies(self) -> Array:
-        """The entropy profile, nats: each symbol against the rest under its beta-binomial count."""
-        values, repeats = np.unique(self.alpha.numpy(), return_counts=True)
-        total = float(self.alpha.sum())
-        terms = [_ones_term(_beta_binomial(self.length, a, total - a)) for a in values]
-        return np.asarray(repeats @ np.stack(terms), dtype=np.float64)
+        """The entropy profile, nats, from beta-binomial counts; with r(x) = psi(x + 1) - ln x and A = sum alpha
+
+        h(i) = sum_v alpha_v / A (psi(A + 1) - psi(alpha_v + 1) + E r(alpha_v + c_v)) - r(A + i), where c_v counts v among
+        i draws of the urn that v was put into once more (derived). O(n) for each distinct alpha: the means are
+        interpolated within 1e-11. ValueError for more than 2^25 positions times distinct alphas.
+        """
+        alpha = self.alpha.numpy()
+        values, first, repeats = np.unique(alpha, return_index=True, return_counts=True)
+        if len(values) * self.length > _MOST_TERMS:
+            raise ValueError(
+                f"got {self.length} positions and {len(values)} different alphas, expected a product of 2^25 at most; "
+                "use a shorter law"
+            )
+        total = alpha.sum()
+        profile = -_digamma_excess(total + np.arange(self.length))
+        for a, place, count in zip(values, first, repeats):
+            mean = _mean_excess(float(a), float(np.delete(alpha, place).sum()), self.length)
+            profile += count * a / total * (psi(total + 1) - psi(a + 1) + at_every(mean, 0, self.length - 1))
+        return np.asarray(np.maximum(profile, 0.0), dtype=np.float64)
 
     def _log_weights(self, tokens: Tensor) -> Tensor:
         return (self.alpha + count_symbols(tokens, self.vocab_size)).log().unsqueeze(1)
 
     def _log_prob(self, tokens: Tensor) -> Tensor:
-        counts = count_symbols(tokens, self.vocab_size)
-        total = self.alpha.sum()
-        rising = ((self.alpha + counts).lgamma() - self.alpha.lgamma()).sum(1)
-        return rising - ((total + self.length).lgamma() - total.lgamma())
+        counts = count_symbols(tokens, self.vocab_size).numpy()
+        alpha = self.alpha.numpy()
+        whole_urn = _log_rising(float(alpha.sum()), np.array(float(self.length)))
+        return torch.from_numpy(_log_rising(alpha, counts).sum(1) - whole_urn)
 
     def _sample(self, n: int, generator: torch.Generator) -> Tensor:
         weights = self.alpha.repeat(n, 1)
@@ -131,6 +167,8 @@ class Mixture(Law):
     Conditionals average the components under their posterior, which depends on the visible counts only.
     """
 
+    positional = False
+
     def __init__(self, weights: object, probs: object, length: int) -> None:
         self.weights = as_probabilities("weights", weights, (None,))
         self.probs = as_probabilities("probs", probs, (len(self.weights), None))
@@ -139,13 +177,16 @@ class Mixture(Law):
     def entropies(self) -> Array:
         """The entropy profile, nats: expected entropy of the predictive law over all vectors of counts.
 
-        Visits C(L + V - 1, V) vectors; ValueError above two million.
+        Two symbols: interpolated within 1e-11 between a few i; ValueError above 2^25 positions times components. More
+        symbols: visits C(L + V - 1, V) vectors; ValueError above two million.
         """
+        if self.vocab_size == 2 and self.length * len(self.weights) <= _MOST_TERMS:
+            return at_every(lambda i: self._entropy(_count_vectors(i, 2)), 0, self.length - 1)
         visits = math.comb(self.length + self.vocab_size - 1, self.vocab_size)
         if visits > _MOST_COUNT_VECTORS:
             raise ValueError(
-                f"got about 2^{visits.bit_length() - 1} vectors of counts, "
-                f"expected {_MOST_COUNT_VECTORS} at most; use estimate_entropies(law, samples, generator)"
+                f"got about 2^{visits.bit_length() - 1} vectors of counts, expected {_MOST_COUNT_VECTORS} at most; "
+                "use a shorter law, or estimate_entropies(law, samples, generator)"
             )
         return np.array([self._entropy(_count_vectors(i, self.vocab_size)) for i in range(self.length)])
 
@@ -177,6 +218,7 @@ class Mixture(Law):
 
 def NoisyRepetition(n: int, flip: float) -> Mixture:
     """n copies of a fair bit, each flipped with probability ``flip``; a two-component `Mixture`, nats."""
+    flip = real(flip, "flip", 0, 1)
     return Mixture([0.5, 0.5], [[1 - flip, flip], [flip, 1 - flip]], n)
 
 
@@ -186,18 +228,33 @@ class CurieWeiss(Law):
     m is the sum of the spins. A hidden bit sums over the number of ones among the other hidden bits.
     """
 
+    positional = False
+
     def __init__(self, n: int, coupling: float) -> None:
         super().__init__(n, 2)
-        self.coupling = float(as_floats("coupling", coupling, ()))
-        ones = torch.arange(n + 1, dtype=torch.float64)
-        self._energy = self.coupling * (2 * ones - n) ** 2 / (2 * n)
-        log_counts = _log_binomial(torch.tensor(float(n), dtype=torch.float64), ones) + self._energy
+        self.coupling = real(coupling, "coupling")
+        if not math.isfinite(self.coupling * self.length):
+            raise ValueError(
+                f"got coupling {coupling}, too large or infinite, expected a finite energy; lower it"
+            )
+        ones = torch.arange(self.length + 1, dtype=torch.float64)
+        # m^2 = n^2 - 4 ones (n - ones): the constant is left out, so that large couplings lose no digits.
+        self._energy = -2 * self.coupling * (ones / self.length * (self.length - ones))
+        log_counts = _log_binomial(torch.tensor(float(self.length), dtype=torch.float64), ones) + self._energy
         self._log_partition = log_counts.logsumexp(0)
         self._count_probs = log_counts.softmax(0)
 
     def entropies(self) -> Array:
-        """The entropy profile, nats: the binary entropy of the conditional, averaged over visible counts."""
-        return _bit_entropies(self._count_probs.numpy())
+        """The entropy profile, nats: the binary entropy of the conditional, averaged over visible counts.
+
+        Bits are hidden one by one, over the counts that have probability: O(n) to O(n^2). ValueError above 2^17 spins.
+        """
+        if self.length > _LONGEST_MAGNET:
+            raise ValueError(
+                f"got {self.length} spins, expected {_LONGEST_MAGNET} at most; "
+                "use profiles.resampled of the profile of fewer spins, which is not exact"
+            )
+        return _magnet_entropies(self._count_probs.numpy())
 
     def _log_weights(self, tokens: Tensor) -> Tensor:
         counts = count_symbols(tokens, 2)
@@ -223,33 +280,95 @@ def _log_binomial(total: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(left < 0, -torch.inf, value)
 
 
-def _beta_binomial(n: int, a: float, b: float) -> Array:
-    """Probabilities [n + 1] of the number of ones among n draws from a two-colour urn."""
-    ones = np.arange(n + 1)
-    choose = gammaln(n + 1) - gammaln(ones + 1) - gammaln(n - ones + 1)
-    return np.asarray(softmax(choose + betaln(a + ones, b + n - ones)), dtype=np.float64)
+def _hidden_term(n: int, size: int) -> Callable[[int], float]:
+    """E[-p ln p], nats, as a function of m hidden bits; p = k/m, k of the ``size`` bits of a kind are hidden.
 
-
-def _bit_entropies(count_probs: Array) -> Array:
-    """Entropy profile, nats [n], of exchangeable bits from the law [n + 1] of their number of ones."""
-    return _ones_term(count_probs) + _ones_term(count_probs[::-1])
-
-
-def _ones_term(count_probs: Array) -> Array:
-    """E[-p ln p], nats [n], p the predictive probability of a one after i bits, from the law of all ones.
-
-    Hiding one of i + 1 bits thins the count: P_i(c) = P_{i+1}(c) (i+1-c)/(i+1) + P_{i+1}(c+1) (c+1)/(i+1),
-    and p is the second part's share. Every term is positive, so nothing cancels (derived).
+    By size bias E[p f(k)] = size/n E f(1 + k'), k' hypergeometric with one bit of the kind less (derived). Counts further
+    than 6 sqrt(m) from the mean have probability below e^-72 and are left out (Hoeffding).
     """
-    values = np.zeros(len(count_probs) - 1)
-    law = count_probs
-    for i in reversed(range(len(values))):
-        count = np.arange(i + 1)
-        zero, one = law[:-1] * (i + 1 - count) / (i + 1), law[1:] * (count + 1) / (i + 1)
-        law = zero + one
-        seen = law > 0
-        values[i] = law[seen] @ entr(one[seen] / law[seen])
+    log_factorial = gammaln(np.arange(n + 1) + 1.0)
+
+    def term(m: int) -> float:
+        others = n - m  # visible
+        reach = 6 * math.sqrt(min(m, others) + 1)
+        mean = (m - 1) * (size - 1) / max(n - 1, 1)
+        low = max(0, size - 1 - others, math.ceil(mean - reach))
+        high = min(m - 1, size - 1, math.floor(mean + reach))
+        k = np.arange(low, high + 1)
+        ways = log_factorial[k] + log_factorial[m - 1 - k]
+        ways += log_factorial[size - 1 - k] + log_factorial[others - size + 1 + k]
+        return float(-size / n * (softmax(-ways) @ np.log((1 + k) / m)))
+
+    return term
+
+
+def _mean_excess(a: float, rest: float, length: int) -> Callable[[int], float]:
+    """E r(a + c), nats, as a function of i: c counts a colour among i draws of an urn of a + 1 and ``rest``."""
+    count = np.arange(length, dtype=np.float64)
+    own = _log_rising(a + 1, count) - gammaln(count + 1)
+    other = _log_rising(rest, count) - gammaln(count + 1)
+    excess = _digamma_excess(a + count)
+    return lambda i: float(softmax(own[: i + 1] + other[i::-1]) @ excess[: i + 1])
+
+
+def _digamma_excess(x: Array) -> Array:
+    """r(x) = psi(x + 1) - ln x > 0, about 1/(2x)."""
+    series = 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4) - 1 / (252 * x**6)
+    return np.asarray(np.where(x > 1e3, series, psi(x + 1) - np.log(x)), dtype=np.float64)
+
+
+def _log_rising(start: Array | float, count: Array) -> Array:
+    """ln of start (start + 1) .. (start + count - 1), nats, broadcast; by Stirling's series where start is large."""
+    start = np.asarray(start, dtype=np.float64)
+    end = start + count
+    exact = gammaln(end) - gammaln(start)
+    series = (start - 0.5) * np.log1p(count / start) + count * (np.log(end) - 1)
+    series += _stirling(end) - _stirling(start)
+    return np.asarray(np.where(start < 32, exact, series), dtype=np.float64)
+
+
+def _stirling(x: Array) -> Array:
+    """What Stirling's formula lacks of ln Gamma(x), for x of 32 and more."""
+    y = np.maximum(x, 32.0)
+    return np.asarray(
+        1 / (12 * y) - 1 / (360 * y**3) + 1 / (1260 * y**5) - 1 / (1680 * y**7), dtype=np.float64
+    )
+
+
+def _magnet_entropies(count_probs: Array) -> Array:
+    """Entropy profile, nats [n], of exchangeable bits from the symmetric law [n + 1] of their number of ones.
+
+    Hiding one of k bits thins the count: P_{k-1}(c) = P_k(c) (k-c)/k + P_k(c+1) (c+1)/k, and the second part's share is
+    the probability that the hidden bit is a one. Every term is positive, so nothing cancels (derived). Kept are counts c
+    up to k/2, from ``low`` on, and of those the ones with probability above 1e-30.
+    """
+    n = len(count_probs) - 1
+    values = np.zeros(n)
+    low, law = 0, ((count_probs + count_probs[::-1]) / 2)[: n // 2 + 1]
+    for k in range(n, 0, -1):
+        if k % _TRIM == 0:
+            low, law = _trimmed(low, law)
+        whole_half = low + len(law) - 1 == k // 2
+        above = [] if whole_half and k % 2 == 0 else [law[-1] if whole_half else 0.0]
+        law = np.concatenate([[0.0] if low else [], law, above])
+        low = max(low - 1, 0)
+        count = np.arange(low, low + len(law) - 1)
+        ones = law[1:] * ((count + 1) / k)
+        law = law[:-1] * ((k - count) / k) + ones
+        share = np.divide(ones, law, out=np.zeros_like(law), where=law > 0)
+        terms = law * (entr(share) + entr(1 - share))
+        mirrored = 2 * (low + len(law) - 1) == k - 1  # the middle count, which stands for itself only
+        values[k - 1] = 2 * terms.sum() - (terms[-1] if mirrored else 0.0)
     return values
+
+
+_TRIM = 64
+"""Improbable counts are dropped once in so many steps."""
+
+
+def _trimmed(low: int, law: Array) -> tuple[int, Array]:
+    seen = np.flatnonzero(law > 1e-30)
+    return low + int(seen[0]), law[seen[0] : seen[-1] + 1]
 
 
 def _count_vectors(total: int, symbols: int) -> npt.NDArray[np.int64]:

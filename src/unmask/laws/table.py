@@ -13,7 +13,8 @@ from scipy.special import entr
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from unmask.laws.base import Array, Law, at_least, draw_symbols, flat_log_prob
+from unmask.laws.base import Array, Law, as_tensor, draw_symbols, flat_log_prob
+from unmask.numbers import shown, whole
 
 _LARGEST_TABLE = 2**22
 """Entries of a table that we are willing to build from another law."""
@@ -34,8 +35,8 @@ class Table(Law):
     """
 
     def __init__(self, log_probs: object, length: int) -> None:
-        flat = torch.as_tensor(log_probs, dtype=torch.float64, device="cpu").detach().clone()
-        super().__init__(length, _inferred_vocab(flat, at_least("length", length, 1)))
+        flat = as_tensor("log_probs", log_probs)
+        super().__init__(length, _inferred_vocab(flat, whole(length, "length", 1)))
         gap = abs(float(flat.exp().sum()) - 1)
         if not gap <= 1e-9:
             raise ValueError(
@@ -101,19 +102,24 @@ class Support(Law):
     """
 
     def __init__(self, rows: object, vocab: int) -> None:
-        listed = torch.as_tensor(rows, device="cpu").detach().clone()
+        try:
+            listed = torch.as_tensor(rows, device="cpu").detach().clone()
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(
+                f"got rows {shown(rows)}, expected int64 [m, length]; list the sequences"
+            ) from None
         if listed.ndim != 2 or listed.numel() == 0:
             raise ValueError(
                 f"got rows of shape {list(listed.shape)}, expected [m, length]; list the sequences"
             )
         super().__init__(listed.shape[1], vocab)
-        self._check(listed, vocab - 1, "raise vocab or correct the rows")
+        self._check(listed, self.vocab_size - 1, "raise vocab or correct the rows")
         repeated = len(listed) - len(torch.unique(listed, dim=0))
         if repeated:
             raise ValueError(f"got {repeated} repeated rows, expected distinct ones; call rows.unique(dim=0)")
         self.rows = listed
         # Counts are integers, exact in float32 below 2^24, so the products below do not depend on the batch.
-        self._indicators = one_hot(listed, vocab).flatten(1).float()
+        self._indicators = one_hot(listed, self.vocab_size).flatten(1).float()
 
     def entropies(self) -> Array:
         """The entropy profile, nats, by grouping the rows by their symbols on every subset of positions."""

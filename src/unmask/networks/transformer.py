@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unmask.numbers import whole
+
 
 @dataclass(frozen=True)
 class TransformerConfig:
@@ -40,11 +42,9 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "length", "width", "depth", "heads", "loops", "hidden"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1) and (name, value) != ("hidden", None):
-                raise ValueError(f"{name} {value!r}: expected a whole number of at least 1")
-        if not (isinstance(self.classes, int) and self.classes >= 0):
-            raise ValueError(f"classes {self.classes!r}: expected a whole number of at least 0")
+            if (name, getattr(self, name)) != ("hidden", None):
+                object.__setattr__(self, name, whole(getattr(self, name), name, 1))
+        object.__setattr__(self, "classes", whole(self.classes, "classes", 0))
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 f"width {self.width} over {self.heads} heads: expected an even number of channels per head"
@@ -274,7 +274,11 @@ class Transformer(nn.Module):
         ends: bool = False,
     ) -> None:
         super().__init__()
-        kept = None if axes is None else tuple(tuple(int(i) for i in axis) for axis in axes)
+        kept = (
+            None
+            if axes is None
+            else tuple(tuple(whole(i, "a place on an axis") for i in axis) for axis in axes)
+        )
         self.shape = TransformerConfig(
             vocab_size, length, width, depth, heads, loops, hidden, rotary, kept, timed, classes, causal, ends
         )
@@ -466,6 +470,7 @@ class Labelled(nn.Module):
 
     def __init__(self, network: Transformer, label: int) -> None:
         super().__init__()
+        label = whole(label, "label")
         if not 0 <= label <= network.shape.classes or network.shape.classes == 0:
             raise ValueError(f"label {label}: expected one of the network's {network.shape.classes} classes")
         self.network, self.label = network, label

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.networks.transformer import Condition, attend, check_length
+from unmask.numbers import whole
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class UNetConfig:
     def __post_init__(self) -> None:
         least = {"vocab_size": 1, "height": 1, "width": 1, "channels": 1, "features": 4, "blocks": 0}
         for name, low in (least | {"heads": 0, "patch": 1, "classes": 0, "stages": 0, "ordinal": 0}).items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} {value!r}: expected a whole number of at least {low}")
+            object.__setattr__(self, name, whole(getattr(self, name), name, low))
+        if self.outputs is not None:
+            object.__setattr__(self, "outputs", whole(self.outputs, "outputs", 1))
         if self.height % self.patch or self.width % self.patch:
             raise ValueError(
                 f"patch {self.patch}: expected a divisor of height {self.height} and width {self.width}"

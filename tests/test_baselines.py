@@ -61,7 +61,7 @@ def test_d3pm_draws_each_time_on_its_own():
         spread[name] = float((times == 0.25).sum(1).double().var())
     assert spread["d3pm"] == pytest.approx(64 * 0.25 * 0.75, rel=0.3)
     assert spread["stratified"] < 1
-    with pytest.raises(ValueError, match="steps 0: expected at least 1"):
+    with pytest.raises(ValueError, match="steps 0: expected a whole number of at least 1"):
         corruption.d3pm(0)
 
 

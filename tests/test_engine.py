@@ -822,7 +822,7 @@ BAD = {
         lambda: _sample(order_ids=torch.tensor([0, -1])),
         r"expected int64 \[2\], each at least 0",
     ),
-    "substeps": (lambda: _sample(substeps=0), r"substeps 0: expected at least 1"),
+    "substeps": (lambda: _sample(substeps=0), r"substeps 0: expected a whole number of at least 1"),
     "visible": (
         lambda: unmask.log_likelihood(
             law_of("markov"),

@@ -150,7 +150,7 @@ def test_resampled_profiles_keep_shares():
     profile = Profile(np.linspace(2, 0, 11)[:-1])
     assert resampled(profile, 10).entropies == pytest.approx(profile.entropies)
     assert resampled(profile, 5).entropies == pytest.approx(profile.entropies[::2])
-    with pytest.raises(ValueError, match="got length 0"):
+    with pytest.raises(ValueError, match="length 0: expected a whole number"):
         resampled(profile, 0)
 
 

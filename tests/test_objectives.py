@@ -289,7 +289,7 @@ BAD = {
     "dtype": (lambda: bound_by_counts(TOY, torch.zeros(1, 4)), r"dtype torch.float32.*expected int64"),
     "samples": (
         lambda: unmask.nelbo(TOY, DATA, generator=seeded(0), samples=0),
-        r"samples 0: expected at least 1",
+        r"samples 0: expected a whole number of at least 1",
     ),
 }
 

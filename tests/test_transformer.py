@@ -439,7 +439,7 @@ def test_nan_weights_are_an_error():
 def test_wrong_vocabularies_are_errors():
     with pytest.raises(ValueError, match="gave 5 logits; expected vocab_size 7"):
         unmask.from_logits(network(), mask_id=7, vocab_size=7)(boards())
-    with pytest.raises(ValueError, match="expected mask_id >= 0"):
+    with pytest.raises(ValueError, match="mask_id -1: expected a whole number of at least 0"):
         unmask.from_logits(network(), mask_id=-1, vocab_size=5)
     denoiser = unmask.from_logits(network(), mask_id=5, vocab_size=5)
     for wrong in (6, -1):

@@ -105,7 +105,7 @@ def test_modules_run_in_evaluation_mode():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: unmask.from_logits(logits_of, -1, 3), r"mask_id -1, vocab_size 3: expected mask_id >= 0"),
+        (lambda: unmask.from_logits(logits_of, -1, 3), r"mask_id -1: expected a whole number of at least 0"),
         (lambda: unmask.from_logits(logits_of, 3, 9)(STATES), r"gave 5 logits; expected vocab_size 9"),
         (
             lambda: unmask.from_logits(logits_of, 3, 3).full(STATES),

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unmask.denoisers import ask, masked_rows, take_symbols
+from unmask.numbers import real, whole
 from unmask.schedules import Schedule
 from unmask.types import Denoiser
 
@@ -144,13 +145,14 @@ def gauss_legendre(schedule: Schedule, nodes: int = 64) -> tuple[Tensor, Tensor]
     Since -alpha'(t) dt = du, only the end points of the schedule matter.
     """
     start, end = (1 - schedule.alpha(torch.tensor([0.0, 1.0], dtype=torch.float64))).tolist()
-    points, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(nodes))
+    points, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(whole(nodes, "nodes", 1)))
     hidden = start + (end - start) * (points + 1) / 2
     return hidden, weights * (end - start) / 2 / hidden
 
 
 def midpoints(schedule: Schedule, count: int = 20000) -> tuple[Tensor, Tensor]:
     """Quadrature at the middles of ``count`` equal intervals of t, through the schedule's own weight."""
+    count = whole(count, "count", 1)
     t = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     return 1 - schedule.alpha(t), schedule.weight(t) / count
 
@@ -190,7 +192,9 @@ def concrete_scores(log_probs: Tensor, alpha: float) -> Tensor:
     """
     alpha = real(alpha, "alpha")
     if not 0 <= alpha < 1:
-        raise ValueError(f"alpha {alpha}: expected 0 <= alpha < 1, for where all is visible nothing has a ratio")
+        raise ValueError(
+            f"alpha {alpha}: expected 0 <= alpha < 1, for where all is visible nothing has a ratio"
+        )
     return log_probs.exp() * (alpha / (1 - alpha))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from unmask import measuring, smoothing
+from unmask import measuring, noise, smoothing
 from unmask.numbers import listed, whole
 from unmask.plan_families import check
 from unmask.records import read_record, write_text
@@ -329,7 +329,7 @@ def _tally(
             f"got tokens of dtype {tokens.dtype} and shape {list(tokens.shape)}, "
             "expected clean int64 [sequences, length] without masks"
         )
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    seed = noise.drawn_seed(generator)
     return measuring.Tally(tokens.shape[1] if entries is None else entries, columns, seed)
 
 

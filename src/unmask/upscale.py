@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask import likelihood, measuring
+from unmask import likelihood, measuring, noise
 from unmask.corruption import Corruption, exact_count, low_discrepancy
 from unmask.denoisers import NetworkDenoiser, from_logits, take_rows, vouched
 from unmask.numbers import whole
@@ -400,7 +400,7 @@ def _stage_profile(
         inner, symbols = at_stage(law, rows, stage, stages)
         return measuring.losses_and_entropies(inner, symbols, keys[:, : symbols.shape[1]], levels)
 
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    seed = noise.drawn_seed(generator)
     length = _by_stage(digits, stages).shape[2]
     sums = measuring.collect(denoiser, digits, observe, measuring.Tally(length, 2, seed), passes)
     check_seen(sums.counts)

@@ -108,7 +108,9 @@ def _top_p(log_probs: Tensor, p: float) -> Tensor:
     """log_probs [.., V] outside the nucleus set to -inf, renormalised."""
     values, order = log_probs.sort(dim=-1, descending=True, stable=True)
     before = values.exp().cumsum(dim=-1) - values.exp()
-    dropped = torch.empty_like(before, dtype=torch.bool).scatter_(-1, order, before >= p)
+    beyond = before >= p
+    beyond[..., 0] = False  # also where p is too small for the dtype
+    dropped = torch.empty_like(beyond).scatter_(-1, order, beyond)
     return torch.log_softmax(log_probs.masked_fill(dropped, -torch.inf), dim=-1)
 
 

@@ -493,7 +493,7 @@ class TestSample:
             ),
             ({"order": "psi", "eta": 0.25, "steps": 3}, "3 x remdm(psi(0.75))"),
             ({"order": "remdm-loop", "steps": 3}, "3 x remdm(between(cap(0.02), 0.55, 0.05))"),
-            ({"order": "gibbs", "steps": 2}, "2 x remdm(psi(1)), 2 x gibbs(1, at random)"),
+            ({"order": "gibbs", "steps": 2}, "2 x remdm(psi(1.0)), 2 x gibbs(1, at random)"),
             ({"order": "p2", "steps": 2, "eta": 0.5}, "2 x p2(2, 0.5)"),
         ],
     )

@@ -22,13 +22,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import unmask
-from unmask import checkpoints, presets, quality, schedules, scores, selectors
-from unmask.commands.output import percent, share
+from unmask import scores, selectors
+from unmask.base import checkpoints
+from unmask.base.types import Selector
+from unmask.command_line.commands.output import percent, share
 from unmask.data import tokens as folders
 from unmask.data.cache import cache as cache_folder
 from unmask.data.images import save_grid
-from unmask.models import measured_profile
-from unmask.types import Selector
+from unmask.evaluation import judges as quality
+from unmask.masking import schedules
+from unmask.models.loading import measured_profile
+from unmask.orders import presets
 
 JUDGE = Path("runs/judge/weights.safetensors")
 SURE = 0.95

@@ -13,7 +13,7 @@ import record
 import torch
 
 from unmask import Profile, laws, plans
-from unmask.bounds import by_largest_block
+from unmask.planning.guarantees import by_largest_block
 
 BLOCK = 4
 

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 import unmask
-from unmask import presets, quality
-from unmask.commands import sequences
-from unmask.commands.output import percent, share
-from unmask.commands.sequences import Sequences
+from unmask.command_line.commands import sequences
+from unmask.command_line.commands.output import percent, share
+from unmask.command_line.commands.sequences import Sequences
 from unmask.data import tokens as folders
 from unmask.data.cache import cache as cache_folder
+from unmask.evaluation import judges as quality
+from unmask.orders import presets
 
 TEMPERATURE = 0.6
 """Of the samples that validity is reported for; chosen on 256 samples each at 1, 0.9, 0.7 and 0.5."""

@@ -17,9 +17,9 @@ import record
 
 import unmask
 from unmask import recipes
-from unmask.commands import sequences
+from unmask.command_line.commands import sequences
 from unmask.recipes.run import override
-from unmask.training import train
+from unmask.training.loop import train
 
 RUNS = Path("runs/objectives")
 TEXT = {

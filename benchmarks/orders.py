@@ -19,9 +19,10 @@ import record
 import torch
 from torch import Tensor
 
-from unmask import engine, laws, plans, presets, rules, scores
+from unmask import engine, laws, plans, scores
+from unmask.base.types import Request, Selector, State
 from unmask.laws import Law
-from unmask.types import Request, Selector, State
+from unmask.orders import presets, rules
 
 
 @dataclass(frozen=True)

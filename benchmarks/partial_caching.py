@@ -20,14 +20,16 @@ import torch
 from torch import Tensor, nn
 
 import unmask
-from unmask import caching, corruption, laws, plans, scores, selectors
-from unmask.checkpoints import read_tensors
+from unmask import laws, plans, scores, selectors
+from unmask.base.checkpoints import read_tensors
+from unmask.denoisers import caches as caching
 from unmask.laws.markov import stationary
+from unmask.masking import corruption
+from unmask.masking.objectives import masked_cross_entropy
 from unmask.networks import Transformer, TransformerConfig
-from unmask.objectives import masked_cross_entropy
 from unmask.recipes import Batch, Machine, Optimiser, Run
 from unmask.recipes.run import generator
-from unmask.training import train
+from unmask.training.loop import train
 
 LENGTH, SYMBOLS = 24, 8
 ORDERS = {"random": scores.at_random(1), "bisection": scores.bisection}

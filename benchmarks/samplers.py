@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import unmask
-from unmask import commit, plans, presets, profiles, scores, selectors
-from unmask.commands.planning import FAMILIES
-from unmask.types import Denoiser, Plan, Result, Score, Selector
+from unmask import plans, profiles, scores, selectors
+from unmask.base.types import Denoiser, Plan, Result, Score, Selector
+from unmask.command_line.commands.planning import FAMILIES
+from unmask.kernels import commit
+from unmask.orders import presets
 
 SEED = 20_261_130
 BATCH = 64

@@ -23,7 +23,7 @@ from overhead import BATCH, STEPS, bare, made, seconds
 from torch import Tensor
 
 import unmask
-from unmask import presets
+from unmask.orders import presets
 
 VOCAB, LENGTH, WIDTH, DEPTH = 50_257, 256, 256, 4
 PLAN = unmask.plans.uniform(LENGTH, STEPS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import unmask
-from unmask import checkpoints
+from unmask.base import checkpoints
 
 LARGEST = 8_000_000
 PLACE = Path(unmask.__file__).parent / "pretrained"

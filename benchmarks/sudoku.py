@@ -25,10 +25,10 @@ import torch
 
 import unmask
 from unmask import recipes
+from unmask.base.statistics import wilson
+from unmask.command_line.demo import Remembering
 from unmask.data import sudoku as boards
-from unmask.demo import Remembering
 from unmask.recipes.sudoku import GRIDS, PUZZLES, board_seed
-from unmask.statistics import wilson
 
 SEED = 20_261_122
 """Seed of the test puzzles."""

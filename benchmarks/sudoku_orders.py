@@ -22,10 +22,13 @@ from sudoku import SEED
 from torch import Tensor
 
 import unmask
-from unmask import commit, plans, presets, remask, rules, schedules
+from unmask import plans
+from unmask.base.statistics import wilson
+from unmask.command_line.demo import Remembering
 from unmask.data import sudoku as boards
-from unmask.demo import Remembering
-from unmask.statistics import wilson
+from unmask.kernels import commit, remask
+from unmask.masking import schedules
+from unmask.orders import presets, rules
 
 BATCH = 64
 STEPS = (2, 4, 8, 12, 24, 81)
@@ -197,7 +200,7 @@ def split() -> list[Setting]:
 
 
 def draws_first() -> list[Setting]:
-    """The rules of `unmask.commit`."""
+    """The rules of `unmask.kernels.commit`."""
     made: dict[str, Callable[[int], commit.Rule]] = {
         "maskgit": lambda k: commit.maskgit(commit.annealed(4.5, k), commit.cosine_counts(k)),
         "low confidence": lambda k: commit.low_confidence(1.0, sized(k)),
@@ -208,7 +211,7 @@ def draws_first() -> list[Setting]:
 
 
 def masks_again() -> list[Setting]:
-    """The kernels of `unmask.remask`."""
+    """The kernels of `unmask.kernels.remask`."""
     alpha, grid = schedules.linear().alpha, schedules.uniform_grid
     made: dict[str, Callable[[int], Sequence[remask.Kernel]]] = {
         "remdm": lambda k: remask.remdm(alpha, grid(k), remask.rescale(0.1)),
@@ -230,12 +233,12 @@ def selecting(selector: unmask.Selector, source: unmask.TokenSource, substeps: i
 
 
 def committing(rule: commit.Rule) -> Run:
-    """`unmask.commit.sample`."""
+    """`unmask.kernels.commit.sample`."""
     return lambda denoiser, tokens, _, generator: commit.sample(denoiser, tokens, rule, generator=generator)
 
 
 def masking(kernels: Sequence[remask.Kernel]) -> Run:
-    """`unmask.remask.sample`."""
+    """`unmask.kernels.remask.sample`."""
     return lambda denoiser, tokens, _, generator: remask.sample(
         denoiser, tokens, kernels, generator=generator
     )

@@ -16,8 +16,8 @@ import samplers
 from torch import Tensor
 
 import unmask
-from unmask import quality
-from unmask.commands import sequences
+from unmask.command_line.commands import sequences
+from unmask.evaluation import judges as quality
 
 NOTES = """
 Model weights {hash}, {steps} training steps, stretches of {length} characters, 27 symbols (text8's). Each set:

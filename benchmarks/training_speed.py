@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from overhead import seconds
 from torch import Tensor, nn
 
-from unmask import corruption, recipes
-from unmask.devices import has_bfloat16
+from unmask import recipes
+from unmask.base.devices import has_bfloat16
+from unmask.masking import corruption
 from unmask.networks import TransformerConfig
 from unmask.recipes import Batch, Machine, Run, sequences
 from unmask.recipes.run import generator
-from unmask.training import _adamw, _initialised, _prepare_machine, update
+from unmask.training.loop import _adamw, _initialised, _prepare_machine, update
 
 CASES = [(50_257, 256, 256, 4, 4), (50_257, 256, 512, 4, 8), (27, 128, 256, 6, 32), (28, 58, 128, 4, 64)]
 """Vocabulary, length, width, depth, batch."""

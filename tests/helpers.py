@@ -11,8 +11,8 @@ from scipy import stats
 from torch import Tensor
 
 from unmask import laws
+from unmask.base.types import Denoiser
 from unmask.laws import Law
-from unmask.types import Denoiser
 
 CHAIN = [[0.7, 0.2, 0.1], [0.05, 0.15, 0.8], [0.5, 0.1, 0.4]]
 

@@ -171,7 +171,7 @@ MUTANTS = (
     ),
     Mutant(
         "lengths-are-free",
-        "models.py",
+        "models/loading.py",
         "return -self._length_law().log().to(tokens.device)[(tokens != self.end).sum(1)]",
         "return 0 * self._length_law().log().to(tokens.device)[(tokens != self.end).sum(1)]",
         "bits per character leave out what the length costs",
@@ -179,7 +179,7 @@ MUTANTS = (
     ),
     Mutant(
         "block-cache-never-refreshed",
-        "caching.py",
+        "denoisers/caches.py",
         "return same.any(1) & (before.tokens[place] == seen).all(1), place",
         "return same.any(1), place",
         "the next block reads what was remembered for the first",
@@ -187,7 +187,7 @@ MUTANTS = (
     ),
     Mutant(
         "block-cache-overwritten",
-        "caching.py",
+        "denoisers/caches.py",
         "kept.index_copy(0, fresh, other)",
         "kept.index_copy_(0, fresh, other)",
         "a state that is kept and continued twice finds another one's cache",
@@ -195,7 +195,7 @@ MUTANTS = (
     ),
     Mutant(
         "block-cache-of-a-neighbour",
-        "caching.py",
+        "denoisers/caches.py",
         "_mapped(lambda kept: kept[place], before.cache)",
         "_mapped(lambda kept: kept[: len(place)], before.cache)",
         "when a row of the batch is finished the others read its cache",
@@ -203,7 +203,7 @@ MUTANTS = (
     ),
     Mutant(
         "block-cache-sees-the-block",
-        "caching.py",
+        "denoisers/caches.py",
         "tokens.masked_fill(block == current[:, None], self.mask_id)",
         "tokens",
         "every step is a full pass: the cache saves nothing",
@@ -211,7 +211,7 @@ MUTANTS = (
     ),
     Mutant(
         "block-passes-are-free",
-        "caching.py",
+        "denoisers/caches.py",
         "+ again * (last - first)",
         "+ 0 * again * (last - first)",
         "passes over a block are left out of the count of network calls",
@@ -219,7 +219,7 @@ MUTANTS = (
     ),
     Mutant(
         "time-of-the-whole-batch",
-        "types.py",
+        "base/types.py",
         "tensors = {n: v[there] for n in names if isinstance(v := getattr(self, n), Tensor)}",
         "tensors = {n: v[there] for n in names - {'time'} if isinstance(v := getattr(self, n), Tensor)}",
         "after rows that stay still were left out, the others get the wrong time",
@@ -243,7 +243,7 @@ MUTANTS = (
     ),
     Mutant(
         "blocks-are-ignored",
-        "commands/orders.py",
+        "command_line/commands/orders.py",
         "return spaced if options.blocks is None else",
         "return spaced if True else",
         "the command line takes --blocks and forgets it",
@@ -251,7 +251,7 @@ MUTANTS = (
     ),
     Mutant(
         "top-p-before-temperature",
-        "commands/orders.py",
+        "command_line/commands/orders.py",
         "nucleus(tempered(denoiser, options.temperature), options.top_p)",
         "tempered(nucleus(denoiser, options.top_p), options.temperature)",
         "top-p is applied to the law before tempering",
@@ -260,7 +260,7 @@ MUTANTS = (
     # Symbols.
     Mutant(
         "temperature-in-the-draw",
-        "sources.py",
+        "orders/sources.py",
         "inverse_cdf(request.log_probs, u)",
         "inverse_cdf((request.log_probs / 0.8).log_softmax(-1), u)",
         "symbols come from a sharper law than the one whose log-probability is reported",
@@ -268,7 +268,7 @@ MUTANTS = (
     ),
     Mutant(
         "one-uniform-for-the-batch",
-        "sources.py",
+        "orders/sources.py",
         "noise.SYMBOL, items[:, None]",
         "noise.SYMBOL, 0 * items[:, None]",
         "all rows of a batch draw with the same noise",
@@ -276,7 +276,7 @@ MUTANTS = (
     ),
     Mutant(
         "noise-by-place-in-the-batch",
-        "sources.py",
+        "orders/sources.py",
         "items = request.items if request.item_ids is None else request.item_ids",
         "items = request.items",
         "a set drawn in batches is another set",
@@ -284,7 +284,7 @@ MUTANTS = (
     ),
     Mutant(
         "masks-by-place-in-the-batch",
-        "corruption.py",
+        "masking/corruption.py",
         "noise.MASK, self.items[:, None]",
         "noise.MASK, torch.arange(len(self.items))[:, None]",
         "a bound depends on how its items are batched",
@@ -292,7 +292,7 @@ MUTANTS = (
     ),
     Mutant(
         "one-uniform-for-the-row",
-        "sources.py",
+        "orders/sources.py",
         "request.rows, request.step",
         "0 * request.rows, request.step",
         "all positions of a step draw with the same noise",
@@ -300,7 +300,7 @@ MUTANTS = (
     ),
     Mutant(
         "draws-impossible-symbols",
-        "sources.py",
+        "orders/sources.py",
         "searchsorted(total, levels * total[:, -1:], right=True)",
         "searchsorted(total, levels * total[:, -1:]) + 1",
         "the inverse CDF is one symbol off",
@@ -308,7 +308,7 @@ MUTANTS = (
     ),
     Mutant(
         "float32-uniforms",
-        "noise.py",
+        "base/noise.py",
         "return torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-52)",
         "return torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-52).float().double()",
         "24 bits: rare symbols vanish, and one is reached exactly",
@@ -316,7 +316,7 @@ MUTANTS = (
     ),
     Mutant(
         "float32-gumbel",
-        "noise.py",
+        "base/noise.py",
         "return -torch.log(-torch.log(uniform(seed, stream, first, second, third)))",
         "return -torch.log(-torch.log(uniform(seed, stream, first, second, third).float()))",
         "Gumbel noise ends at 16.6, so large classes win too often",
@@ -324,7 +324,7 @@ MUTANTS = (
     ),
     Mutant(
         "order-and-symbols-share-noise",
-        "noise.py",
+        "base/noise.py",
         "ORDER, SYMBOL = 1, 2",
         "ORDER, SYMBOL = 1, 1",
         "the public noise of the order decides the private noise of the symbols",
@@ -333,7 +333,7 @@ MUTANTS = (
     # Randomness, resuming, damaged files.
     Mutant(
         "ids-wrap",
-        "noise.py",
+        "base/noise.py",
         "        _whole(name, found[wrong].flat[0].item(), low, WORD + low)\n",
         "        pass\n",
         "order ids and positions repeat after 2^32",
@@ -341,7 +341,7 @@ MUTANTS = (
     ),
     Mutant(
         "ids-wrap-where-they-enter",
-        "noise.py",
+        "base/noise.py",
         "wrong = (ids < 0) | (ids >= WORD)",
         "wrong = ids < 0",
         "an order id of 2^32 gets the order of 0",
@@ -349,7 +349,7 @@ MUTANTS = (
     ),
     Mutant(
         "streams-share-a-generator",
-        "noise.py",
+        "base/noise.py",
         "(block, rest[0], rest[1], rest[2])",
         "(block, rest[0], rest[1], 0 * rest[2])",
         "all purposes of one step draw the same numbers",
@@ -365,7 +365,7 @@ MUTANTS = (
     ),
     Mutant(
         "old-runs-change-their-batches",
-        "resuming.py",
+        "training/resuming.py",
         "return int(found) if run.randomness == RANDOMNESS else run.randomness",
         "return run.randomness",
         "a run of an older version goes on with other numbers, or not at all",
@@ -373,7 +373,7 @@ MUTANTS = (
     ),
     Mutant(
         "fewer-steps-than-done",
-        "resuming.py",
+        "training/resuming.py",
         "if int(place.name) > run.optimiser.steps:",
         "if int(place.name) < 0:",
         "a run told to stop earlier exports what it has under a false number of steps",
@@ -381,7 +381,7 @@ MUTANTS = (
     ),
     Mutant(
         "unknown-fields-may-be-anything",
-        "resuming.py",
+        "training/resuming.py",
         "usual.get(name, new.get(name))",
         "new.get(name)",
         "a setting that the folder's version did not know changes silently",
@@ -389,7 +389,7 @@ MUTANTS = (
     ),
     Mutant(
         "moments-are-not-looked-at",
-        "resuming.py",
+        "training/resuming.py",
         "    checkpoints.fill({k: torch.empty_like(v) for k, v in kept.items()}, found, path)\n",
         "",
         "NaN or another network's moments reach the optimiser",
@@ -405,7 +405,7 @@ MUTANTS = (
     ),
     Mutant(
         "two-train-in-one-folder",
-        "locks.py",
+        "training/locks.py",
         "fcntl.LOCK_EX | fcntl.LOCK_NB",
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
         "two processes sweep and replace each other's checkpoints",
@@ -413,7 +413,7 @@ MUTANTS = (
     ),
     Mutant(
         "gpu-noise-starts-again",
-        "devices.py",
+        "base/devices.py",
         "        _module(kind).set_rng_state(states[kind], *_number(device))\n",
         "        pass\n",
         "dropout on a GPU repeats after a resume, and the caller's state moves",
@@ -421,7 +421,7 @@ MUTANTS = (
     ),
     Mutant(
         "bfloat16-of-amx-only",
-        "devices.py",
+        "base/devices.py",
         '("_is_amx_tile_supported", "_is_avx512_bf16_supported")',
         '("_is_amx_tile_supported",)',
         "CPUs with AVX-512's bfloat16 train at half their speed",
@@ -429,7 +429,7 @@ MUTANTS = (
     ),
     Mutant(
         "types-of-a-config-are-not-looked-at",
-        "models.py",
+        "models/loading.py",
         "if name in values and not _fits(values[name], hint):",
         "if name in values and not name:",
         "a network of vocab_size true, or a vocabulary that is a list, loads",
@@ -437,7 +437,7 @@ MUTANTS = (
     ),
     Mutant(
         "whole-numbers-as-weights",
-        "checkpoints.py",
+        "base/checkpoints.py",
         "if found.dtype != own.dtype and not",
         "if found.dtype != own.dtype and own.dtype is None and not",
         "int64 weights are taken for float32 ones",
@@ -471,7 +471,7 @@ MUTANTS = (
     # Orders and plans.
     Mutant(
         "plan-off-by-one",
-        "selectors.py",
+        "orders/selectors.py",
         "(len(view.tokens),), fixed, dtype",
         "(len(view.tokens),), fixed + 1, dtype",
         "a plan of k per step unmasks k + 1",
@@ -479,7 +479,7 @@ MUTANTS = (
     ),
     Mutant(
         "plan-backwards",
-        "selectors.py",
+        "orders/selectors.py",
         "for size in sizes:",
         "for size in reversed(sizes):",
         "the last step of a plan comes first",
@@ -487,7 +487,7 @@ MUTANTS = (
     ),
     Mutant(
         "ranks-among-all-positions",
-        "selectors.py",
+        "orders/selectors.py",
         "clamp(min=torch.finfo(torch.float64).min).masked_fill(~masked, -torch.inf)",
         "clamp(min=torch.finfo(torch.float64).min)",
         "visible positions take part in the ranking",
@@ -495,7 +495,7 @@ MUTANTS = (
     ),
     Mutant(
         "no-rounding-grid",
-        "selectors.py",
+        "orders/selectors.py",
         "return torch.round(score.double() / GRID)",
         "return score.double() / GRID",
         "float noise decides between equal scores",
@@ -503,7 +503,7 @@ MUTANTS = (
     ),
     Mutant(
         "ties-to-the-highest-position",
-        "selectors.py",
+        "orders/selectors.py",
         "return keys.sort(dim=1, descending=True, stable=True).indices",
         "return keys.shape[1] - 1 - keys.flip(1).sort(dim=1, descending=True, stable=True).indices",
         "ties go to the highest position",
@@ -511,7 +511,7 @@ MUTANTS = (
     ),
     Mutant(
         "threshold-may-choose-nothing",
-        "selectors.py",
+        "orders/selectors.py",
         "take(view, values, reached.sum(1).clamp(min=1))",
         "take(view, values, reached.sum(1))",
         "nothing reaches the threshold and nothing is unmasked",
@@ -519,7 +519,7 @@ MUTANTS = (
     ),
     Mutant(
         "budget-counts-the-largest",
-        "selectors.py",
+        "orders/selectors.py",
         "entropies.cumsum(1) - entropies.cummax(1).values",
         "entropies.cumsum(1)",
         "the entropy budget is spent on the largest member too",
@@ -527,7 +527,7 @@ MUTANTS = (
     ),
     Mutant(
         "blocks-ignored",
-        "selectors.py",
+        "orders/selectors.py",
         "return view.within(block == current)",
         "return view.within(block >= current)",
         "positions of later blocks may be chosen",
@@ -535,7 +535,7 @@ MUTANTS = (
     ),
     Mutant(
         "ancestral-leaves-masks",
-        "selectors.py",
+        "orders/selectors.py",
         "hidden[-1] = 0.0",
         "hidden[-1] = hidden[-1] + 0.01",
         "the last ancestral step leaves some positions masked",
@@ -543,7 +543,7 @@ MUTANTS = (
     ),
     Mutant(
         "ancestral-from-an-uncut-start",
-        "selectors.py",
+        "orders/selectors.py",
         "hidden / hidden[0]",
         "hidden / 1.0",
         "with a cut-off, the first ancestral step unmasks too many",
@@ -551,7 +551,7 @@ MUTANTS = (
     ),
     Mutant(
         "order-ignores-order-id",
-        "scores.py",
+        "orders/scores.py",
         "else view.order_ids[:, None]",
         "else 0 * view.order_ids[:, None]",
         "every row gets the same random order",
@@ -559,7 +559,7 @@ MUTANTS = (
     ),
     Mutant(
         "noise-frozen-over-steps",
-        "scores.py",
+        "orders/scores.py",
         "_positions(view).long(), 1 + view.step)",
         "_positions(view).long(), 1)",
         "noise on a score is the same at every step",
@@ -567,7 +567,7 @@ MUTANTS = (
     ),
     Mutant(
         "margin-is-confidence",
-        "scores.py",
+        "orders/scores.py",
         "return best[..., 0] - (best[..., 1] if best.shape[-1] > 1 else 0)",
         "return best[..., 0]",
         "the second largest probability is not subtracted",
@@ -576,7 +576,7 @@ MUTANTS = (
     # Training losses.
     Mutant(
         "weight-one-for-one-over-t",
-        "schedules.py",
+        "masking/schedules.py",
         "return -self.slope(t) / (1 - self.alpha(t))",
         "return torch.ones_like(t)",
         "MaskGIT's unweighted loss is not a bound",
@@ -584,7 +584,7 @@ MUTANTS = (
     ),
     Mutant(
         "masks-with-alpha",
-        "corruption.py",
+        "masking/corruption.py",
         "_hidden_with(maskable, 1 - schedule.alpha(t), generator)",
         "_hidden_with(maskable, schedule.alpha(t), generator)",
         "positions are masked with the probability of staying visible",
@@ -595,7 +595,7 @@ MUTANTS = (
     ),
     Mutant(
         "exact-count-without-weight",
-        "corruption.py",
+        "masking/corruption.py",
         "size.double() / count.clamp(min=1)",
         "torch.ones_like(size).double()",
         "small masks count too little",
@@ -603,7 +603,7 @@ MUTANTS = (
     ),
     Mutant(
         "count-never-all",
-        "corruption.py",
+        "masking/corruption.py",
         "(1 + torch.floor(size * levels).long()).clamp(max=size)",
         "(1 + torch.floor((size - 1) * levels).long()).clamp(max=size)",
         "the fully masked sequence is never trained on",
@@ -611,7 +611,7 @@ MUTANTS = (
     ),
     Mutant(
         "low-discrepancy-per-rank",
-        "corruption.py",
+        "masking/corruption.py",
         "device=generator.device) / total) % 1",
         "device=generator.device) / count) % 1",
         "times are spread over one rank's batch instead of the global one",
@@ -619,7 +619,7 @@ MUTANTS = (
     ),
     Mutant(
         "discrete-time-weight-of-the-limit",
-        "corruption.py",
+        "masking/corruption.py",
         "steps * (before - now) / (1 - now)",
         "schedule.weight(rising[place + 1])",
         "the T-step loss gets the weight of continuous time",
@@ -627,7 +627,7 @@ MUTANTS = (
     ),
     Mutant(
         "loss-on-all-positions",
-        "objectives.py",
+        "masking/objectives.py",
         "torch.where(masked, losses, 0.0)",
         "losses",
         "visible positions are scored",
@@ -635,7 +635,7 @@ MUTANTS = (
     ),
     Mutant(
         "loss-per-masked-token",
-        "objectives.py",
+        "masking/objectives.py",
         ".sum(1).mean() / tokens.shape[1]",
         ".sum() / masked.sum()",
         "averaging over masked positions weighs micro-batches by what was masked",
@@ -643,7 +643,7 @@ MUTANTS = (
     ),
     Mutant(
         "prior-forgotten",
-        "objectives.py",
+        "masking/objectives.py",
         "length * end * math.log(vocab_size)",
         "0.0",
         "MD4's code leaves the prior term out, so cut-offs do not compare",
@@ -651,7 +651,7 @@ MUTANTS = (
     ),
     Mutant(
         "nelbo-scores-the-prompt",
-        "likelihood.py",
+        "engine/likelihood.py",
         "maskable = ~_visible(visible, tokens)",
         "maskable = torch.ones_like(_visible(visible, tokens))",
         "the prompt is masked and scored",
@@ -660,7 +660,7 @@ MUTANTS = (
     # Kernels without a likelihood.
     Mutant(
         "commit-scores-the-tempered-law",
-        "commit.py",
+        "kernels/commit.py",
         "return take_symbols(base, drawn.symbols).exp()",
         "return take_symbols(_law(view), drawn.symbols).exp()",
         "low_confidence ranks by the tempered probability where the denoiser is wrapped",
@@ -668,7 +668,7 @@ MUTANTS = (
     ),
     Mutant(
         "commit-peeks-at-other-symbols",
-        "commit.py",
+        "kernels/commit.py",
         "ids, view.step, seed, ids)",
         "ids, view.step + 1, seed, ids)",
         "the rule judges symbols that the loop does not write, and the bias is gone",
@@ -676,7 +676,7 @@ MUTANTS = (
     ),
     Mutant(
         "commit-noise-stays-the-same",
-        "commit.py",
+        "kernels/commit.py",
         "_rows(view), 1 + view.step)",
         "_rows(view), 1)",
         "MaskGIT's choice noise is not drawn anew at each step",
@@ -684,7 +684,7 @@ MUTANTS = (
     ),
     Mutant(
         "commit-claims-a-likelihood",
-        "commit.py",
+        "kernels/commit.py",
         "torch.full_like(state.log_prob, torch.nan)",
         "state.log_prob",
         "a biased sampler reports the sum of the kept symbols' log-probabilities",
@@ -692,7 +692,7 @@ MUTANTS = (
     ),
     Mutant(
         "commit-anneals-one-step-late",
-        "commit.py",
+        "kernels/commit.py",
         "(step + 1) / steps)",
         "step / steps)",
         "the last step but one is still noisy, the first too hot",
@@ -700,7 +700,7 @@ MUTANTS = (
     ),
     Mutant(
         "remask-touches-the-prompt",
-        "remask.py",
+        "kernels/remask.py",
         "where = where & state.free & ~state.masked",
         "where = where & ~state.masked",
         "symbols that the user gave are hidden and drawn again",
@@ -708,7 +708,7 @@ MUTANTS = (
     ),
     Mutant(
         "remask-without-compensation",
-        "remask.py",
+        "kernels/remask.py",
         "interval.alpha_s - (1 - hidden) * interval.alpha_t",
         "interval.alpha_s - interval.alpha_t",
         "masked positions unmask as if none were hidden, so fewer than alpha are visible",
@@ -716,7 +716,7 @@ MUTANTS = (
     ),
     Mutant(
         "remask-noise-stays-the-same",
-        "remask.py",
+        "kernels/remask.py",
         "places[None], state.step)",
         "places[None], 0)",
         "the same positions are hidden and unmasked at every step",
@@ -724,7 +724,7 @@ MUTANTS = (
     ),
     Mutant(
         "p2-replaces-what-stays",
-        "remask.py",
+        "kernels/remask.py",
         "_write(state, drawn, kept & before.masked)",
         "_write(state, drawn, kept)",
         "visible symbols that were kept are overwritten by fresh draws",
@@ -732,7 +732,7 @@ MUTANTS = (
     ),
     Mutant(
         "gibbs-redraws-the-most-reliable",
-        "remask.py",
+        "kernels/remask.py",
         "View(state.tokens, visible), -scores",
         "View(state.tokens, visible), scores",
         "the corrector hides the symbols that it should trust",
@@ -741,7 +741,7 @@ MUTANTS = (
     # Learnt schedules and baselines.
     Mutant(
         "genmd4-wrong-sign-of-leave-one-out",
-        "genmd4.py",
+        "variants/genmd4.py",
         "pair.mean(1) + (chance - chance.detach())",
         "pair.mean(1) - (chance - chance.detach())",
         "the score-function part of the powers' gradient points uphill",
@@ -749,7 +749,7 @@ MUTANTS = (
     ),
     Mutant(
         "genmd4-no-jacobian-in-training",
-        "genmd4.py",
+        "variants/genmd4.py",
         "return (1 - first) * inside + sum",
         "return inside + sum",
         "times are uniform on first..1, so the mean is not yet the integral (as in MD4's code)",
@@ -757,7 +757,7 @@ MUTANTS = (
     ),
     Mutant(
         "genmd4-no-jacobian-in-the-nelbo",
-        "genmd4.py",
+        "variants/genmd4.py",
         "draws.append((1 - first) * losses(",
         "draws.append(losses(",
         "the reported bound is too large",
@@ -765,7 +765,7 @@ MUTANTS = (
     ),
     Mutant(
         "genmd4-reconstruction-ignores-the-powers",
-        "genmd4.py",
+        "variants/genmd4.py",
         "torch.log_softmax(powers.double() * math.log(first), dim=0)",
         "torch.log_softmax(powers.double() * 0, dim=0)",
         "tokens still masked at the first time are guessed uniformly: a bound, but not the one that is meant",
@@ -773,7 +773,7 @@ MUTANTS = (
     ),
     Mutant(
         "genmd4-tilt-forgotten",
-        "genmd4.py",
+        "variants/genmd4.py",
         "tilt = left.log().clamp(min=LEAST)",
         "tilt = torch.zeros_like(left)",
         "symbols are drawn from mu, as if all were unmasked at the same rate",
@@ -781,7 +781,7 @@ MUTANTS = (
     ),
     Mutant(
         "genmd4-survival-forgotten",
-        "genmd4.py",
+        "variants/genmd4.py",
         "stayed = view.memory[0] if view.memory else",
         "stayed = view.memory[0] if False else",
         "a position's uniform is compared with one step's chance to stay, not with that of all steps so far",
@@ -813,7 +813,7 @@ MUTANTS = (
     ),
     Mutant(
         "d3pm-times-stratified",
-        "corruption.py",
+        "masking/corruption.py",
         "levels = torch.rand(len(maskable), dtype=torch.float64, generator=generator, device=generator.device)",
         "levels = low_discrepancy(len(maskable), generator)",
         "the baseline gets MD4's better times",
@@ -839,7 +839,7 @@ MUTANTS = (
     # Upscaling and the U-Net.
     Mutant(
         "upscale-weight-of-one-stage",
-        "upscale.py",
+        "variants/upscale.py",
         "count * within.weight",
         "within.weight",
         "the loss stands for one stage instead of all",
@@ -847,7 +847,7 @@ MUTANTS = (
     ),
     Mutant(
         "upscale-loss-at-visible-digits",
-        "upscale.py",
+        "variants/upscale.py",
         "torch.where(now.masked, losses, 0.0)",
         "losses",
         "visible digits of the stage cost something",
@@ -855,7 +855,7 @@ MUTANTS = (
     ),
     Mutant(
         "upscale-floor",
-        "upscale.py",
+        "variants/upscale.py",
         "value=-torch.inf",
         "value=-20.0",
         "levels beyond the last one keep a small probability",
@@ -863,7 +863,7 @@ MUTANTS = (
     ),
     Mutant(
         "upscale-not-renormalised",
-        "upscale.py",
+        "variants/upscale.py",
         "chosen.log_softmax(-1)",
         "chosen - nodes",
         "children are not conditioned on their parent",
@@ -871,7 +871,7 @@ MUTANTS = (
     ),
     Mutant(
         "upscale-direct-without-missing-children",
-        "upscale.py",
+        "variants/upscale.py",
         "own.masked_fill(child >= levels, -torch.inf)",
         "own",
         "stage heads may draw levels that do not exist",
@@ -879,7 +879,7 @@ MUTANTS = (
     ),
     Mutant(
         "upscale-parent-knows-its-child",
-        "upscale.py",
+        "variants/upscale.py",
         "< place[:, None]",
         "<= place[:, None]",
         "x^(s-1) holds the stage's own digit",
@@ -887,7 +887,7 @@ MUTANTS = (
     ),
     Mutant(
         "upscale-mask-not-told",
-        "upscale.py",
+        "variants/upscale.py",
         "now.levels, now.masked, now.stage, places",
         "now.levels, now.masked & False, now.stage, places",
         "the network cannot tell level 0 from a hidden one",
@@ -895,7 +895,7 @@ MUTANTS = (
     ),
     Mutant(
         "upscale-rows-of-other-stages",
-        "upscale.py",
+        "variants/upscale.py",
         "torch.where(current[..., None], law, uniform)",
         "law",
         "finer stages are given the current stage's law",
@@ -1001,7 +1001,7 @@ MUTANTS = (
     # Rows of different lengths, and what a call costs.
     Mutant(
         "one-profile-for-every-length",
-        "plans.py",
+        "planning/plans.py",
         "own = profile if count == profile.length else resampled(profile, count)",
         "own = profile if count >= profile.length else type(profile)(profile.entropies[:count])",
         "a shorter row is planned with the beginning of the profile, not with its shares",
@@ -1009,7 +1009,7 @@ MUTANTS = (
     ),
     Mutant(
         "one-step-more-by-rounding",
-        "plans.py",
+        "planning/plans.py",
         "math.ceil(share * count - 1e-9)",
         "math.ceil(share * count)",
         "49 calls of 58 become 50, as 49/58 times 58 is a little more than 49",
@@ -1017,7 +1017,7 @@ MUTANTS = (
     ),
     Mutant(
         "unseen-shares-cost-nothing",
-        "profiles.py",
+        "planning/profiles.py",
         "np.interp(places, seen, column[seen]) for column",
         "column for column",
         "shares of visible positions that were not observed count as known for certain",
@@ -1025,7 +1025,7 @@ MUTANTS = (
     ),
     Mutant(
         "sub-steps-are-free",
-        "commands/compression.py",
+        "command_line/commands/compression.py",
         "return steps + substeps - 1",
         "return steps",
         "passes over the rows of a step again are not counted in the calls asked for",
@@ -1033,7 +1033,7 @@ MUTANTS = (
     ),
     Mutant(
         "line-ends-in-bits-per-byte",
-        "commands/sequences.py",
+        "command_line/commands/sequences.py",
         "vocabulary.bytes_of(ids) for ids in own",
         "vocabulary.bytes_of(ids) + 1 for ids in own",
         "bits per byte are over the bytes of the file and not of what was scored",
@@ -1041,7 +1041,7 @@ MUTANTS = (
     ),
     Mutant(
         "two-bytes-count-as-one",
-        "commands/sequences.py",
+        "command_line/commands/sequences.py",
         "found.bytes + (found.tokens == wide).sum(1)",
         "found.bytes",
         "a line end of two bytes that is one symbol counts as one byte",
@@ -1049,7 +1049,7 @@ MUTANTS = (
     ),
     Mutant(
         "kernels-by-place-in-batch",
-        "commands/orders.py",
+        "command_line/commands/orders.py",
         "generator=generator, item_ids=ids, entropies=entropies",
         "generator=generator, entropies=entropies",
         "the 65th puzzle gets the noise of the first",
@@ -1057,7 +1057,7 @@ MUTANTS = (
     ),
     Mutant(
         "ends-are-scored",
-        "models.py",
+        "models/loading.py",
         "visible=self.visible(tokens),\n            substeps",
         "substeps",
         "a model scores the ends that it never says: -inf",
@@ -1073,7 +1073,7 @@ MUTANTS = (
     ),
     Mutant(
         "another-models-half-profile",
-        "measuring.py",
+        "planning/measuring.py",
         '"model or settings": passes.about',
         '"model or settings": ""',
         "a profile goes on with the sums of another model",
@@ -1089,7 +1089,7 @@ MUTANTS = (
     ),
     Mutant(
         "crlf-becomes-lf",
-        "commands/compression.py",
+        "command_line/commands/compression.py",
         "repeat(str(kind).encode(), count)",
         'repeat(b"\\n", count)',
         "lines come back with other ends than they had",
@@ -1176,9 +1176,7 @@ MUTANTS = (
         "wrong = mine & ((took < 0) | (took >= size) | (took == mask_id))",
         "wrong = mine & (took < 0)",
         "a source returns the mask and the loop goes on for ever, or writes it",
-        (
-            "contract/test_denoisers.py::test_a_source_that_gives_no_symbols_is_one_line",
-        ),
+        ("contract/test_denoisers.py::test_a_source_that_gives_no_symbols_is_one_line",),
     ),
     # Numbers, and laws at any length.
     Mutant(
@@ -1263,7 +1261,7 @@ MUTANTS = (
     ),
     Mutant(
         "truth-values-are-numbers",
-        "numbers.py",
+        "base/numbers.py",
         "truth = isinstance(value, bool) or kind in",
         "truth = kind in",
         "True is taken for 1",
@@ -1271,7 +1269,7 @@ MUTANTS = (
     ),
     Mutant(
         "seeds-of-any-size",
-        "numbers.py",
+        "base/numbers.py",
         "if number is None or not 0 <= number <= LARGEST_SEED:",
         "if number is None or not 0 <= number:",
         "seeds beyond 64 bits give the order of another seed",
@@ -1279,7 +1277,7 @@ MUTANTS = (
     ),
     Mutant(
         "not-a-number-is-one",
-        "numbers.py",
+        "base/numbers.py",
         "if number is None or math.isnan(number) or not _inside",
         "if number is None or not _inside",
         "NaN passes for a temperature or a level",
@@ -1287,7 +1285,7 @@ MUTANTS = (
     ),
     Mutant(
         "steps-unchecked",
-        "numbers.py",
+        "base/numbers.py",
         'return real(function(step), f"{name} at step {step}", low, high)',
         "return function(step)",
         "a setting that depends on the step may be NaN",
@@ -1295,7 +1293,7 @@ MUTANTS = (
     ),
     Mutant(
         "times-beyond-one",
-        "schedules.py",
+        "masking/schedules.py",
         "& (found[0] <= 1) & (found[-1] >= 0)",
         "",
         "times outside 0..1 give probabilities outside 0..1",

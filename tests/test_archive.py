@@ -16,12 +16,12 @@ import torch
 from helpers import CHAIN, seeded
 
 from unmask import codec, laws
-from unmask.cli import main
 from unmask.codec import archive, container, parts, subjects
-from unmask.commands import compression
+from unmask.command_line.app import main
+from unmask.command_line.commands import compression
 from unmask.data.vocabularies import SMILES, Bytes, Characters, Levels, to_record
 from unmask.denoisers import from_logits
-from unmask.models import Model
+from unmask.models.loading import Model
 from unmask.networks import Transformer
 
 MARKOV = laws.Markov([0.2, 0.5, 0.3], CHAIN, 12)
@@ -131,8 +131,8 @@ def test_items_of_another_kind_are_refused_by_number():
 
 
 def test_upscaled_images_go_stage_by_stage():
-    from unmask import upscale
     from unmask.networks import UNet, UNetConfig
+    from unmask.variants import upscale
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -13,10 +13,11 @@ from tiny import LAW, log_of, often, tiny
 from torch import nn
 
 import unmask
-from unmask import corruption, laws, objectives, schedules, scores, selectors
+from unmask import laws, scores, selectors
+from unmask.masking import corruption, objectives, schedules
 from unmask.recipes import baselines, sequences
 from unmask.recipes.run import Batch
-from unmask.training import train
+from unmask.training.loop import train
 
 TOY, DATA = Toy(), torch.tensor([[0, 2, 1, 0]])
 

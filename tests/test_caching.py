@@ -13,9 +13,10 @@ from helpers import SMALL_LAWS, Recording, chi_square_z, every_sequence, place_o
 from torch import nn
 
 import unmask
-from unmask import caching, engine, scores, selectors
+from unmask import engine, scores, selectors
+from unmask.denoisers import caches as caching
 from unmask.networks import Transformer
-from unmask.sources import given
+from unmask.orders.sources import given
 
 pytestmark = pytest.mark.global_random
 LENGTH, MASK = 6, 2

@@ -15,10 +15,11 @@ from helpers import seeded
 from tiny import often, tiny
 
 import unmask
-from unmask import checkpoints, models
+from unmask.base import checkpoints
+from unmask.models import loading as models
 from unmask.recipes import sudoku
 from unmask.recipes.run import override
-from unmask.training import train
+from unmask.training.loop import train
 
 SOLUTION = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"

@@ -20,13 +20,14 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 
 import unmask
-from unmask import animation, demo, training
-from unmask.cli import fields_as_options, main
-from unmask.commands import boards, doctor, evaluation
-from unmask.commands.options import Options
-from unmask.commands.orders import ADAPTIVE, EXACT, ORDERS, Task, read_plan, sampler
+from unmask.base.statistics import wilson
+from unmask.command_line import animation, demo
+from unmask.command_line.app import fields_as_options, main
+from unmask.command_line.commands import boards, doctor, evaluation
+from unmask.command_line.commands.options import Options
+from unmask.command_line.commands.orders import ADAPTIVE, EXACT, ORDERS, Task, read_plan, sampler
 from unmask.data import sudoku
-from unmask.statistics import wilson
+from unmask.training import loop as training
 
 pytest.importorskip("numba")
 pytestmark = pytest.mark.global_random  # training seeds torch's generator, networks start from it
@@ -429,7 +430,7 @@ class TestSample:
         chosen = ORDERS[order].build(options, Task(denoiser, 9))
         assert chosen.blind == ORDERS[order].blind
         if more:
-            chosen = unmask.selectors.in_blocks(unmask.rules.spaced(chosen, 2), 5)
+            chosen = unmask.selectors.in_blocks(unmask.orders.rules.spaced(chosen, 2), 5)
         draw_all = sampler(options, law, 9)
         result = draw_all(torch.full((3, 9), law.mask_id), torch.arange(3), torch.Generator().manual_seed(0))
         want = unmask.log_likelihood(

@@ -11,11 +11,13 @@ import torch
 from helpers import CHAIN, seeded
 from torch import Tensor
 
-from unmask import caching, codec, denoisers, laws, presets, rules, scores, selectors
+from unmask import codec, denoisers, laws, scores, selectors
+from unmask.base.types import Score, View
 from unmask.codec import coder, layout, subjects, tables, tokens
 from unmask.codec.settings import law_of, method_of
+from unmask.denoisers import caches as caching
 from unmask.networks import Transformer
-from unmask.types import Score, View
+from unmask.orders import presets, rules
 
 MARKOV = laws.Markov([0.2, 0.5, 0.3], CHAIN, 12)
 DRAWN = MARKOV.sample(100, seeded(0))

@@ -11,7 +11,10 @@ import torch
 from helpers import SMALL_LAWS, Recording, Toy, chi_square_z, every_sequence, hidden, place_of, seeded
 
 import unmask
-from unmask import commit, laws, noise, scores, selectors, sources
+from unmask import laws, scores, selectors
+from unmask.base import noise
+from unmask.kernels import commit
+from unmask.orders import sources
 
 every_law = pytest.mark.parametrize("name", SMALL_LAWS)
 

@@ -10,7 +10,9 @@ from helpers import every_sequence, seeded
 from torch import nn
 
 import unmask
-from unmask import caching, corruption, scores, selectors
+from unmask import scores, selectors
+from unmask.denoisers import caches as caching
+from unmask.masking import corruption
 from unmask.networks import Labelled, Transformer
 from unmask.recipes import sequences
 from unmask.recipes.run import Batch

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from unmask import records
+from unmask.base import records
 from unmask.data import text, tokens, writing
 from unmask.data.pieces import Piece
 from unmask.data.prepare import READINGS, prepare

@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 import pytest
 
-from unmask.cli import main
+from unmask.command_line.app import main
 from unmask.data import fetch, images, lines, packages, rdata, tokens
 from unmask.data.files import find, open_binary
 from unmask.data.packages import Package

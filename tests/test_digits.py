@@ -11,11 +11,12 @@ import torch
 from helpers import seeded
 
 import unmask
-from unmask import recipes, scores, selectors, upscale
+from unmask import recipes, scores, selectors
 from unmask.data.prepare import READINGS, prepare
 from unmask.recipes.run import Optimiser, Run, override
 from unmask.recipes.sequences import Folder
-from unmask.training import train
+from unmask.training.loop import train
+from unmask.variants import upscale
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (40, 4, 4)).astype(np.uint8)
 NAMES = ("digits", "digits_md4", "digits_upscale4", "digits_upscale16")

@@ -10,8 +10,9 @@ import torch
 from helpers import SMALL_LAWS, Recording, chi_square_z, every_sequence, hidden, place_of, seeded
 
 import unmask
-from unmask import denoisers, engine, laws, schedules, scores, selectors
-from unmask.types import Choice, Selector
+from unmask import denoisers, engine, laws, scores, selectors
+from unmask.base.types import Choice, Selector
+from unmask.masking import schedules
 
 every_law = pytest.mark.parametrize("name", SMALL_LAWS)
 
@@ -691,7 +692,8 @@ def test_excess_code_length_of_ancestral_sampling_falls_as_one_over_steps():
     for steps in (1, 4, 8, 16, 32, 64):
         grid = schedules.uniform_grid(steps)
         excess[steps] = (
-            float(p @ unmask.objectives.discrete_bound(law, tokens, schedules.linear(), grid)) - entropy
+            float(p @ unmask.masking.objectives.discrete_bound(law, tokens, schedules.linear(), grid))
+            - entropy
         )
     slopes = [math.log2(excess[2 * k] / excess[k]) for k in (4, 8, 16, 32)]
     assert all(abs(slope + 1) < 0.1 for slope in slopes), slopes

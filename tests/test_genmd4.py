@@ -14,11 +14,14 @@ from tiny import LAW, often, tiny
 from torch import Tensor, nn
 
 import unmask
-from unmask import genmd4, laws, models, schedules, selectors
-from unmask.genmd4 import GenMD4Network
+from unmask import laws, selectors
+from unmask.masking import schedules
+from unmask.models import loading as models
 from unmask.networks import Transformer
 from unmask.recipes import baselines
-from unmask.training import _adamw, train
+from unmask.training.loop import _adamw, train
+from unmask.variants import genmd4
+from unmask.variants.genmd4 import GenMD4Network
 
 TOY, DATA = Toy(), torch.tensor([[0, 2, 1]])
 POWERS = torch.tensor([0.6, 1.0, 1.9], dtype=torch.float64)
@@ -76,7 +79,7 @@ def test_the_bound_and_what_it_does_not_depend_on():
     ]
     assert values[:2] == pytest.approx([6.3033628490] * 2, abs=1e-9)
     assert values[2:] == pytest.approx([5.3363286331] * 2, abs=1e-9)
-    assert values[2] == pytest.approx(float(unmask.objectives.bound_by_subsets(TOY, DATA)), abs=1e-9)
+    assert values[2] == pytest.approx(float(unmask.masking.objectives.bound_by_subsets(TOY, DATA)), abs=1e-9)
 
 
 def test_the_gradient_of_the_bound():

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unmask import corruption, head_loss
-from unmask.head_loss import head_cross_entropy
+from unmask.masking import corruption, head_loss
+from unmask.masking.head_loss import head_cross_entropy
 from unmask.networks import Transformer
 from unmask.recipes import Batch, sequences
 

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from unmask.cli import main
+from unmask.command_line.app import main
 
 
 def judged(capsys, *words):

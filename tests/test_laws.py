@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from unmask import laws
+from unmask.base.types import Denoiser
 from unmask.laws import Law
 from unmask.laws.between import at_every
-from unmask.types import Denoiser
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import unmask
-from unmask import Profile, corruption, objectives, plans, presets, profiles
+from unmask import Profile, plans, profiles
+from unmask.masking import corruption, objectives
 from unmask.networks import Transformer
+from unmask.orders import presets
 from unmask.profiles import resampled
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import unmask
-from unmask import laws, measuring, plans, profiles
+from unmask import laws, plans, profiles
+from unmask.planning import measuring
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -10,8 +10,11 @@ import torch
 from helpers import chi_square_z
 from scipy import stats
 
-from unmask import noise, schedules, selectors, sources
-from unmask.types import Request, View
+from unmask import selectors
+from unmask.base import noise
+from unmask.base.types import Request, View
+from unmask.masking import schedules
+from unmask.orders import sources
 
 ONES = 0xFFFFFFFF
 

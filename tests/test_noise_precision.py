@@ -13,8 +13,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import unmask
-from unmask import commit, engine, noise, presets, remask, rules, schedules, scores, selectors
-from unmask.types import View
+from unmask import engine, scores, selectors
+from unmask.base import noise
+from unmask.base.types import View
+from unmask.kernels import commit, remask
+from unmask.masking import schedules
+from unmask.orders import presets, rules
 
 VOCAB, STEPS, ROWS, LENGTH = 50257, 1024, 192, 1024
 ZIPF = 1 / torch.arange(1, VOCAB + 1, dtype=torch.float64)

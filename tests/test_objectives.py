@@ -10,8 +10,9 @@ import torch
 from helpers import SMALL_LAWS, Toy, every_sequence, seeded
 
 import unmask
-from unmask import corruption, laws, objectives, schedules
-from unmask.objectives import (
+from unmask import laws
+from unmask.masking import corruption, objectives, schedules
+from unmask.masking.objectives import (
     bound_by_counts,
     bound_by_orders,
     bound_by_subsets,

@@ -11,7 +11,8 @@ import torch
 from scipy.integrate import quad
 from scipy.optimize import brentq
 
-from unmask import bounds, laws, plans
+from unmask import laws, plans
+from unmask.planning import guarantees as bounds
 from unmask.profiles import Profile, resampled
 
 FAIR = [0.5, 0.5]
@@ -249,7 +250,7 @@ def test_extremes_of_the_search():
 
 
 def test_long_profiles_take_few_sweeps(monkeypatch):
-    from unmask import plan_search
+    from unmask.planning import search as plan_search
 
     calls = []
     sweep = plan_search._sweep

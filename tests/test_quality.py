@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from unmask import quality
+from unmask.evaluation import judges as quality
 
 
 def test_frechet_distance_is_that_of_normal_laws():

@@ -11,8 +11,10 @@ import torch
 from helpers import SMALL_LAWS, Recording, Toy, chi_square_z, every_sequence, hidden, place_of, seeded
 
 import unmask
-from unmask import commit, denoisers, laws, remask, schedules, scores
-from unmask.remask import Interval
+from unmask import denoisers, laws, scores
+from unmask.kernels import commit, remask
+from unmask.kernels.remask import Interval
+from unmask.masking import schedules
 
 LINEAR = schedules.linear().alpha
 SIGMAS = {
@@ -203,7 +205,7 @@ def test_by_confidence_hides_at_its_rate():
     rows, grid = 20_000, torch.tensor([1.0, 0.5, 0.4, 0.0], dtype=torch.float64)
     tokens, p = torch.tensor([0, 1, 0, 2]).repeat(rows, 1), torch.tensor([0.9, 0.1, 0.5, math.inf])
     state = remask.start(tokens, 2, torch.zeros_like(tokens, dtype=torch.bool))
-    state = unmask.types.replace(state, certainty=p.double().repeat(rows, 1))
+    state = unmask.base.types.replace(state, certainty=p.double().repeat(rows, 1))
     kernel = remask.remdm(LINEAR, grid, remask.by_confidence(remask.rescale(0.5)))[1]
     after, _ = kernel(state, Coin(), 5)
     change = torch.cat(
@@ -228,7 +230,7 @@ def test_p2_keeps_its_counts_and_hides_what_scores_lowest():
             assert torch.equal(after.masked.sum(1), free * (5 - i) // 5)
             view = unmask.View(before.tokens, before.free, Toy()(before.tokens), step=before.step)
             rows = torch.arange(7).expand(4, -1)
-            view = unmask.types.replace(view, order_ids=torch.arange(4), rows=rows)
+            view = unmask.base.types.replace(view, order_ids=torch.arange(4), rows=rows)
             drawn = commit.candidates(view, unmask.draw, 8)
             score = denoisers.take_symbols(view.log_probs, drawn) * torch.where(before.masked, 1.0, eta)
             for b in range(4):

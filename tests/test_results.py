@@ -8,7 +8,10 @@ import torch
 from helpers import CHAIN, SMALL_LAWS, Recording, every_sequence, hidden, seeded
 
 import unmask
-from unmask import commit, engine, laws, presets, remask, rules, schedules, scores, selectors, sources
+from unmask import engine, laws, scores, selectors
+from unmask.kernels import commit, remask
+from unmask.masking import schedules
+from unmask.orders import presets, rules, sources
 from unmask.scores import entropy
 
 LAW = SMALL_LAWS["table"]()

@@ -12,9 +12,10 @@ import torch
 from helpers import SMALL_LAWS, Recording, chi_square_z, every_sequence, hidden, place_of, seeded
 
 import unmask
-from unmask import engine, laws, plans, presets, rules, scores, selectors
+from unmask import engine, laws, plans, scores, selectors
+from unmask.base.types import Score, View
 from unmask.denoisers import tempered
-from unmask.types import Score, View
+from unmask.orders import presets, rules
 
 every_law = pytest.mark.parametrize("name", SMALL_LAWS)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import chi_square_z, seeded
 
-from unmask import corruption, schedules
+from unmask.masking import corruption, schedules
 
 SCHEDULES = {
     "linear": schedules.linear(),

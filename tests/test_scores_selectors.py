@@ -9,8 +9,9 @@ import torch
 from helpers import chi_square_z, place_of
 
 import unmask
-from unmask import laws, schedules, scores, selectors
-from unmask.types import Score, View
+from unmask import laws, scores, selectors
+from unmask.base.types import Score, View
+from unmask.masking import schedules
 
 PROBS = torch.tensor(
     [

@@ -12,12 +12,12 @@ import torch
 
 import unmask
 from unmask import recipes
-from unmask.cli import main
+from unmask.command_line.app import main
 from unmask.data.images import save_grid
 from unmask.data.prepare import READINGS, prepare
 from unmask.recipes import Machine, sequences
 from unmask.recipes.run import override
-from unmask.training import train
+from unmask.training.loop import train
 
 LINES = ["CCO", "c1ccccc1", "CC(=O)N", "CCN", "C#N", "OCC"] * 4
 PROSE = "the cat sat on the mat and the dog lay on the log while the rain fell down " * 30
@@ -108,7 +108,10 @@ def test_given_lengths_are_drawn_and_paid_for(trained):
     even = (model.all_masked(4000) != model.end).sum(1)
     assert (torch.bincount(even, minlength=13) / 4000 - cost.neg().exp()).abs().max() < 1 / 2000
     result = unmask.sample(
-        model.denoiser, masked[:64], unmask.presets.random(2), generator=torch.Generator().manual_seed(1)
+        model.denoiser,
+        masked[:64],
+        unmask.orders.presets.random(2),
+        generator=torch.Generator().manual_seed(1),
     )
     assert torch.equal((result.tokens != model.end).sum(1), lengths[:64])  # an end is never drawn
 

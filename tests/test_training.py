@@ -18,11 +18,11 @@ from helpers import every_sequence, seeded
 from tiny import GOLDEN, LAW, batch, first_losses, log_of, often, tiny
 
 import unmask
-from unmask import checkpoints, progress
-from unmask.progress import Progress
+from unmask.base import checkpoints, progress
+from unmask.base.progress import Progress
 from unmask.recipes import Optimiser, sudoku
 from unmask.recipes.run import override
-from unmask.training import learning_rate, train
+from unmask.training.loop import learning_rate, train
 
 SELDOM = often(save_minutes=60)
 
@@ -408,7 +408,7 @@ def test_compiling_without_a_compiler_is_refused_at_the_start(monkeypatch, tmp_p
 
 def test_bfloat16_is_left_to_the_device_unless_told(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr("unmask.training.has_bfloat16", lambda device: asked.append(device) or False)
+    monkeypatch.setattr("unmask.training.loop.has_bfloat16", lambda device: asked.append(device) or False)
     train(replace(tiny(), machine=replace(tiny().machine, bfloat16=None)), tmp_path / "none", quiet=True)
     assert set(asked) == {"cpu"}
     asked.clear()

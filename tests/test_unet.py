@@ -11,7 +11,8 @@ from helpers import seeded
 from torch import nn
 
 import unmask
-from unmask import checkpoints, scores, selectors
+from unmask import scores, selectors
+from unmask.base import checkpoints
 from unmask.networks import UNet, UNetConfig
 from unmask.networks.unet import Norm
 

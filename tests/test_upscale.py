@@ -10,8 +10,10 @@ from helpers import chi_square_z, seeded
 from torch import Tensor, nn
 
 import unmask
-from unmask import corruption, objectives, plans, profiles, scores, selectors, upscale
+from unmask import plans, profiles, scores, selectors
+from unmask.masking import corruption, objectives
 from unmask.networks import Transformer, UNet, UNetConfig
+from unmask.variants import upscale
 
 SHAPES = [(256, 2), (256, 4), (256, 16), (27, 2), (10, 3)]
 every_shape = pytest.mark.parametrize(("levels", "base"), [*SHAPES, (256, 256), (5, 3), (2, 2), (1000, 10)])
@@ -84,7 +86,9 @@ def test_the_number_of_stages_is_exact_for_large_powers():
         (lambda: upscale.decode_digits(torch.tensor([[1, 0]]), 2, 8), "3 stages"),
         (lambda: upscale.at_stage(small(4, 2), torch.zeros(1, 4).long(), 3, 2), "expected 1..2"),
         (
-            lambda: upscale.stage_by_stage([selectors.first_hitting(unmask.schedules.linear(), 0)], 2),
+            lambda: upscale.stage_by_stage(
+                [selectors.first_hitting(unmask.masking.schedules.linear(), 0)], 2
+            ),
             "keeps time",
         ),
     ],

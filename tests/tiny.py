@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unmask import corruption, laws
+from unmask import laws
+from unmask.masking import corruption
+from unmask.masking.objectives import masked_cross_entropy
 from unmask.networks import Transformer, TransformerConfig
-from unmask.objectives import masked_cross_entropy
 from unmask.recipes import Batch, Machine, Optimiser, Run
 from unmask.recipes.run import generator
-from unmask.training import train
+from unmask.training.loop import train
 
 LAW = laws.Permutation(4)
 GOLDEN = Path(__file__).parent / "golden" / "training.json"

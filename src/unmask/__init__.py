@@ -12,39 +12,33 @@ Names are imported at first use, so that the command line answers ``--help`` wit
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from unmask import _moved
 from unmask.version import __version__
 
 if TYPE_CHECKING:
     from unmask import (
-        caching,
         codec,
-        commit,
-        corruption,
+        data,
         denoisers,
         engine,
-        genmd4,
+        evaluation,
+        kernels,
         laws,
+        masking,
+        models,
         networks,
-        objectives,
+        orders,
+        planning,
         plans,
-        presets,
         profiles,
-        remask,
-        rules,
-        schedules,
+        recipes,
         scores,
         selectors,
-        sources,
-        upscale,
+        training,
+        variants,
     )
-    from unmask.codec import compress, decompress
-    from unmask.denoisers import from_logits, guided, nucleus, tempered
-    from unmask.likelihood import log_likelihood, nelbo
-    from unmask.models import Model, load
-    from unmask.profiles import Profile
-    from unmask.sampling import sample
-    from unmask.sources import draw, given, greedy
-    from unmask.types import (
+    from unmask.base.profile import Profile
+    from unmask.base.types import (
         Choice,
         Denoiser,
         Estimate,
@@ -57,19 +51,25 @@ if TYPE_CHECKING:
         TokenSource,
         View,
     )
+    from unmask.codec import compress, decompress
+    from unmask.denoisers import from_logits, guided, nucleus, tempered
+    from unmask.engine.likelihood import log_likelihood, nelbo
+    from unmask.engine.sampling import sample
+    from unmask.models import Model, load
+    from unmask.orders.sources import draw, given, greedy
 
 _HOMES = {
-    "codec": ("compress", "decompress"),
-    "denoisers": ("from_logits", "guided", "nucleus", "tempered"),
-    "likelihood": ("log_likelihood", "nelbo"),
-    "models": ("Model", "load"),
-    "profiles": ("Profile",),
-    "sampling": ("sample",),
-    "sources": ("draw", "given", "greedy"),
-    "types": (
+    "base.profile": ("Profile",),
+    "base.types": (
         *("Choice", "Denoiser", "Estimate", "Info", "Request", "Result"),
         *("Score", "Selector", "State", "TokenSource", "View"),
     ),
+    "codec": ("compress", "decompress"),
+    "denoisers": ("from_logits", "guided", "nucleus", "tempered"),
+    "engine.likelihood": ("log_likelihood", "nelbo"),
+    "engine.sampling": ("sample",),
+    "models": ("Model", "load"),
+    "orders.sources": ("draw", "given", "greedy"),
 }
 """Where each public name lives."""
 
@@ -88,40 +88,41 @@ __all__ = [
     "TokenSource",
     "View",
     "__version__",
-    "caching",
     "codec",
-    "commit",
     "compress",
-    "corruption",
+    "data",
     "decompress",
     "denoisers",
     "draw",
     "engine",
+    "evaluation",
     "from_logits",
-    "genmd4",
     "given",
     "greedy",
     "guided",
+    "kernels",
     "laws",
     "load",
     "log_likelihood",
+    "masking",
+    "models",
     "nelbo",
     "networks",
     "nucleus",
-    "objectives",
+    "orders",
+    "planning",
     "plans",
-    "presets",
     "profiles",
-    "remask",
-    "rules",
+    "recipes",
     "sample",
-    "schedules",
     "scores",
     "selectors",
-    "sources",
     "tempered",
-    "upscale",
+    "training",
+    "variants",
 ]
+
+_moved.watch()
 
 
 def __getattr__(name: str) -> Any:
@@ -131,6 +132,8 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f"unmask.{home}"), name)
     if name in __all__:
         return import_module(f"unmask.{name}")
+    if name in _moved.NEW_NAMES:
+        return _moved.moved(name)
     raise AttributeError(f"module 'unmask' has no attribute '{name}'")
 
 

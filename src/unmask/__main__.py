@@ -2,7 +2,7 @@
 
 import sys
 
-from unmask.cli import main
+from unmask.command_line.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

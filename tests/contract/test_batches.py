@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import unmask
-from unmask import commit, presets, remask, schedules
-from unmask.cli import main
+from unmask.command_line.app import main
 from unmask.data import sudoku
+from unmask.kernels import commit, remask
+from unmask.masking import schedules
+from unmask.orders import presets
 
 COUNT = 70
 """More than one batch."""

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from unmask.cli import main
+from unmask.command_line.app import main
 
 pytestmark = pytest.mark.global_random  # training seeds torch's generator
 

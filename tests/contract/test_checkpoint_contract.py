@@ -15,11 +15,12 @@ import pytest
 import torch
 
 import unmask
-from unmask import checkpoints, devices, training
+from unmask.base import checkpoints, devices
+from unmask.models.sizes import Bounded
 from unmask.recipes import digits, molecules, sudoku
 from unmask.recipes.run import override
-from unmask.sizes import Bounded
-from unmask.training import train
+from unmask.training import loop as training
+from unmask.training.loop import train
 
 SMALL = {"network.width": "16", "network.depth": "1", "network.heads": "2", "network.hidden": "16"}
 PICTURES = {"height": "4", "width": "4", "features": "16", "blocks": "1", "heads": "2"}

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import unmask
-from unmask import laws, rules, scores, selectors
+from unmask import laws, scores, selectors
+from unmask.orders import rules
 
 TABLE = laws.Table(
     torch.tensor([0.0, 0.1, 0.2, 0.0, 0.05, 0.15, 0.1, 0.0, 0.4], dtype=torch.float64).repeat(9).div(9).log(),
@@ -158,7 +159,9 @@ def test_a_generator_that_is_none_is_one_line(wrong: Any) -> None:
     for call in (
         lambda: unmask.sample(MARKOV, masked(), MARGIN, generator=wrong),
         lambda: unmask.nelbo(MARKOV, MARKOV.sample(2, generator()), generator=wrong),
-        lambda: unmask.commit.sample(MARKOV, masked(), unmask.commit.maskgit(1.0, 1), generator=wrong),
+        lambda: unmask.kernels.commit.sample(
+            MARKOV, masked(), unmask.kernels.commit.maskgit(1.0, 1), generator=wrong
+        ),
         lambda: unmask.profiles.measure(MARKOV, MARKOV.sample(8, generator()), generator=wrong),
     ):
         with pytest.raises(ValueError, match=r"^generator .*: expected a torch.Generator"):

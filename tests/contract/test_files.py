@@ -16,8 +16,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import unmask
-from unmask import Profile, measuring
-from unmask.cli import main
+from unmask import Profile
+from unmask.command_line.app import main
+from unmask.planning import measuring
 
 SOLUTION = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
 PUZZLE = SOLUTION[:75] + "." * 6

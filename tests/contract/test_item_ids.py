@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 import unmask
-from unmask import commit, genmd4, laws, remask, schedules, scores, selectors, upscale
+from unmask import laws, scores, selectors
+from unmask.kernels import commit, remask
+from unmask.masking import schedules
+from unmask.variants import genmd4, upscale
 
 CHAIN = laws.Markov([0.2, 0.5, 0.3], [[0.7, 0.2, 0.1], [0.05, 0.15, 0.8], [0.5, 0.1, 0.4]], 6)
 COUNT = 7

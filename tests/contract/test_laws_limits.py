@@ -497,7 +497,7 @@ def test_sampling_a_long_law_one_call_at_a_time() -> None:
     """The engine on 100,000 positions: few calls, an exact likelihood."""
     law = laws.OneHot(N)
     hidden = torch.full((2, N), law.mask_id)
-    selector = unmask.presets.random(unmask.plans.uniform(N, 3))
+    selector = unmask.orders.presets.random(unmask.plans.uniform(N, 3))
     result = unmask.sample(law, hidden, selector, generator=seeded(5))
     again = unmask.log_likelihood(law, result.tokens, selector, order_ids=torch.arange(2))
     torch.testing.assert_close(result.log_prob, again, rtol=0, atol=0)

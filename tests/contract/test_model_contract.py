@@ -10,8 +10,8 @@ import torch
 
 import unmask
 from unmask import laws, scores, selectors
-from unmask.cli import main
-from unmask.models import Model
+from unmask.command_line.app import main
+from unmask.models.loading import Model
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)N", ""]
 CHAIN = laws.Markov([0.2, 0.5, 0.3], [[0.7, 0.2, 0.1], [0.05, 0.15, 0.8], [0.5, 0.1, 0.4]], 5)
@@ -84,7 +84,7 @@ def test_the_ends_are_given_and_the_length_is_said_apart():
     found = model.log_likelihood(tokens)
     assert bool(found.isfinite().all())
     assert found[3] == 0  # nothing but ends
-    order = unmask.presets.left_to_right(1)
+    order = unmask.orders.presets.left_to_right(1)
     assert torch.equal(
         found, unmask.log_likelihood(model.denoiser, tokens, order, visible=model.visible(tokens))
     )

@@ -240,7 +240,9 @@ def test_most_combinations_give_the_value() -> None:
 def test_time_reaches_the_network_through_a_wrapper(wrapper: str) -> None:
     """The score along an ancestral order is the bare network's."""
     net = Both().eval()
-    order = unmask.selectors.ancestral(unmask.schedules.linear(), unmask.schedules.uniform_grid(6), 0)
+    order = unmask.selectors.ancestral(
+        unmask.masking.schedules.linear(), unmask.masking.schedules.uniform_grid(6), 0
+    )
     tokens = torch.randint(VOCAB, (4, LENGTH), generator=torch.Generator().manual_seed(1))
     scored = [
         unmask.log_likelihood(unmask.from_logits(n, MASK, VOCAB), tokens, order)

@@ -11,25 +11,12 @@ import pytest
 import torch
 
 import unmask
-from unmask import (
-    Profile,
-    caching,
-    codec,
-    commit,
-    corruption,
-    genmd4,
-    laws,
-    networks,
-    plans,
-    presets,
-    profiles,
-    remask,
-    rules,
-    schedules,
-    scores,
-    selectors,
-    upscale,
-)
+from unmask import Profile, codec, laws, networks, plans, profiles, scores, selectors
+from unmask.denoisers import caches as caching
+from unmask.kernels import commit, remask
+from unmask.masking import corruption, schedules
+from unmask.orders import presets, rules
+from unmask.variants import genmd4, upscale
 
 PROFILE = Profile([3.0, 2.0, 1.0, 0.5, 0.5, 0.5])
 TIMES = schedules.uniform_grid(4)

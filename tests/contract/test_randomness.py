@@ -15,12 +15,13 @@ from tiny import GOLDEN, log_of, often, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import unmask
-from unmask import laws, noise, scores, selectors
-from unmask.commands import boards as board_commands
+from unmask import laws, scores, selectors
+from unmask.base import noise
+from unmask.command_line.commands import boards as board_commands
 from unmask.recipes import all_recipes, sudoku
 from unmask.recipes.run import generator, override
 from unmask.recipes.sudoku import board_seed
-from unmask.training import train
+from unmask.training.loop import train
 
 LAST = 2**32 - 1
 ZERO = torch.tensor([0])
@@ -134,10 +135,10 @@ def test_selectors_refuse_seeds_that_would_repeat_others():
 
 
 def test_candidates_that_would_share_noise_with_the_next_step_are_refused():
-    unmask.presets.information_gain(LAW, 1, candidates=256)
+    unmask.orders.presets.information_gain(LAW, 1, candidates=256)
     for wrong in (0, 257):
         with pytest.raises(ValueError, match=rf"got {wrong} candidates .* expected at least 1, at most 256"):
-            unmask.presets.information_gain(LAW, 1, candidates=wrong)
+            unmask.orders.presets.information_gain(LAW, 1, candidates=wrong)
 
 
 # --- generators of training -----------------------------------------------------------------------

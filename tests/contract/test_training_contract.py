@@ -17,12 +17,12 @@ import pytest
 import torch
 from tiny import GOLDEN, batch, log_of, often, tiny
 
-from unmask import checkpoints, devices, resuming
+from unmask.base import checkpoints, devices
 from unmask.data.prepare import READINGS, prepare
-from unmask.locks import locked
 from unmask.recipes import Machine, Optimiser, text
 from unmask.recipes.run import field_types, generator, override
-from unmask.training import train
+from unmask.training import resuming, train
+from unmask.training.locks import locked
 
 TESTS = Path(__file__).parent.parent
 SELDOM = often(save_minutes=60)

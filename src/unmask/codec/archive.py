@@ -18,19 +18,19 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
+from unmask.base.numbers import whole
+from unmask.base.records import TEMPORARY
+from unmask.base.types import Plan
 from unmask.codec import container, subjects, tables
 from unmask.codec.coder import Damaged
 from unmask.codec.container import CODED, ESCAPED, Entry, Listed, Place
 from unmask.codec.layout import Coding, decode_items, encode_items, log_likelihoods, row_sizes, symbols_of
 from unmask.codec.settings import Method, Order, Settings, Wrapper, from_record, law_of, method_of, to_record
 from unmask.codec.subjects import Item, Subject
-from unmask.numbers import whole
-from unmask.records import TEMPORARY
-from unmask.types import Plan
 from unmask.version import __version__
 
 if TYPE_CHECKING:
-    from unmask.models import Model
+    from unmask.models.loading import Model
 
 DEFAULTS = Settings()
 """One position per call, in random order."""

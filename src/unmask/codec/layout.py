@@ -18,7 +18,7 @@ from unmask.codec.settings import Method
 from unmask.codec.subjects import Subject
 from unmask.codec.tables import Ints
 from unmask.codec.tokens import Batch, Law, Stream, decode, encode, exact, read_stream, write_stream
-from unmask.sources import given
+from unmask.orders.sources import given
 
 try:
     import zstandard

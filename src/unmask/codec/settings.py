@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeAlias
 
-from unmask import plan_families, presets, scores, selectors
+from unmask.base.numbers import real, whole
+from unmask.base.profile import accepted, check
+from unmask.base.types import Denoiser, Plan, Selector
 from unmask.codec.subjects import Subject
 from unmask.codec.tokens import Law
-from unmask.numbers import real, whole
-from unmask.types import Denoiser, Plan, Selector
+from unmask.orders import presets, scores, selectors
+from unmask.planning import families
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Settings:
         for name, low, high in _RANGES:
             object.__setattr__(self, name, whole(getattr(self, name), name, low, high))
         object.__setattr__(self, "band", real(self.band, "band", 0))
-        object.__setattr__(self, "plan", plan_families.accepted(self.plan))
+        object.__setattr__(self, "plan", accepted(self.plan))
 
 
 _RANGES = (("seed", 0, 2**63 - 1), ("substeps", 1, 2**16 - 1), ("block", 0, 2**31 - 1), ("grid", 0, 63))
@@ -139,7 +141,7 @@ def in_calls(calls: int, length: int) -> Callable[[int], tuple[int, ...]]:
     calls, length = whole(calls, "calls"), whole(length, "length")
     if not 1 <= calls <= length:
         raise ValueError(f"calls {calls}: expected 1..{length}, the positions of a row")
-    return lambda n: plan_families.uniform(n, min(n, -(-n * calls // length)))
+    return lambda n: families.uniform(n, min(n, -(-n * calls // length)))
 
 
 def _counts(lengths: Iterable[int], block: int) -> list[int]:
@@ -153,7 +155,7 @@ def _plan(plan: Plan, counts: list[int], all_lengths: bool) -> int | Sizes:
         return plan
     if all_lengths and not callable(plan):
         counts = [sum(plan)]
-    return {n: plan_families.check(plan, n) for n in counts}
+    return {n: check(plan, n) for n in counts}
 
 
 def _looked_up(sizes: Sizes) -> Callable[[int], tuple[int, ...]]:

@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unmask import upscale
-from unmask.caching import Blocks
+from unmask.base.numbers import whole
+from unmask.base.types import Denoiser
 from unmask.codec.coder import read_varint, varint
 from unmask.codec.tables import Ints
 from unmask.data.vocabularies import Bytes, Levels, Vocabulary
 from unmask.denoisers import NetworkDenoiser, Wrapped
-from unmask.numbers import whole
-from unmask.types import Denoiser
+from unmask.denoisers.caches import Blocks
+from unmask.variants import upscale
 
 if TYPE_CHECKING:
-    from unmask.models import Model
+    from unmask.models.loading import Model
 
 Item: TypeAlias = str | bytes | NDArray[Any]
 """A text, the bytes of one, an image uint8, or symbols of a bare denoiser int64 [n]."""

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask import engine
+from unmask.base.types import Choice, Denoiser, Request, Selector, View
 from unmask.codec import tables
 from unmask.codec.coder import Damaged, Decoder, Encoder, read_varint, varint
 from unmask.codec.tables import Floats, Ints
-from unmask.selectors import is_blind
-from unmask.types import Choice, Denoiser, Request, Selector, View
+from unmask.orders.selectors import is_blind
 
 LEAST_BAND, MOST_BAND = 0.0, 2.0**-12
 """Guard bands, in nats, that a file may have: beyond, a value could lie near two boundaries."""

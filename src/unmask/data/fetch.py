@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from unmask.base.progress import Progress
 from unmask.data import images, packages, rdata, writing
 from unmask.data.cache import cache
 from unmask.data.packages import Package
@@ -28,7 +29,6 @@ from unmask.data.text import text8
 from unmask.data.vocabularies import SMILES, TEXT8, Bytes, Characters, Levels, Vocabulary
 from unmask.data.wikipedia import visible
 from unmask.data.writing import NONE, WINDOWS, Form
-from unmask.progress import Progress
 
 Make: TypeAlias = Callable[[Path, bool], None]
 """Makes the parts of a data set in a folder; the flag says to be quiet."""

@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.base.records import read_record
 from unmask.data.vocabularies import Vocabulary, from_record
-from unmask.records import read_record
 
 Ints: TypeAlias = NDArray[np.int64]
 

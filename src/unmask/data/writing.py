@@ -20,11 +20,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.base.records import TEMPORARY, read_record, write_bytes, write_text
 from unmask.data import tokens
 from unmask.data.files import STANDARD, standard_input
 from unmask.data.pieces import Piece, size, where
 from unmask.data.vocabularies import Bytes, Characters, Foreign, Levels, Vocabulary, to_record
-from unmask.records import TEMPORARY, read_record, write_bytes, write_text
 
 Record: TypeAlias = dict[str, Any]
 Symbols: TypeAlias = NDArray[Any]

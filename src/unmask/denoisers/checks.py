@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unmask.types import Denoiser
+from unmask.base.types import Denoiser
 
 TOLERANCE = 1e-3
 """How far the log of a law's sum may lie from 0, nats: float32 stays far below at any vocabulary."""

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unmask.base.numbers import whole
+from unmask.base.types import Cache
 from unmask.denoisers.modes import evaluating
 from unmask.denoisers.rows import take_rows
 from unmask.denoisers.signature import layers, name_of, settle
-from unmask.numbers import whole
-from unmask.types import Cache
 
 
 @dataclass(frozen=True)

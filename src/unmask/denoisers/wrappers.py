@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from unmask.base.numbers import real
+from unmask.base.types import Cache, Denoiser
 from unmask.denoisers.checks import lawful
-from unmask.numbers import real
-from unmask.types import Cache, Denoiser
 
 LOWEST = -1e30
 """The least log-probability, before normalising, of a symbol that is possible: finite in float32."""

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unmask.base.devices import precise
+from unmask.base.types import Info, State, View
 from unmask.denoisers import take_symbols
-from unmask.devices import precise
 from unmask.engine.asking import Look
 from unmask.engine.choosing import Chosen, Doubts
-from unmask.scores import by_slices, entropy
-from unmask.types import Info, State, View
+from unmask.orders.scores import by_slices, entropy
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,20 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from unmask import caching
-from unmask.denoisers import certain, masked_rows, passes, shaped, take_rows, unlawful, untempered, vouched
+from unmask.base.types import Cache, Denoiser, Request, State, View
+from unmask.denoisers import (
+    caches,
+    certain,
+    masked_rows,
+    passes,
+    shaped,
+    take_rows,
+    unlawful,
+    untempered,
+    vouched,
+)
 from unmask.denoisers.checks import complaint
 from unmask.engine.choosing import Chosen, Doubts
-from unmask.types import Cache, Denoiser, Request, State, View
 
 Settle: TypeAlias = Callable[[Request], Tensor]
 """What happens to the denoiser's law before anything reads it: a `Request` to log_probs of the same shape."""
@@ -36,7 +45,7 @@ class Look:
         *,
         keep: bool = False,
     ) -> None:
-        self.denoiser, self.blocks = caching.unwrapped(denoiser)
+        self.denoiser, self.blocks = caches.unwrapped(denoiser)
         self.root, self.change = untempered(self.denoiser)
         self.state, self.doubts, self.settle, self.seed, self.keep = state, doubts, settle, seed, keep
         self.passes, self.cost, self.seconds = passes(self.denoiser), torch.ones(()), 0.0

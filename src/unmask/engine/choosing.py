@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from unmask.base.types import Choice, Selector, View
 from unmask.denoisers import take_rows
-from unmask.types import Choice, Selector, View
 
 
 class Doubts:

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.devices import precise
+from unmask.base.devices import precise
+from unmask.base.numbers import whole
+from unmask.base.types import Choice, Denoiser, Info, Selector, State, TokenSource, View
 from unmask.engine.accounting import Moved, added, placed, remembered, symbols, written
 from unmask.engine.asking import Look, Settle
 from unmask.engine.choosing import Doubts, chosen, moving, parts
-from unmask.numbers import whole
-from unmask.selectors import is_blind
-from unmask.types import Choice, Denoiser, Info, Selector, State, TokenSource, View
+from unmask.orders.selectors import is_blind
 
 
 def init(

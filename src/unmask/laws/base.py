@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from unmask.numbers import shown, whole
-
-if TYPE_CHECKING:
-    from unmask.profiles import Profile
+from unmask.base.numbers import shown, whole
+from unmask.base.profile import Profile
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -117,8 +115,6 @@ class Law(ABC):
 
     def profile(self) -> Profile:
         """The information profile of the law: `Profile` of `entropies`, in nats."""
-        from unmask.profiles import Profile  # here, so that laws stand on `types` alone until they are asked
-
         return Profile(self.entropies())
 
     @abstractmethod

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unmask.base.numbers import whole
 from unmask.laws.base import LARGEST, Array, Law, flat_log_prob, forbid, point_masses
-from unmask.numbers import whole
 
 _LARGEST_FIELD = 2**20
 """Elements of a field whose inverses are listed."""

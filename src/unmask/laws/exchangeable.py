@@ -11,6 +11,7 @@ import torch
 from scipy.special import entr, gammaln, logsumexp, psi, softmax, xlogy
 from torch import Tensor
 
+from unmask.base.numbers import real, whole
 from unmask.laws.base import (
     Array,
     Law,
@@ -23,7 +24,6 @@ from unmask.laws.base import (
     random_ranks,
 )
 from unmask.laws.between import at_every
-from unmask.numbers import real, whole
 
 _MOST_COUNT_VECTORS = 2_000_000
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +13,8 @@ from scipy.special import entr
 from torch import Tensor
 from torch.nn.functional import embedding
 
+from unmask.base.numbers import listed, shown, whole
+from unmask.base.profile import Profile
 from unmask.laws.base import (
     Array,
     Law,
@@ -24,10 +25,6 @@ from unmask.laws.base import (
     estimate_entropies,
     forbid,
 )
-from unmask.numbers import listed, shown, whole
-
-if TYPE_CHECKING:
-    from unmask.profiles import Profile
 
 
 class Markov(Law):
@@ -246,8 +243,6 @@ class Measured(Law):
 
     def profile(self, samples: int = 64, generator: torch.Generator | None = None) -> Profile:
         """The measured `Profile` with standard errors, nats, from the draws of `entropies`."""
-        from unmask.profiles import Profile
-
         values, stderr = estimate_entropies(self, samples, generator or torch.Generator().manual_seed(0))
         return Profile(values, stderr=stderr)
 

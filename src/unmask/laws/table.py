@@ -13,8 +13,8 @@ from scipy.special import entr
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from unmask.base.numbers import shown, whole
 from unmask.laws.base import Array, Law, as_tensor, draw_symbols, flat_log_prob
-from unmask.numbers import shown, whole
 
 _LARGEST_TABLE = 2**22
 """Entries of a table that we are willing to build from another law."""

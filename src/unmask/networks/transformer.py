@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.numbers import whole
+from unmask.base.numbers import whole
 
 
 @dataclass(frozen=True)

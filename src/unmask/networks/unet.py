@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unmask.base.numbers import whole
 from unmask.networks.transformer import Condition, attend, check_length
-from unmask.numbers import whole
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class UNetConfig:
 
     ``blocks`` are residual blocks in each half, two more stand in the middle, around the attention (``heads`` 0: none).
     ``classes`` and ``timed`` say what the network may be told besides the image; ``stages`` S > 0 makes one for
-    `unmask.upscale`; ``outputs`` are logits per position, if not one per level, and ``ordinal`` counts the smooth functions
-    of the level that they start from. ``length`` follows from the sizes.
+    `variants.upscale`; ``outputs`` are logits per position, if not one per level, and ``ordinal`` counts the smooth
+    functions of the level that they start from. ``length`` follows from the sizes.
     """
 
     vocab_size: int
@@ -279,7 +279,7 @@ class UNet(nn.Module):
         time: Tensor | None = None,
         label: Tensor | None = None,
     ) -> Tensor:
-        """Logits [B, R, outputs] for `unmask.upscale`: levels int64 [B, L] all known, at the precision of a stage.
+        """Logits [B, R, outputs] for `unmask.variants.upscale`: levels int64 [B, L] all known, at the precision of a stage.
 
         ``masked`` bool [B, L] says where the level is the coarser one; stage int64 [B] counts from 1.
         """

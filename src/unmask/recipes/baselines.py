@@ -15,13 +15,14 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from unmask import corruption, genmd4, schedules
-from unmask.genmd4 import GenMD4Network
+from unmask.masking import corruption, schedules
+from unmask.masking.schedules import Schedule
 from unmask.networks import TransformerConfig
 from unmask.networks.transformer import from_config
 from unmask.recipes import sequences
 from unmask.recipes.run import Batch, Run, generator
-from unmask.schedules import Schedule
+from unmask.variants import genmd4
+from unmask.variants.genmd4 import GenMD4Network
 
 Draw: TypeAlias = Callable[[Run, torch.Generator], Tensor]
 """The sequences of one batch, int64 [B, L], as `sequences.windows` draws them."""

@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unmask import schedules, upscale
 from unmask.data.vocabularies import Levels
+from unmask.masking import schedules
 from unmask.networks import TransformerConfig, UNet, UNetConfig
 from unmask.networks.transformer import from_config
 from unmask.recipes import baselines, sequences
 from unmask.recipes.run import Batch, Machine, Optimiser, Run
+from unmask.variants import upscale
 
 SIDE = 28
 """Pixels along each side."""

@@ -8,8 +8,8 @@ fetch molecules``.
 
 from __future__ import annotations
 
-from unmask import corruption
 from unmask.data.vocabularies import SMILES, Characters
+from unmask.masking import corruption
 from unmask.networks import TransformerConfig
 from unmask.networks.transformer import from_config
 from unmask.recipes import sequences

@@ -7,8 +7,8 @@ given, as in `molecules`. Data: ``unmask data fetch fingerprints``, or ``--data.
 
 from __future__ import annotations
 
-from unmask import corruption
 from unmask.data.vocabularies import Bytes
+from unmask.masking import corruption
 from unmask.networks import TransformerConfig
 from unmask.networks.transformer import from_config
 from unmask.recipes import sequences

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from unmask import noise
+from unmask.base import noise
 from unmask.data.vocabularies import Vocabulary, to_record
 
 T = TypeVar("T")

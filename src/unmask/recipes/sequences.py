@@ -1,7 +1,7 @@
 """What recipes over token folders share: finding the data, batches of windows or items, and the loss.
 
 The loss is the order-agnostic bound (ARDM, arXiv 2110.02037), which equals MD4's integral (arXiv 2406.04329)
-and needs neither a schedule nor a time: see `unmask.objectives`.
+and needs neither a schedule nor a time: see `unmask.masking.objectives`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unmask.corruption import Corrupt, exact_count
 from unmask.data import tokens as folders
 from unmask.data.cache import cache
 from unmask.data.tokens import Tokens
 from unmask.data.vocabularies import Bytes, Characters, Foreign
 from unmask.data.writing import GIVEN, LEARNT
-from unmask.head_loss import head_cross_entropy
-from unmask.objectives import masked_cross_entropy
+from unmask.masking.corruption import Corrupt, exact_count
+from unmask.masking.head_loss import head_cross_entropy
+from unmask.masking.objectives import masked_cross_entropy
 from unmask.recipes.run import Batch, Run, generator
 
 

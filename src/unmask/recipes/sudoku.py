@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unmask.corruption import low_discrepancy, random_subset
 from unmask.data import sudoku as boards
+from unmask.masking.corruption import low_discrepancy, random_subset
+from unmask.masking.objectives import masked_cross_entropy
 from unmask.networks import TransformerConfig
 from unmask.networks.transformer import from_config
-from unmask.objectives import masked_cross_entropy
 from unmask.recipes.run import Batch, Machine, Optimiser, Run, check_ranges, generator
 
 AXES = (

@@ -1,0 +1,1 @@
+"""What everybody speaks: types, noise, numbers, records on disk, progress, devices."""

@@ -1,0 +1,151 @@
+"""Sudoku at the command line: where puzzles come from, solving them in batches, and what came out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from unmask.base.types import Info, Result
+from unmask.command_line.commands.options import in_range
+from unmask.command_line.commands.output import Report, number, share
+from unmask.data import sudoku
+from unmask.models.loading import Model
+
+Sampler: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Result]
+"""Unmasks a batch: (tokens int64 [B, L], numbers of the items int64 [B], generator) -> result."""
+
+BATCH = 64
+"""Rows per network call: enough to keep two cores busy, few enough for their caches."""
+
+FRESH = 2**62
+"""Start of the seeds of test puzzles; training counts up from small seeds, so the two never meet."""
+
+
+@dataclass(frozen=True)
+class Boards:
+    """Puzzles int64 [n, 81], their solutions int64 [n, 81] if known, and where they came from."""
+
+    source: str
+    puzzles: Tensor
+    solutions: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Finished grids int64 [n, 81], log-probabilities (nats, NaN if unknown) and network calls float64 [n], seconds.
+
+    ``manifest`` says how to repeat it, ``steps`` holds the steps of each grid if they were asked for.
+    """
+
+    grids: Tensor
+    log_prob: Tensor
+    nfe: Tensor
+    seconds: float
+    manifest: Report = field(default_factory=dict)
+    steps: tuple[list[Report], ...] = ()
+
+    def part(self, places: slice) -> Solved:
+        """Some of the grids; seconds and manifest stay those of all."""
+        grids, log_prob, nfe = (values[places] for values in (self.grids, self.log_prob, self.nfe))
+        return Solved(grids, log_prob, nfe, self.seconds, self.manifest, self.steps[places])
+
+
+def check_sudoku(model: Model) -> None:
+    """ValueError unless the model is one of Sudoku grids."""
+    if model.name != "sudoku":
+        raise ValueError(
+            f"model '{model.name}' is not a Sudoku model; puzzles need one trained by recipe 'sudoku'"
+        )
+
+
+def read(path: Path) -> Boards:
+    """Puzzles, and solutions if there are any, from a file."""
+    found = sudoku.read(path)
+    solutions = None if found.solutions is None else torch.as_tensor(found.solutions)
+    return Boards(str(path), torch.as_tensor(found.puzzles), solutions)
+
+
+def generate(clues: str, count: int, seed: int) -> Boards:
+    """Fresh puzzles with one solution: ``clues`` is a number of clues, or ``minimal``."""
+    if clues != "minimal" and not (clues.isdigit() and 21 <= int(clues) <= 81):
+        raise ValueError(f"--generate {clues}: expected a number of clues 21..81, such as 34, or minimal")
+    in_range("num", count, 1)
+    left = None if clues == "minimal" else int(clues)
+    puzzles, solutions = sudoku.puzzles(count, FRESH + 128 * seed + (left or 0), clues=left)
+    name = "minimal" if left is None else f"{left} clues"
+    return Boards(name, torch.as_tensor(puzzles), torch.as_tensor(solutions))
+
+
+def solve(
+    puzzles: Tensor,
+    sampler: Sampler,
+    *,
+    seed: int,
+    trace: bool = False,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Solved:
+    """Unmasks the blanks of puzzles int64 [n, 81], `BATCH` at a time; ``advance`` hears how many are done.
+
+    Orders and symbols of a puzzle are functions of the seed and its number, whatever batch it is in.
+    """
+    began, results, steps = time.monotonic(), list[Result](), list[list[Report]]()
+    for start in range(0, len(puzzles), BATCH):
+        rows = torch.arange(start, min(start + BATCH, len(puzzles)))
+        result = sampler(puzzles[rows], rows, torch.Generator().manual_seed(seed))
+        steps += steps_of(result.trace, len(rows)) if trace else []
+        results.append(replace(result, trace=()))
+        advance(int(rows[-1]) + 1)
+    tokens, log_prob, nfe = (
+        torch.cat([getattr(r, k) for r in results]) for k in ("tokens", "log_prob", "nfe")
+    )
+    seconds = time.monotonic() - began
+    record = manifest_of(results, seed) | {"seconds": seconds}
+    return Solved(tokens, log_prob, nfe, seconds, record, tuple(steps))
+
+
+def manifest_of(results: Sequence[Result], seed: int) -> Report:
+    """The manifest of a run of batches: what they share, ``seed`` of the run, those of the batches, network seconds."""
+    records = [r.manifest for r in results]
+    spent = math.fsum(r["network_seconds"] for r in records)
+    shape = [sum(len(r.tokens) for r in results), results[0].tokens.shape[1]]
+    own = {"seed": seed, "batch_seeds": [r["seed"] for r in records], "batch": BATCH, "shape": shape}
+    return records[0] | own | {"network_seconds": spent}
+
+
+def steps_of(trace: Sequence[Info], count: int) -> list[list[Report]]:
+    """What each step did to each of ``count`` sequences: positions, symbols, log-probabilities and entropies (nats)."""
+    steps: list[list[Report]] = [[] for _ in range(count)]
+    for info in trace:
+        for place, item in enumerate(info.items.tolist()):
+            kept = info.rows[place] >= 0
+            values = {"positions": info.rows, "symbols": info.symbols, "log_probs": info.log_probs}
+            record: Report = {k: v[place][kept].tolist() for k, v in values.items()}
+            known = None if info.entropies is None else info.entropies[place][kept].tolist()
+            steps[item].append(record | {"entropies": known})
+    return steps
+
+
+def accuracy(boards: Boards, solved: Solved) -> Report:
+    """Shares of puzzles and network calls per puzzle; exact match only where solutions are known."""
+    valid = sudoku.is_valid(solved.grids)
+    kept = sudoku.keeps_clues(solved.grids, boards.puzzles)
+    n = len(boards.puzzles)
+    report = {
+        "solved": share(int((valid & kept).sum()), n, "puzzles", "valid grid that keeps every clue"),
+        "valid": share(int(valid.sum()), n, "puzzles", "every row, column and box holds each digit once"),
+        "clues_kept": share(int(kept.sum()), n, "puzzles", "every clue kept"),
+        "calls": number(
+            float(solved.nfe.mean()), "network calls per puzzle", "mean nfe, full forward passes"
+        ),
+    }
+    if boards.solutions is None:
+        return {"exact_match": None, **report}
+    exact = int((solved.grids == boards.solutions).all(1).sum())
+    return {"exact_match": share(exact, n, "puzzles", "grid equal to the known solution"), **report}

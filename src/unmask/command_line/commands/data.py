@@ -1,0 +1,208 @@
+"""``unmask data``: prepare token folders from files, fetch data sets, check folders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from unmask.command_line.commands.options import check_seed, in_range
+from unmask.command_line.commands.output import Report
+from unmask.data import files, lines, tokens
+from unmask.data.cache import cache
+from unmask.data.fetch import DATASETS, fetch
+from unmask.data.prepare import READINGS, Reading, prepare
+from unmask.data.tokens import Tokens
+from unmask.data.vocabularies import Bytes, Characters, Tokenizer, Vocabulary
+
+
+def reading(name: str, column: str | None, field: str | None) -> Reading:
+    """The reading of a format, with the column of CSV files or the field of JSON lines."""
+    if name not in READINGS:
+        raise ValueError(f"format '{name}': expected one of {', '.join(READINGS)}")
+    if (column is not None and name != "smiles") or (field is not None and name != "jsonl"):
+        raise ValueError(
+            f"format '{name}' has no columns or fields; --column goes with smiles, --field with jsonl"
+        )
+    if column is not None:
+        return replace(
+            READINGS[name], read=partial(lines.smiles, column=column), name=f"{name}, column {column}"
+        )
+    if field is not None:
+        return replace(READINGS[name], read=partial(lines.jsonl, field=field), name=f"{name}, field {field}")
+    return READINGS[name]
+
+
+def vocabulary(
+    tokenizer: Path | None, alphabet: str | None, like: Path | None, as_bytes: bool
+) -> Vocabulary | None:
+    """The vocabulary that the options name; None when none does."""
+    given = [tokenizer is not None, alphabet is not None, like is not None, as_bytes]
+    if sum(given) > 1:
+        raise ValueError(
+            "more than one of --tokenizer, --alphabet, --like, --bytes; expected at most one vocabulary"
+        )
+    if tokenizer is not None:
+        return read_tokenizer(tokenizer)
+    if alphabet is not None:
+        return Characters(alphabet)
+    if like is not None:
+        return tokens.load(like).vocabulary
+    return Bytes() if as_bytes else None
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """A tokenizer.json; ValueError when it is not one."""
+    found = Tokenizer(files.read_text(path, "a tokenizer.json"))
+    try:
+        found.size  # noqa: B018 - parses it
+    except ImportError:
+        raise
+    except Exception as error:  # the package raises bare exceptions
+        raise ValueError(
+            f"{path} is not a tokenizer.json ({error}); expected one of Hugging Face tokenizers"
+        ) from None
+    return found
+
+
+def shares(words: Sequence[str]) -> dict[str, float]:
+    """Parts as ``train=0.9 valid=0.1``."""
+    found = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise ValueError(f"--split {word}: expected a name and a share, such as train=0.9") from None
+    if found and (min(found.values()) <= 0 or not math.isclose(sum(found.values()), 1.0)):
+        raise ValueError(f"--split {' '.join(words)}: expected positive shares that sum to 1")
+    if bad := [name for name in found if not name.isidentifier()]:
+        raise ValueError(f"--split {bad[0]}=..: expected a name of letters and digits, such as train")
+    if len(found) < len(words):
+        raise ValueError(f"--split {' '.join(words)}: expected different names")
+    return found
+
+
+def run_prepare(
+    places: Sequence[Path],
+    folder: Path,
+    chosen: Reading,
+    symbols: Vocabulary | None,
+    *,
+    padding: str | None,
+    longest: int | None,
+    skip: bool,
+    split: dict[str, float],
+    seed: int,
+    shard: int,
+    quiet: bool,
+) -> Report:
+    """Prepares; what was made."""
+    in_range("longest", longest, 1)
+    in_range("shard", shard, 1)
+    check_seed(seed)
+    if files.STANDARD in places and chosen.pattern == "*.png":
+        raise ValueError("standard input (-) as PNG files; expected files or folders")
+    files.once(*places)
+    with files.rereadable(places):
+        made = prepare(
+            places,
+            folder,
+            chosen,
+            vocabulary=symbols,
+            policy=padding,
+            limit=longest,
+            skip=skip,
+            split=split,
+            seed=seed,
+            shard=shard,
+            quiet=quiet,
+            clean=True,
+        )
+    return {"command": "data prepare", "folders": [describe(m) for m in made]}
+
+
+def run_fetch(name: str, quiet: bool) -> Report:
+    """Fetches a data set; what its parts are."""
+    folder = fetch(name, quiet=quiet)
+    parts = [describe(tokens.load(folder / part)) for part in DATASETS[name].parts]
+    return {"command": "data fetch", "name": name, "licence": DATASETS[name].licence, "folders": parts}
+
+
+def run_check(folder: Path) -> Report:
+    """Reads a token folder, or every one below a folder, and compares all checksums."""
+    found = sorted(p.parent for p in folder.rglob("manifest.json")) or [folder]
+    return {"command": "data check", "folders": [describe(tokens.verify(place)) for place in found]}
+
+
+def run_list() -> Report:
+    """The data sets that can be fetched."""
+    sets = [
+        {
+            "name": n,
+            "summary": d.summary,
+            "licence": d.licence,
+            "parts": list(d.parts),
+            "fetched": _there(n, d.parts),
+        }
+        for n, d in DATASETS.items()
+    ]
+    return {"command": "data fetch", "cache": str(cache()), "datasets": sets}
+
+
+def _there(name: str, parts: Sequence[str]) -> bool:
+    return all((cache() / name / part / "manifest.json").is_file() for part in parts)
+
+
+def describe(data: Tokens) -> Report:
+    """A token folder in numbers."""
+    record = data.manifest
+    counts = {
+        k: record[k] for k in ("kind", "policy", "shape", "characters", "source_bytes", "longest", "dropped")
+    }
+    return {
+        "folder": str(data.folder),
+        "symbols": data.symbols,
+        "items": data.items,
+        "vocabulary": data.vocabulary.size,
+        **counts,
+        **({"first_dropped": record["first_dropped"]} if "first_dropped" in record else {}),
+    }
+
+
+def render(report: Report, console: Console) -> None:
+    """A line for each token folder."""
+    head = ("folder", "kind", "symbols", "items", "longest", "vocabulary", "left out")
+    rows = []
+    for f in report["folders"]:
+        dropped = ", ".join(f"{n} {why}" for why, n in f["dropped"].items()) or "-"
+        numbers = (f"{f[k]:,}" for k in ("symbols", "items", "longest", "vocabulary"))
+        rows.append((f["folder"], f["kind"], *numbers, dropped))
+    _print([head, *rows], console)
+    for f in report["folders"]:
+        if "first_dropped" in f:
+            console.print(f"first left out of {f['folder']}: {f['first_dropped']}", markup=False)
+
+
+def render_list(report: Report, console: Console) -> None:
+    """A line for each data set."""
+    head = ("name", "fetched", "parts", "licence", "what")
+    sets = report["datasets"]
+    rows = [
+        (d["name"], "yes" if d["fetched"] else "no", " ".join(d["parts"]), d["licence"], d["summary"])
+        for d in sets
+    ]
+    _print([head, *rows], console)
+    console.print(f"cache: {report['cache']}", markup=False)
+
+
+def _print(rows: Sequence[Sequence[str]], console: Console) -> None:
+    """Rows in columns as wide as need be; numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        cells = (c.rjust(w) if c.replace(",", "").isdigit() else c.ljust(w) for c, w in zip(row, widths))
+        console.print("  ".join(cells).rstrip(), markup=False)

@@ -1,0 +1,121 @@
+"""``unmask train``: a recipe with some fields replaced, trained in a folder, or gone on with."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from unmask.command_line.commands.output import Report, number, say
+from unmask.recipes import Run, all_recipes
+from unmask.recipes.run import describe, override
+from unmask.training.loop import train
+
+
+def run(recipe: str, out: Path | None, changes: Mapping[str, str], quiet: bool) -> Report:
+    """Trains a recipe with dotted fields replaced; the report names the model's folder and the loss."""
+    wanted = _checked(override(_recipe(recipe), changes))
+    folder = Path("runs") / recipe if out is None else out
+    before = _steps_done(folder)
+    if before:
+        say(f"going on from step {before} in {folder}", quiet)
+    began = time.monotonic()
+    try:
+        model = train(wanted, folder, quiet=quiet)
+    except KeyboardInterrupt:
+        done = _steps_done(folder)
+        hint = f"step {done} is saved in {folder}; the same command goes on from there" if done else ""
+        raise KeyboardInterrupt(hint) from None
+    return {
+        "command": "train",
+        "recipe": recipe,
+        "model": str(model),
+        "steps": _steps_done(folder),
+        "resumed_from": before,
+        "loss": _loss(folder),
+        "seconds": time.monotonic() - began,
+        "changes": dict(changes),
+    }
+
+
+def render(report: Report, console: Console) -> None:
+    """Prints how training went, and the model's folder last."""
+    loss = report["loss"]
+    if loss is not None:
+        console.print(
+            f"{report['steps']} steps, loss {loss['value']:.4f} {loss['unit']} ({loss['estimator']})"
+        )
+    console.print(f"model: {report['model']}")
+
+
+def changes(texts: Sequence[str]) -> dict[str, str]:
+    """``FIELD=VALUE`` texts as a dictionary; ValueError where there is no ``=``."""
+    for text in texts:
+        if "=" not in text:
+            raise ValueError(f"got '{text}'; expected FIELD=VALUE, such as optimiser.steps=200")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def fields(recipe: str) -> Report:
+    """The fields of a recipe that ``--field value`` may replace, with their values."""
+    return {"command": "train", "recipe": recipe, "fields": dict(_flat(describe(_recipe(recipe))))}
+
+
+def render_fields(report: Report, console: Console) -> None:
+    """Prints one field a line."""
+    table = Table("field", "default", box=None)
+    for name, value in report["fields"].items():
+        text = json.dumps(value)
+        table.add_row(f"--{name}", text if len(text) < 60 else f"{text[:56]} ...")
+    console.print(table)
+
+
+def _recipe(name: str) -> Run:
+    known = all_recipes()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise ValueError(f"no recipe '{name}': {hint}recipes: {', '.join(known)}")
+    return known[name]()
+
+
+def _checked(run: Run) -> Run:
+    """The run, if its device exists."""
+    try:
+        torch.empty(0, device=run.machine.device)
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"field 'machine.device': no device '{run.machine.device}' here; try cpu") from None
+    return run
+
+
+def _flat(record: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of nested dictionaries."""
+    for key, value in record.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _steps_done(folder: Path) -> int:
+    """The step of the newest checkpoint, 0 when there is none."""
+    return max((int(p.name) for p in folder.glob("checkpoints/*") if p.name.isdigit()), default=0)
+
+
+def _loss(folder: Path, last: int = 50) -> Report | None:
+    """The mean of the last logged losses."""
+    losses = [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()[-last:]]
+    if not losses:
+        return None
+    return number(
+        sum(losses) / len(losses),
+        "nats per position",
+        f"training objective, mean of {len(losses)} logged steps",
+    )

@@ -1,0 +1,265 @@
+"""``unmask demo``: fresh Sudoku puzzles solved in several orders, then one board step by step.
+
+Each part returns its piece of the report; a further part is one more function of the model.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from unmask.base.devices import has_bfloat16
+from unmask.base.profile import Profile
+from unmask.base.progress import Progress
+from unmask.base.types import Cache, Denoiser, Selector, TokenSource
+from unmask.command_line import animation
+from unmask.command_line.commands import boards
+from unmask.command_line.commands import planning as work
+from unmask.command_line.commands.boards import Boards
+from unmask.command_line.commands.options import above_zero, check_seed, in_range
+from unmask.command_line.commands.output import Report, number, percent, say
+from unmask.data import sudoku
+from unmask.denoisers import NetworkDenoiser, take_rows
+from unmask.engine.sampling import sample
+from unmask.models.loading import Model, load, measured_profile
+from unmask.orders import scores, selectors
+from unmask.orders.sources import draw, greedy
+from unmask.planning import plans
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of the table: an order and where symbols come from."""
+
+    order: str
+    symbols: str
+    selector: Selector
+    source: TokenSource
+
+
+def settings(seed: int, tau: float) -> list[Setting]:
+    """The orders that the demo compares: one cell per call, and a threshold rule."""
+    at_random = selectors.top_k(scores.at_random(seed), 1)
+    confidence, margin = (selectors.top_k(s, 1) for s in (scores.confidence, scores.margin))
+    return [
+        Setting("random", "drawn", at_random, draw),
+        Setting("random", "arg-max", at_random, greedy),
+        Setting("top probability", "arg-max", confidence, greedy),
+        Setting("margin", "arg-max", margin, greedy),
+        Setting(f"threshold {tau:g}", "arg-max", selectors.threshold(scores.confidence, tau), greedy),
+    ]
+
+
+def run(
+    model_name: str, *, num: int, seed: int, tau: float, precision: str, quiet: bool
+) -> tuple[Report, Denoiser]:
+    """The report of the demo, and the denoiser as it computed (for `animate`)."""
+    in_range("num", num, 2, more=" puzzles, one of each difficulty")
+    above_zero("tau", tau, 1)
+    check_seed(seed)
+    began = time.monotonic()
+    say("loading the model and making puzzles (the first time, compiling their generator)", quiet)
+    model = load(model_name)
+    boards.check_sudoku(model)
+    half = precision == "bfloat16" or (precision == "auto" and has_bfloat16())
+    denoiser = Remembering(in_bfloat16(model.denoiser) if half else model.denoiser)
+    sets = [boards.generate("34", num - num // 2, seed), boards.generate("minimal", num // 2, seed)]
+    report = {
+        "command": "demo",
+        "model": {"name": model.name, "trained_steps": model.config.get("trained_steps")},
+        "precision": "bfloat16" if half else "float32",
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+        "puzzles": {s.source: len(s.puzzles) for s in sets},
+        "solving": solving(denoiser, sets, settings(seed, tau), seed, quiet),
+    }
+    report["planning"] = planning(model, denoiser, seed, quiet)
+    return report | {"seconds": time.monotonic() - began}, denoiser
+
+
+CALLS, GRIDS = (8, 16, 32), 24
+"""Budgets that the demo plans for, and full grids on which it checks what the plans cost."""
+
+
+def planning(model: Model, denoiser: Denoiser, seed: int, quiet: bool) -> Report:
+    """The profile of the model, the optimal plans for a few budgets, what they should cost and what they do."""
+    profile = measured_profile(model) or _measured(model, seed, quiet)
+    heldout = work.heldout_of(profile)
+    tokens = torch.as_tensor(sudoku.full_grids(GRIDS, work.FRESH_GRIDS + 2**32 + seed))
+    say("scoring fresh grids under each plan", quiet)
+    alone = work.in_random_order(denoiser, tokens, plans.one_by_one(profile.length), seed)
+    rows = []
+    for calls in CALLS:
+        plan = plans.optimal(profile, steps=calls)
+        uniform = heldout.kl(plans.uniform(profile.length, calls))
+        said = number(
+            heldout.kl(plan), "nats, order disclosed", "held-out losses", stderr=heldout.kl_stderr(plan)
+        )
+        found = work.realised(denoiser, tokens, plan, alone, seed)
+        rows.append(
+            {"calls": calls, "plan": list(plan), "predicted": said, "realised": found, "uniform": uniform}
+        )
+    return {"grids": GRIDS, "bound": heldout.entropy, "plans": rows}
+
+
+def _measured(model: Model, seed: int, quiet: bool) -> Profile:
+    """A profile measured now, for a model that ships without one."""
+    tokens = torch.as_tensor(sudoku.full_grids(256, work.FRESH_GRIDS + seed))
+    return work.fit(model, tokens, rounds=4, seed=seed, state=None, quiet=quiet)[0]
+
+
+def solving(
+    denoiser: Denoiser, sets: list[Boards], compared: list[Setting], seed: int, quiet: bool
+) -> list[Report]:
+    """Every puzzle in every setting: accuracy and network calls per set."""
+    puzzles = torch.cat([s.puzzles for s in sets])
+    with Progress("solve", len(compared) * len(puzzles), quiet=quiet) as progress:
+        return [_row(denoiser, sets, puzzles, setting, seed, progress) for setting in compared]
+
+
+def _row(
+    denoiser: Denoiser, sets: list[Boards], puzzles: Tensor, setting: Setting, seed: int, progress: Progress
+) -> Report:
+    """One setting on all sets, which share batches."""
+    before = progress.step
+    solved = boards.solve(
+        puzzles,
+        lambda tokens, ids, generator: sample(
+            denoiser,
+            tokens,
+            setting.selector,
+            generator=generator,
+            source=setting.source,
+            order_ids=ids,
+            item_ids=ids,
+        ),
+        seed=seed,
+        advance=lambda done: progress.advance(before + done),
+    )
+    found, start = {}, 0
+    for posed in sets:
+        found[posed.source] = boards.accuracy(posed, solved.part(slice(start, start + len(posed.puzzles))))
+        start += len(posed.puzzles)
+    return {"order": setting.order, "symbols": setting.symbols, "sets": found, "seconds": solved.seconds}
+
+
+def render(report: Report, console: Console) -> None:
+    """Prints the table: exact match with Wilson 95 % intervals, and network calls per puzzle."""
+    counts = ", ".join(
+        f"{n} with {name}" if "clues" in name else f"{n} {name}" for name, n in report["puzzles"].items()
+    )
+    console.print(f"Fresh Sudoku puzzles, each with one solution: {counts} (seed {report['seed']})")
+    table = Table(
+        title="solved exactly, with Wilson 95 % intervals, and network calls per puzzle", title_justify="left"
+    )
+    table.add_column("order")
+    table.add_column("symbols")
+    for name in report["puzzles"]:
+        table.add_column(name, justify="right")
+        table.add_column("calls", justify="right")
+    for row in report["solving"]:
+        cells = ((percent(f["exact_match"], 0), f"{f['calls']['value']:.1f}") for f in row["sets"].values())
+        table.add_row(row["order"], row["symbols"], *(text for pair in cells for text in pair))
+    console.print(table)
+    render_planning(report["planning"], console)
+    console.print(f"{report['seconds']:.0f} s, {report['precision']}, {report['threads']} threads")
+
+
+def render_planning(report: Report, console: Console) -> None:
+    """Prints what each plan should cost and what it cost."""
+    console.print(
+        f"\nA whole grid from nothing takes {report['bound']:.1f} nats one cell per call. In fewer calls, cells unmasked\n"
+        "together miss what they say about each other; the information profile tells how much, before anything is run:"
+    )
+    table = Table(title="excess nats per grid, random order", title_justify="left")
+    for name in (
+        "calls",
+        "optimal plan",
+        "predicted",
+        f"realised on {report['grids']} grids",
+        "uniform plan",
+    ):
+        table.add_column(name, justify="left" if name == "optimal plan" else "right")
+    for row in report["plans"]:
+        costs = (f"{row[k]['value']:.2f} +- {row[k]['stderr']:.2f}" for k in ("predicted", "realised"))
+        sizes = " ".join(map(str, row["plan"][:12])) + (" ..." if len(row["plan"]) > 12 else "")
+        table.add_row(str(row["calls"]), sizes, *costs, f"{row['uniform']:.2f}")
+    console.print(table)
+
+
+def animate(denoiser: Denoiser, seed: int, console: Console) -> None:
+    """Solves one minimal puzzle in margin order before the eyes of the reader."""
+    puzzle = boards.generate("minimal", 1, seed).puzzles
+    selector, generator = selectors.top_k(scores.margin, 1), torch.Generator().manual_seed(seed)
+    result = sample(denoiser, puzzle, selector, generator=generator, source=greedy)
+    console.print(
+        "\nOne minimal puzzle in margin order: first the cell whose two best digits are furthest apart."
+    )
+    animation.show(console, puzzle[0], animation.moves(result))
+
+
+# --- speed ----------------------------------------------------------------------------------------
+
+
+def in_bfloat16(denoiser: NetworkDenoiser) -> NetworkDenoiser:
+    """The denoiser with its network's matrix products in bfloat16, as it was trained; on a CPU."""
+    network = denoiser.network
+
+    def evaluate(tokens: Tensor, rows: Tensor | None = None) -> Tensor:
+        with _autocast():
+            logits: Tensor = network(tokens, rows)
+            return logits
+
+    return replace(denoiser, network=evaluate)
+
+
+def _autocast() -> AbstractContextManager[Any]:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """A denoiser that runs each board once: settings that meet the same board share the work.
+
+    Good settings mostly meet the same boards, which saves about 40 % of the demo. A board takes 3 kB. The
+    loop counts calls as if nothing were remembered.
+    """
+
+    base: Denoiser
+    known: dict[bytes, Tensor] = field(default_factory=dict)
+
+    @property
+    def mask_id(self) -> int:
+        """Symbol id of the mask."""
+        return self.base.mask_id
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of symbols."""
+        return self.base.vocab_size
+
+    def __call__(self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None) -> Tensor:
+        """Log-probabilities float [B, R, V] at rows."""
+        keys = [board.tobytes() for board in tokens.to(torch.uint8).numpy()]
+        fresh = {key: i for i, key in enumerate(keys) if key not in self.known}
+        if fresh:
+            self.known.update(zip(fresh, self.base(tokens[list(fresh.values())], time=time)))
+        log_probs = torch.stack([self.known[key] for key in keys])
+        return log_probs if rows is None else take_rows(log_probs, rows)
+
+    def full(
+        self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None
+    ) -> tuple[Tensor, Cache]:
+        """As the base: caches are not remembered."""
+        return self.base.full(tokens, rows, time=time)
+
+    def partial(self, tokens: Tensor, rows: Tensor, cache: Cache, *, time: Tensor | None = None) -> Tensor:
+        """As the base."""
+        return self.base.partial(tokens, rows, cache, time=time)

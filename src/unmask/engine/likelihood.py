@@ -1,0 +1,84 @@
+"""Exact log-likelihood along an order, and the bound that averages over orders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from unmask import engine
+from unmask.base import noise
+from unmask.base.numbers import whole
+from unmask.base.types import Choice, Denoiser, Estimate, Selector, View
+from unmask.engine.sampling import check_tokens
+from unmask.masking.corruption import Draws, counted
+from unmask.masking.objectives import cross_entropies
+from unmask.orders.sources import given
+
+
+def log_likelihood(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    selector: Selector | Callable[[View], Choice],
+    *,
+    visible: Tensor | None = None,
+    substeps: int = 1,
+    order_ids: Tensor | None = None,
+) -> Tensor:
+    """Log-probability float64 [B], nats, with which `sample` under the same selector and order_ids yields these tokens.
+
+    tokens int64 [B, L] hold no mask. ``visible`` bool [B, L] marks the prompt (default: none), which is not scored.
+    ``order_ids`` default to 0 for every row.
+    """
+    check_tokens(tokens, denoiser, masks=False)
+    visible = _visible(visible, tokens)
+    orders = noise.checked_ids(order_ids, tokens, tokens.new_zeros(len(tokens)))
+    state = engine.init(torch.where(visible, tokens, denoiser.mask_id), denoiser.mask_id, orders)
+    return engine.run(state, denoiser, selector, given(tokens), substeps=substeps)[0].log_prob
+
+
+def nelbo(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    *,
+    generator: torch.Generator,
+    samples: int = 16,
+    visible: Tensor | None = None,
+    item_ids: Tensor | None = None,
+) -> Estimate:
+    """Negative evidence lower bound, nats per sequence: value and standard error, float64 [B].
+
+    The mean over uniform orders of -log p (form (c) of `masking.enumeration`): N * CE(M) / |M| for ``samples`` random
+    sets M per sequence, their sizes stratified over 1..N. The standard error ignores the stratification, so it is on the safe
+    side; it is NaN for one sample. Positions of ``visible`` bool [B, L] are a prompt and are not scored. A row's sets
+    depend on the generator's next number and on its id in ``item_ids`` int64 [B] (default 0..B-1) only.
+    """
+    check_tokens(tokens, denoiser, masks=False)
+    samples = whole(samples, "samples", 1)
+    maskable = ~_visible(visible, tokens)
+    draw = Draws.of(generator, tokens, item_ids)
+    draws = torch.stack([_one_bound(denoiser, tokens, maskable, draw, s, samples) for s in range(samples)])
+    spread = draws.std(0) / math.sqrt(samples) if samples > 1 else torch.full_like(draws[0], torch.nan)
+    return Estimate(draws.mean(0), spread)
+
+
+def _one_bound(
+    denoiser: Denoiser, tokens: Tensor, maskable: Tensor, draw: Draws, sample: int, samples: int
+) -> Tensor:
+    """One unbiased draw of the bound for each row, float64 [B]."""
+    corruption = counted(maskable, draw.level(sample, samples), draw.uniforms(tokens.shape[1], sample))
+    losses = cross_entropies(denoiser, tokens, corruption.masked)
+    return torch.where(corruption.masked, losses, 0.0).sum(1) * corruption.weight
+
+
+def _visible(visible: Tensor | None, tokens: Tensor) -> Tensor:
+    """The prompt as bool [B, L]; ValueError on another shape or dtype."""
+    if visible is None:
+        return torch.zeros_like(tokens, dtype=torch.bool)
+    if visible.dtype != torch.bool or visible.shape != tokens.shape:
+        raise ValueError(
+            f"visible has dtype {visible.dtype} and shape {list(visible.shape)}; expected bool {list(tokens.shape)}"
+        )
+    return visible

@@ -1,0 +1,5 @@
+"""How training data are hidden, and what the loss is."""
+
+from unmask.masking import corruption, head_loss, objectives, schedules
+
+__all__ = ["corruption", "head_loss", "objectives", "schedules"]

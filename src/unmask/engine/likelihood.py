@@ -51,9 +51,9 @@ def nelbo(
     """Negative evidence lower bound, nats per sequence: value and standard error, float64 [B].
 
     The mean over uniform orders of -log p (form (c) of `masking.enumeration`): N * CE(M) / |M| for ``samples`` random
-    sets M per sequence, their sizes stratified over 1..N. The standard error ignores the stratification, so it is on the safe
-    side; it is NaN for one sample. Positions of ``visible`` bool [B, L] are a prompt and are not scored. A row's sets
-    depend on the generator's next number and on its id in ``item_ids`` int64 [B] (default 0..B-1) only.
+    sets M per sequence, their sizes stratified over 1..N. The standard error ignores the stratification, so it is on the
+    safe side; it is NaN for one sample. Positions of ``visible`` bool [B, L] are a prompt and are not scored. A row's
+    sets depend on the generator's next number and on its id in ``item_ids`` int64 [B] (default 0..B-1) only.
     """
     check_tokens(tokens, denoiser, masks=False)
     samples = whole(samples, "samples", 1)

@@ -93,9 +93,9 @@ class View:
     """What the selector left in `Choice.memory` at the step before, for these rows; empty at the first step."""
     items: Tensor | None = None
     """int64 [B]: which rows of the whole batch these are (None: all of them)."""
-    left: Tensor | None = None
-    total: Tensor | None = None
-    """int64 [B] on the CPU, if known: how many positions are masked in each row, now and in ``start``; see `counts`."""
+    left: tuple[int, ...] | None = None
+    total: tuple[int, ...] | None = None
+    """If known: how many positions are masked in each row, now and in ``start``; see `counts` and `totals`."""
     fixed: dict[Any, Tensor] | None = None
     """Tensors [whole batch, ..] that no step changes, such as public noise: made when first asked for, see `constant`."""
 
@@ -105,14 +105,14 @@ class View:
         count = len(self.tokens)
         return torch.arange(count, device=self.tokens.device) if self.items is None else self.items
 
-    def counts(self) -> Tensor:
-        """int64 [B] on the CPU: how many positions are masked in each row."""
-        return self.masked.sum(1).cpu() if self.left is None else self.left
+    def counts(self) -> tuple[int, ...]:
+        """How many positions are masked in each row."""
+        return tuple(self.masked.sum(1).tolist()) if self.left is None else self.left
 
-    def totals(self) -> Tensor:
-        """int64 [B] on the CPU: how many were masked before the first step."""
+    def totals(self) -> tuple[int, ...]:
+        """How many were masked before the first step."""
         if self.total is None:
-            return self.counts() if self.start is None else self.start.sum(1).cpu()
+            return self.counts() if self.start is None else tuple(self.start.sum(1).tolist())
         return self.total
 
     def constant(self, key: Any, make: Callable[[Tensor], Tensor]) -> Tensor:
@@ -131,13 +131,15 @@ class View:
 
     def part(self, items: Tensor) -> View:
         """The same view of some rows of the batch: int64 places."""
-        there = items.to(self.tokens.device)
-        names = {f.name for f in fields(self)} - {"left", "total"}
-        tensors = {n: v[there] for n in names if isinstance(v := getattr(self, n), Tensor)}
-        tensors |= {"items": self.places[there]}
-        host = items.cpu()
-        tensors |= {n: v[host] for n in ("left", "total") if (v := getattr(self, n)) is not None}
-        return replace(self, memory=tuple(m[there] for m in self.memory), **tensors)  # type: ignore[arg-type]
+        there, host = items.to(self.tokens.device), items.tolist()
+        names = {f.name for f in fields(self)}
+        kept: dict[str, Any] = {n: v[there] for n in names if isinstance(v := getattr(self, n), Tensor)}
+        for name in ("left", "total"):
+            known = getattr(self, name)
+            kept[name] = None if known is None else tuple(known[i] for i in host)
+        return replace(
+            self, memory=tuple(m[there] for m in self.memory), **kept | {"items": self.places[there]}
+        )
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,8 @@ class Choice:
     memory: tuple[Tensor, ...] = ()
     doubt: Tensor | None = None
     """bool, True where a score that was compared is NaN: an error at the end of the step."""
+    packed: Tensor | None = None
+    """``rows`` itself where they are known to hold no padding; other rows put in their place are looked at again."""
 
 
 @dataclass(frozen=True)
@@ -219,9 +223,9 @@ class State:
     tokens: Tensor
     masked: Tensor
     start: Tensor
-    left: Tensor
-    total: Tensor
-    """int64 [B] on the CPU: how many positions are masked, now and in ``start``."""
+    left: tuple[int, ...]
+    total: tuple[int, ...]
+    """How many positions are masked in each row, now and in ``start``."""
     order_ids: Tensor
     item_ids: Tensor
     log_prob: Tensor

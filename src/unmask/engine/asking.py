@@ -48,22 +48,27 @@ class Look:
         self.denoiser, self.blocks = caches.unwrapped(denoiser)
         self.root, self.change = untempered(self.denoiser)
         self.state, self.doubts, self.settle, self.seed, self.keep = state, doubts, settle, seed, keep
-        self.passes, self.cost, self.seconds = passes(self.denoiser), torch.ones(()), 0.0
+        self.passes, self.seconds = passes(self.denoiser), 0.0
+        self.cost: Tensor | float = 1.0
         self.remembered = state.remembered
         self.cache: Cache = None
         self.dtype: torch.dtype | None = None
-        self.before: tuple[Tensor, Tensor] | None = None
+        self.before: tuple[Tensor, Tensor | None] | None = None
 
     def at_masked(self, view: View) -> View:
         """The view with log-probabilities at every masked position, before and after tempering."""
         if self.blocks is None:
-            rows, marked = masked_rows(view.masked, int(view.counts().max()))
+            counts = view.counts()
+            rows, marked = masked_rows(view.masked, max(counts), padded=min(counts) < max(counts))
         else:  # the filling must stay inside the block
+            view = replace(view, left=None, total=None)
             rows, marked = masked_rows(view.masked & self.blocks.inside(view.tokens))
             rows = torch.where(marked < 0, rows[:, :1], rows)
         base, law = self._laws(lambda: self._ask(view, rows), view, rows, marked >= 0)
-        place = torch.arange(rows.shape[1], device=rows.device).expand_as(rows)
-        self.before = (law, torch.zeros_like(view.tokens).scatter_(1, rows, place))
+        self.before = (law, rows if rows is marked else None)
+        if rows is not marked:
+            place = torch.arange(rows.shape[1], device=rows.device).expand_as(rows)
+            self.slots = torch.zeros_like(view.tokens).scatter_(1, rows, place)
         return replace(view, log_probs=law, base_log_probs=base, rows=marked)
 
     def first(self, view: View, choice: Chosen, mine: Tensor) -> Tensor:
@@ -71,10 +76,18 @@ class Look:
         if self.blocks is not None:
             self.blocks.check(view.tokens, choice.rows)
         if self.before is not None:
-            law = take_rows(self.before[0], self.before[1].gather(1, choice.rows))
+            law = take_rows(self.before[0], self._places(choice.rows))
         else:
             law = self._laws(lambda: self._ask(view, choice.rows), view, choice.rows, mine)[1]
         return self._tilted(law, choice, mine)
+
+    def _places(self, rows: Tensor) -> Tensor:
+        """Where rows int64 [B, k] stand among those that were asked for: these are sorted, unless there was padding."""
+        assert self.before is not None
+        asked = self.before[1]
+        if asked is None:
+            return self.slots.gather(1, rows)
+        return torch.searchsorted(asked, rows.contiguous()).clamp_(max=asked.shape[1] - 1)
 
     def again(self, tokens: Tensor, view: View, choice: Chosen, mine: Tensor) -> Tensor:
         """The same after a partial pass over the rows, some of whose symbols are known by now (tokens int64 [B, L])."""

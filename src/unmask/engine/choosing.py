@@ -1,4 +1,4 @@
-"""What a selector chose and a source gave is checked: on the device, and read once, at the end of a step."""
+"""What a selector chose is checked: on the device, and read once, at the end of a step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unmask.base.types import Choice, Selector, View
+from unmask.base.types import Choice, View
 from unmask.denoisers import take_rows
 
 
@@ -21,56 +21,72 @@ class Doubts:
 
     def add(self, wrong: Tensor, reason: Callable[[], str]) -> None:
         """An error, bool of any shape, and what to say of it."""
-        self.flags.append(wrong.any())
+        self.flags.append(wrong.reshape(-1) if wrong.numel() < _FEW else wrong.any()[None])
         self.reasons.append(reason)
 
-    def settled(self, masked: Tensor) -> Tensor:
-        """The number of True in each row of masked bool [B, L], int64 [B] on the CPU; ValueError if a flag is up."""
-        found = (
-            torch.cat([masked.sum(1), torch.stack(self.flags)]).cpu() if self.flags else masked.sum(1).cpu()
-        )
-        wrong = found[len(masked) :].nonzero()
-        if len(wrong):
-            raise ValueError(self.reasons[int(wrong[0])]())
-        return found[: len(masked)]
+    def settled(self, masked: Tensor) -> tuple[int, ...]:
+        """The number of True in each row of masked bool [B, L]; ValueError if a flag is up."""
+        found = torch.cat([masked.sum(1), *self.flags]).tolist()
+        place = len(masked)
+        if any(found[place:]):
+            for flags, reason in zip(self.flags, self.reasons):
+                if any(found[place : place + len(flags)]):
+                    raise ValueError(reason())
+                place += len(flags)
+        return tuple(found[: len(masked)])
+
+
+_FEW = 4096
+"""Flags that are cheaper to transfer than to add up."""
 
 
 @dataclass(frozen=True)
 class Chosen:
     """Rows int64 [B, k], real where ``valid`` bool [B, k], which is at the front; elsewhere the first one again.
 
-    ``tilt`` and ``calls`` are those of the `Choice`, ``memory`` is what it wants back.
+    ``full`` says that all are valid, as the host knows. ``tilt`` and ``calls`` are those of the `Choice`.
     """
 
     rows: Tensor
     valid: Tensor
-    tilt: Tensor | None
-    calls: Tensor | None
-    memory: tuple[Tensor, ...]
+    full: bool = False
+    tilt: Tensor | None = None
+    calls: Tensor | None = None
 
     @property
     def marked(self) -> Tensor:
         """The rows with -1 where they are padding."""
-        return self.rows.masked_fill(~self.valid, -1)
+        return self.rows if self.full else self.rows.masked_fill(~self.valid, -1)
 
 
-def chosen(selector: Selector | Callable[[View], Choice], view: View, doubts: Doubts) -> Chosen:
-    """What the selector chooses: rows that are masked, distinct and, unless it keeps time, at least one for each item."""
-    choice, shape = selector(view), view.tokens.shape
-    rows = choice.rows
-    if rows.dtype != torch.int64 or rows.ndim != 2 or len(rows) != shape[0]:
+def chosen(choice: Choice, view: View, selector: object, doubts: Doubts) -> Chosen:
+    """The choice with its padding at the end, if its rows are masked and distinct, and there are some for each item.
+
+    A selector that keeps time may choose none. What `orders.selectors.take` chose needs no look: that as many positions
+    were unmasked as it chose is seen at the end of the step, see `moved_all`.
+    """
+    rows, size = choice.rows, len(view.tokens)
+    if rows.dtype != torch.int64 or rows.ndim != 2 or len(rows) != size:
         raise ValueError(
-            f"the selector gave rows of dtype {rows.dtype} and shape {list(rows.shape)}; expected int64 [{shape[0]}, k]"
+            f"the selector gave rows of dtype {rows.dtype} and shape {list(rows.shape)}; expected int64 [{size}, k]"
         )
-    valid, place = rows >= 0, rows.clamp(0, shape[1] - 1)
-    hits = torch.zeros_like(view.tokens).scatter_add_(1, place, valid.long())
-    wrong = valid & ((hits > view.masked).gather(1, place) | (place != rows))
-    doubts.add(wrong, lambda: _wrong_position(rows[wrong]))
-    if getattr(selector, "time", None) is None:
-        doubts.add(~valid.any(1), lambda: _NOTHING)
     if choice.doubt is not None:
         doubts.add(choice.doubt, lambda: _NAN)
-    return _packed(replace(choice, rows=place), valid)
+    valid, full = rows >= 0, choice.packed is rows
+    if getattr(selector, "time", None) is None and (not full or rows.shape[1] == 0):
+        doubts.add(~valid.any(1), lambda: _NOTHING)
+    if full:
+        return Chosen(rows, valid, True, choice.tilt, choice.calls)
+    wrong = _wrong(rows, view)
+    doubts.add(wrong, lambda: _position(rows, wrong))
+    return _packed(replace(choice, rows=rows.clamp(0, view.tokens.shape[1] - 1)), valid)
+
+
+def _wrong(rows: Tensor, view: View) -> Tensor:
+    """Which of the rows int64 [B, k] are beyond the end, visible, or there twice; bool [B, k]."""
+    place, valid = rows.clamp(0, view.tokens.shape[1] - 1), rows >= 0
+    hits = torch.zeros_like(view.tokens).scatter_add_(1, place, valid.long())
+    return valid & ((hits > view.masked).gather(1, place) | (place != rows))
 
 
 def _packed(choice: Choice, valid: Tensor) -> Chosen:
@@ -78,14 +94,22 @@ def _packed(choice: Choice, valid: Tensor) -> Chosen:
     order = (~valid).to(torch.uint8).sort(dim=1, stable=True).indices
     rows, valid = choice.rows.gather(1, order), valid.gather(1, order)
     tilt = None if choice.tilt is None else take_rows(choice.tilt, order)
-    return Chosen(torch.where(valid, rows, rows[:, :1]), valid, tilt, choice.calls, choice.memory)
+    return Chosen(torch.where(valid, rows, rows[:, :1]), valid, False, tilt, choice.calls)
 
 
 def moving(view: View, choice: Chosen) -> tuple[View, Chosen]:
     """The items for which anything was chosen: the others, at this step of a clock, need no network call."""
     some = choice.valid.any(1).nonzero()[:, 0]
     tilt, calls = (None if x is None else x[some] for x in (choice.tilt, choice.calls))
-    return view.part(some), Chosen(choice.rows[some], choice.valid[some], tilt, calls, ())
+    return view.part(some), Chosen(choice.rows[some], choice.valid[some], choice.full, tilt, calls)
+
+
+def moved_all(choice: Chosen, view: View, left: tuple[int, ...]) -> None:
+    """ValueError unless full rows were all masked and distinct, which the positions ``left`` afterwards tell."""
+    if choice.full and view.left is not None:
+        items = range(len(left)) if view.items is None else view.items.tolist()
+        if any(before - left[i] != choice.rows.shape[1] for before, i in zip(view.left, items)):
+            raise ValueError(_position(choice.rows, _wrong(choice.rows, view)))
 
 
 def parts(choice: Chosen, substeps: int) -> list[Tensor]:
@@ -99,9 +123,9 @@ def parts(choice: Chosen, substeps: int) -> list[Tensor]:
     return found if width >= substeps else [mine for mine in found if bool(mine.any())]
 
 
-def _wrong_position(rows: Tensor) -> str:
+def _position(rows: Tensor, wrong: Tensor) -> str:
     return (
-        f"the selector chose position {int(rows[0])}, which is visible, chosen twice or beyond the end; "
+        f"the selector chose position {int(rows[wrong][0])}, which is visible, chosen twice or beyond the end; "
         "expected distinct masked positions"
     )
 

@@ -19,7 +19,7 @@ from unmask.base.numbers import whole
 from unmask.base.types import Choice, Denoiser, Info, Selector, State, TokenSource, View
 from unmask.engine.accounting import Moved, added, placed, remembered, symbols, written
 from unmask.engine.asking import Look, Settle
-from unmask.engine.choosing import Doubts, chosen, moving, parts
+from unmask.engine.choosing import Doubts, chosen, moved_all, moving, parts
 from unmask.orders.selectors import is_blind
 
 
@@ -44,7 +44,7 @@ def init(
     items = (
         torch.arange(len(tokens), device=tokens.device) if item_ids is None else item_ids.to(tokens.device)
     )
-    left = masked.sum(1).cpu()
+    left = tuple(masked.sum(1).tolist())
     return State(
         tokens, masked, masked, left, left, orders, items, zeros, zeros.clone(), {"order_ids": orders}
     )
@@ -59,7 +59,7 @@ def run(
 ) -> tuple[State, tuple[Info, ...]]:
     """Steps until no position is masked, each with the same settings; the last state and what each step did."""
     trace: list[Info] = []
-    while bool(state.left.any()):
+    while any(state.left):
         state, info = step(state, denoiser, selector, source, **settings)
         trace.append(info)
     return state, tuple(trace)
@@ -87,24 +87,26 @@ def step(
     look = Look(denoiser, state, doubts, settle, seed, keep=substeps > 1)
     if not is_blind(selector):
         view = look.at_masked(view)
-    choice = chosen(selector, view, doubts)
-    memory = remembered(state, view, choice.memory)
+    wanted = selector(view)
+    memory, choice = remembered(state, view, wanted.memory), chosen(wanted, view, selector, doubts)
     if view.time is not None and is_blind(selector):
         view, choice = moving(view, choice)
-    moved = Moved.nothing(view, choice, entropies)
+    moved = Moved(view.tokens)
     for s, mine in enumerate(parts(choice, substeps)):
         law = look.again(moved.tokens, view, choice, mine) if s else look.first(view, choice, mine)
-        took = symbols(source(look.request(law, view, choice.rows, mine)), mine, look, doubts)
-        moved = moved.by(law, took, choice, mine)
+        took = source(look.request(law, view, choice.rows, mine))
+        moved = moved.by(law, symbols(took, mine, choice, look, doubts), choice, mine, entropies)
         moved = moved.and_passed(look, choice, mine) if s else moved
-    masked = placed(state.masked, written(view.masked, choice.rows, 0, choice.valid), view)
+    masked = placed(state.masked, written(view.masked, choice, False, choice.valid), view)
     calls = moved.calls + look.passes * look.cost + (0.0 if choice.calls is None else choice.calls)
+    left = doubts.settled(masked)
+    moved_all(choice, view, left)
     after = replace(
         state,
         tokens=placed(state.tokens, moved.tokens, view),
         masked=masked,
-        left=doubts.settled(masked),
-        log_prob=added(state.log_prob, moved.log_probs.sum(1), view),
+        left=left,
+        log_prob=added(state.log_prob, moved.total(), view),
         nfe=added(state.nfe, calls, view),
         step=state.step + 1,
         memory=memory,
@@ -115,7 +117,6 @@ def step(
 
 def seen(state: State, selector: object) -> View:
     """What the selector may see: the unfinished rows of the batch."""
-    open_ = state.left > 0
     whole = View(
         state.tokens,
         state.masked,
@@ -127,6 +128,7 @@ def seen(state: State, selector: object) -> View:
         total=state.total,
         fixed=state.fixed,
     )
-    view = whole if bool(open_.all()) else whole.part(open_.nonzero()[:, 0])
+    open_ = [i for i, count in enumerate(state.left) if count]
+    view = whole if len(open_) == len(state.left) else whole.part(torch.tensor(open_, dtype=torch.int64))
     clock = getattr(selector, "time", None)
     return view if clock is None else replace(view, time=clock(view))

@@ -13,9 +13,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unmask.base import noise
+from unmask.base.devices import precise
 from unmask.base.numbers import per_step, real, shown, whole
 from unmask.base.numbers import seed as checked_seed
 from unmask.base.types import PerStep, Score, View
@@ -36,18 +38,21 @@ def by_slices(reduce: Callable[[Tensor], Tensor], log_probs: Tensor) -> Tensor:
     """``reduce`` from [n, V] to [n], applied to log_probs [.., V] a few rows at a time: its temporaries stay small."""
     rows = max(1, 2**18 // log_probs.shape[-1])
     flat = log_probs.reshape(-1, log_probs.shape[-1])
+    if len(flat) <= rows:
+        return reduce(flat).view(log_probs.shape[:-1])
     return torch.cat([reduce(part) for part in torch.split(flat, rows)]).view(log_probs.shape[:-1])
 
 
 def spread(view: View, values: Tensor) -> Tensor:
     """Per-row values [B, R] of a view as float64 [B, L], -inf at positions that have no row."""
+    values = values.to(precise(values.device))
     if view.rows is None:
-        return values.double()
-    out = torch.full(
-        (len(values), view.tokens.shape[1] + 1), -torch.inf, dtype=torch.float64, device=values.device
-    )
-    out.scatter_(1, torch.where(view.rows < 0, view.tokens.shape[1], view.rows), values.double())
-    return out[:, :-1]
+        return values
+    out = torch.full(view.tokens.shape, -torch.inf, dtype=values.dtype, device=values.device)
+    if view.left is not None and min(view.left) == view.rows.shape[1]:  # no padding among the rows
+        return out.scatter_(1, view.rows, values)
+    place = torch.where(view.rows < 0, view.tokens.shape[1], view.rows)
+    return F.pad(out, (0, 1)).scatter_(1, place, values)[:, :-1]
 
 
 def _margin(log_probs: Tensor) -> Tensor:

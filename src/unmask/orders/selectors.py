@@ -15,6 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from unmask.base.devices import precise
 from unmask.base.numbers import per_step, real, whole
 from unmask.base.numbers import seed as checked_seed
 from unmask.base.profile import accepted, plain
@@ -102,7 +103,7 @@ def hybrid(explore: Score, exploit: Score, share: PerStep, plan: Plan) -> Select
         first, second = (_places(v, view.masked) for v in values)
         mine = first < torch.floor(part * counts + 0.5)[:, None]
         choice = take(view, torch.where(mine, -first, -second - view.tokens.shape[1]).double(), counts)
-        return replace(choice, doubt=(values[0] + values[1]).isnan() & view.masked)
+        return replace(choice, doubt=((values[0] + values[1]).isnan() & view.masked).any(1))
 
     name = f"hybrid({_name(explore)}, {_name(exploit)}, {setting(share)}, {plan_name(plan)})"
     return Selector(choose, is_blind(explore) and is_blind(exploit), name=name)
@@ -201,13 +202,19 @@ def first_hitting(schedule: Schedule, seed: int) -> Selector:
 
 def on_grid(score: Tensor) -> Tensor:
     """Scores as whole multiples of 1e-9, float64: equal keys are ties."""
-    return torch.round(score.double() / GRID)
+    return (score.to(precise(score.device)) / GRID).round_()
 
 
 def ranked(score: Tensor, masked: Tensor) -> Tensor:
     """Positions int64 [B, L] from the highest score to the lowest, ties by position, visible ones last."""
-    keys = on_grid(score).clamp(min=torch.finfo(torch.float64).min).masked_fill(~masked, -torch.inf)
-    return keys.sort(dim=1, descending=True, stable=True).indices
+    return _sorted(score, masked)[1]
+
+
+def _sorted(score: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys [B, L] from the highest to the lowest, NaN first, and the positions int64 [B, L] that they belong to."""
+    keys = on_grid(score)
+    keys.clamp_(min=torch.finfo(keys.dtype).min)  # open to choice, if last
+    return torch.where(masked, keys, -torch.inf).sort(dim=1, descending=True, stable=True)
 
 
 def _places(score: Tensor, masked: Tensor) -> Tensor:
@@ -220,13 +227,14 @@ def _places(score: Tensor, masked: Tensor) -> Tensor:
 
 def take(view: View, score: Tensor, counts: Tensor) -> Choice:
     """The ``counts`` int64 [B] best positions of each row that are masked, best first."""
-    counts = torch.minimum(counts.cpu(), view.counts())
-    few, width = (int(x) for x in counts.aminmax()) if len(counts) else (0, 0)
-    rows = ranked(score, view.masked)[:, :width]
-    if few < width:
-        place = torch.arange(width, device=rows.device)
-        rows = rows.masked_fill(place >= counts.to(rows.device)[:, None], -1)
-    return Choice(rows, doubt=torch.isnan(score) & view.masked)
+    sizes = [min(pair) for pair in zip(counts.tolist(), view.counts())]
+    few, width = min(sizes, default=0), max(sizes, default=0)
+    keys, order = _sorted(score, view.masked)
+    rows, doubt = order[:, :width], keys[:, 0].isnan()
+    if few == width:
+        return Choice(rows, doubt=doubt, packed=rows)
+    place, ends = (torch.tensor(x, device=rows.device) for x in (range(width), sizes))
+    return Choice(rows.masked_fill(place >= ends[:, None], -1), doubt=doubt)
 
 
 def step_sizes(plan: Plan) -> Callable[[View], Tensor]:
@@ -238,7 +246,7 @@ def step_sizes(plan: Plan) -> Callable[[View], Tensor]:
     table = cache(lambda total: _next_sizes(plain(sizes(total)), total))
 
     def counts(view: View) -> Tensor:
-        pairs = zip(view.totals().tolist(), view.counts().tolist())
+        pairs = zip(view.totals(), view.counts())
         return torch.tensor([_look_up(table(total), left, total) for total, left in pairs], dtype=torch.int64)
 
     return counts

@@ -30,7 +30,10 @@ def inverse_cdf(log_probs: Tensor, levels: Tensor) -> Tensor:
     In float64, a few rows at a time; impossible symbols are never taken.
     """
     size = max(1, SLICE // log_probs.shape[-1])
-    parts = zip(torch.split(log_probs.flatten(0, 1), size), torch.split(levels.reshape(-1, 1), size))
+    flat, each = log_probs.flatten(0, 1), levels.reshape(-1, 1)
+    if len(flat) <= size:
+        return _passed(flat, each).view(levels.shape)
+    parts = zip(torch.split(flat, size), torch.split(each, size))
     return torch.cat([_passed(law, level) for law, level in parts]).view(levels.shape)
 
 

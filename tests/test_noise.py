@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -55,6 +56,7 @@ def test_uniforms_are_uniform_and_have_all_their_bits():
 def test_uniforms_reach_neither_zero_nor_one(monkeypatch):
     for word, wanted in ((ONES, 1 - 2.0**-53), (0, 2.0**-53)):
         monkeypatch.setattr(noise, "philox", lambda *_, word=word: (np.array([word], dtype=np.uint64),) * 4)
+        monkeypatch.setattr(noise, "_FEW", 0)  # by arrays
         u = noise.uniform(0, 0, torch.tensor([0]), torch.tensor([0]))
         assert u.tolist() == [wanted]
         assert torch.isfinite(noise.gumbel(0, 0, torch.tensor([0]), torch.tensor([0]))).all()
@@ -205,3 +207,19 @@ def test_drawing_needs_a_seed():
     )
     with pytest.raises(ValueError, match=r"drawing needs a seed; call unmask.sample"):
         sources.draw(request)
+
+
+@pytest.mark.parametrize("third", [0, 7, 2**32 - 1])
+@pytest.mark.parametrize("seed", [0, 5, 2**64 - 1])
+def test_three_ways_to_the_same_integers(seed, third):
+    """One by one, by arrays, and by a device's signed 64-bit integers, which wrap."""
+    first = torch.tensor([[0], [1], [77], [2**31], [2**32 - 1]])
+    second = torch.tensor([[-1, 0, 1, 5, 2**16, 2**32 - 2]])
+    whole = noise.uniform(seed, noise.SYMBOL, first, second, third)
+    key = (seed % 2**32, seed // 2**32)
+    for i, j in itertools.product(range(5), range(6)):
+        one = noise.uniform(seed, noise.SYMBOL, first[i : i + 1], second[:, j : j + 1], third)
+        assert one.shape == (1, 1)
+        assert one.item() == whole[i, j].item()
+    assert torch.equal(noise._on_device(first, second, (third, noise.SYMBOL), key), whole)
+    assert whole.numel() > noise._FEW

@@ -13,7 +13,8 @@ from torch import Tensor
 
 def precise(device: torch.device | str) -> torch.dtype:
     """The dtype in which log-probabilities add up there: float64, or float32 on Apple's GPUs, which have no other."""
-    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+    kind = device.type if isinstance(device, torch.device) else device.split(":")[0]
+    return torch.float32 if kind == "mps" else torch.float64
 
 
 def has_bfloat16(device: str = "cpu") -> bool:

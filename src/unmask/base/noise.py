@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmask.base.devices import precise
+
 ORDER, SYMBOL = 1, 2
 """Streams: public noise of orders, private noise of symbols; one seed gives unrelated numbers in each."""
 
@@ -41,22 +43,59 @@ def philox(
 
 
 def uniform(seed: int, stream: int, first: Tensor, second: Tensor, third: int = 0) -> Tensor:
-    """Float64 uniforms on (0, 1), one per broadcast entry of the integer tensors ``first`` and ``second``.
+    """Uniforms on (0, 1), one per broadcast entry of the integer tensors ``first`` and ``second``.
 
     The counter is (first, second, third, stream), each in 0..2^32 - 1, the key is the seed, in 0..2^64 - 1; ValueError
     outside, where two places would share their numbers. In ``second``, usually positions, -1 is padding and stands for the
-    last word, which is no position then. Never exactly 0 or 1. Computed on the CPU, so that it is the same for every
-    device, and returned on the device of ``first``.
+    last word, which is no position then. The integers are the same on every device, and so are the float64 that they
+    become; where a device has none (`devices.precise`) they are rounded to float32. Never exactly 0 or 1. On an
+    accelerator nothing waits: there only ``second`` and numbers that a run has checked before may be given.
     """
+    numbers = _whole("third", third), _whole("stream", stream)
+    key = divmod(_whole("seed", seed, high=WORD**2), WORD)[::-1]
+    if first.device.type != "cpu":
+        return _on_device(first, second, numbers, key)
     a, b = np.broadcast_arrays(_words("first", first, 0), _words("second", second, -1))
-    numbers = (_whole("third", third), _whole("stream", stream))
+    if a.size <= _FEW:
+        found = [_one((int(x), int(y), *numbers), key) for x, y in zip(a.ravel(), b.ravel())]
+        return torch.tensor(found, dtype=torch.float64).view(a.shape)
     rest = [np.full(a.shape, value, dtype=np.uint64) for value in numbers]
-    key = _whole("seed", seed, high=WORD**2)
-    high, low, _, _ = philox((a, b, rest[0], rest[1]), (key % WORD, key // WORD))
-    bits = ((high >> np.uint64(6)) << np.uint64(26)) | (
-        low >> np.uint64(6)
-    )  # 52, so that adding 1/2 is exact
-    return torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-52).to(first.device)
+    high, low, _, _ = philox((a, b, rest[0], rest[1]), key)
+    bits = ((high >> np.uint64(6)) << np.uint64(26)) | (low >> np.uint64(6))
+    return torch.from_numpy(
+        (bits.astype(np.float64) + 0.5) * 2.0**-52
+    )  # 52 bits, so that adding 1/2 is exact
+
+
+_FEW = 12
+"""Numbers that are made sooner one by one than by arrays."""
+
+
+def _one(counter: tuple[int, int, int, int], key: tuple[int, int]) -> float:
+    """One uniform, by Python's own integers: `philox` without arrays."""
+    (c0, c1, c2, c3), (k0, k1) = counter, key
+    for _ in range(10):
+        a, b = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = (b >> 32) ^ c1 ^ k0, b & 0xFFFFFFFF, (a >> 32) ^ c3 ^ k1, a & 0xFFFFFFFF
+        k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
+    return ((c0 >> 6 << 26 | c1 >> 6) + 0.5) * 2.0**-52
+
+
+def _on_device(first: Tensor, second: Tensor, rest: tuple[int, int], key: tuple[int, int]) -> Tensor:
+    """The same on a device, by `philox` in its 64-bit integers, whose products wrap like unsigned ones."""
+    c0, c1 = first.long() & 0xFFFFFFFF, second.long() & 0xFFFFFFFF
+    c2, c3 = torch.full_like(c0, rest[0]), torch.full_like(c0, rest[1])  # the shapes meet in the first round
+    for i in range(10):
+        k0, k1 = ((k + i * w) & 0xFFFFFFFF for k, w in zip(key, _WEYL))
+        a, b = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1 = (b >> 32 & 0xFFFFFFFF) ^ c1 ^ k0, b & 0xFFFFFFFF
+        c2, c3 = (a >> 32 & 0xFFFFFFFF) ^ c3 ^ k1, a & 0xFFFFFFFF
+    bits: Tensor = c0 >> 6 << 26 | c1 >> 6
+    if (kind := precise(first.device)) == torch.float64:
+        exact: Tensor = (bits.double() + 0.5) * 2.0**-52
+        return exact
+    rounded: Tensor = ((bits >> 29).to(kind) + 0.5) * 2.0**-23  # the first 23 bits
+    return rounded
 
 
 def _whole(name: str, value: int, low: int = 0, high: int = WORD) -> int:

@@ -102,8 +102,10 @@ class View:
     @property
     def places(self) -> Tensor:
         """int64 [B]: which rows of the whole batch these are."""
-        count = len(self.tokens)
-        return torch.arange(count, device=self.tokens.device) if self.items is None else self.items
+        if self.items is not None:
+            return self.items
+        known = None if self.fixed is None else self.fixed.get("places")
+        return torch.arange(len(self.tokens), device=self.tokens.device) if known is None else known
 
     def counts(self) -> tuple[int, ...]:
         """How many positions are masked in each row."""
@@ -175,7 +177,7 @@ class Score:
 
     def __call__(self, view: View) -> Tensor:
         """Scores float [B, L] of the masked positions; -inf elsewhere."""
-        return self.compute(view).masked_fill(~view.masked, -torch.inf)
+        return torch.where(view.masked, self.compute(view), -torch.inf)
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,7 @@ class State:
     log_prob: Tensor
     nfe: Tensor
     fixed: dict[Any, Tensor]
-    """What no step changes: ``order_ids``, and what `View.constant` makes of them."""
+    """What no step changes: ``order_ids``, ``places`` 0..B-1, and what `View.constant` makes of them."""
     step: int = 0
     memory: tuple[Tensor, ...] = ()
     remembered: Any = None

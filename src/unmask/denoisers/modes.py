@@ -20,7 +20,7 @@ def evaluating(network: Callable[..., Any]) -> Iterator[None]:
 
     For a function these are the modules that it can reach: bound, enclosed, global or default ones.
     """
-    training = [m for root in roots(network) for m in root.modules() if m.training]
+    training = _training(roots(network))
     for module in training:
         module.training = False
     try:
@@ -28,6 +28,20 @@ def evaluating(network: Callable[..., Any]) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _training(modules: list[nn.Module]) -> list[nn.Module]:
+    """Those of the modules and of all inside them that are in training mode."""
+    found: list[nn.Module] = []
+    inside, seen = list(modules), set[int]()
+    while inside:
+        module = inside.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            inside.extend(part for part in module._modules.values() if part is not None)
+            if module.training:
+                found.append(module)
+    return found
 
 
 def roots(network: Any) -> list[nn.Module]:

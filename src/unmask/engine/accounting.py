@@ -52,11 +52,10 @@ class Moved:
 
     def info(self, view: View, choice: Chosen, look: Look) -> Info:
         """The entry of the trace."""
-        rows = choice.marked
-        zeros = torch.zeros(rows.shape, dtype=precise(rows.device), device=rows.device)
-        symbols = rows if self.symbols is None else self.symbols
+        rows, symbols, log_probs = choice.marked, self.symbols, self.log_probs
+        if symbols is None or log_probs is None:  # nothing was chosen
+            symbols, log_probs = rows, torch.zeros_like(rows, dtype=precise(rows.device))
         symbols = symbols if choice.full else symbols.masked_fill(~choice.valid, -1)
-        log_probs = zeros if self.log_probs is None else self.log_probs
         return Info(view.places, rows, symbols, log_probs, look.seconds, self.entropies, look.dtype)
 
 

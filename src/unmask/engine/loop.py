@@ -41,13 +41,11 @@ def init(
     masked = hidden if masked is None else masked
     zeros = torch.zeros(len(tokens), dtype=precise(tokens.device), device=tokens.device)
     orders = tokens.new_zeros(len(tokens)) if order_ids is None else order_ids.to(tokens.device)
-    items = (
-        torch.arange(len(tokens), device=tokens.device) if item_ids is None else item_ids.to(tokens.device)
-    )
+    places = torch.arange(len(tokens), device=tokens.device)
+    items = places if item_ids is None else item_ids.to(tokens.device)
+    fixed = {"order_ids": orders, "places": places}
     left = tuple(masked.sum(1).tolist())
-    return State(
-        tokens, masked, masked, left, left, orders, items, zeros, zeros.clone(), {"order_ids": orders}
-    )
+    return State(tokens, masked, masked, left, left, orders, items, zeros, zeros.clone(), fixed)
 
 
 def run(

@@ -47,9 +47,7 @@ def _passed(log_probs: Tensor, levels: Tensor) -> Tensor:
 
 def greedy(request: Request) -> Tensor:
     """The most probable symbol, the lowest id among equals."""
-    best = request.log_probs.amax(-1, keepdim=True)
-    symbols = torch.arange(request.log_probs.shape[-1], device=best.device)
-    return torch.where(request.log_probs >= best, symbols, len(symbols)).amin(-1)
+    return request.log_probs.argmax(-1)  # which is the first
 
 
 def given(tokens: Tensor) -> TokenSource:

@@ -55,10 +55,10 @@ def uniform(seed: int, stream: int, first: Tensor, second: Tensor, third: int = 
     key = divmod(_whole("seed", seed, high=WORD**2), WORD)[::-1]
     if first.device.type != "cpu":
         return _on_device(first, second, numbers, key)
+    whole = not (first.is_floating_point() or second.is_floating_point())
+    if whole and max(first.numel(), second.numel()) <= _FEW:
+        return _one_by_one(first, second, numbers, key)
     a, b = np.broadcast_arrays(_words("first", first, 0), _words("second", second, -1))
-    if a.size <= _FEW:
-        found = [_one((int(x), int(y), *numbers), key) for x, y in zip(a.ravel(), b.ravel())]
-        return torch.tensor(found, dtype=torch.float64).view(a.shape)
     rest = [np.full(a.shape, value, dtype=np.uint64) for value in numbers]
     high, low, _, _ = philox((a, b, rest[0], rest[1]), key)
     bits = ((high >> np.uint64(6)) << np.uint64(26)) | (low >> np.uint64(6))
@@ -67,8 +67,16 @@ def uniform(seed: int, stream: int, first: Tensor, second: Tensor, third: int = 
     )  # 52 bits, so that adding 1/2 is exact
 
 
-_FEW = 12
+_FEW = 8
 """Numbers that are made sooner one by one than by arrays."""
+
+
+def _one_by_one(first: Tensor, second: Tensor, rest: tuple[int, int], key: tuple[int, int]) -> Tensor:
+    """The same for few numbers, without arrays."""
+    a, b = torch.broadcast_tensors(first, second)  # type: ignore[no-untyped-call]
+    pairs = zip(a.flatten().tolist(), b.flatten().tolist())
+    counters = [(_whole("first", x), _whole("second", y, -1, WORD - 1) % WORD, *rest) for x, y in pairs]
+    return torch.tensor([_one(counter, key) for counter in counters], dtype=torch.float64).view(a.shape)
 
 
 def _one(counter: tuple[int, int, int, int], key: tuple[int, int]) -> float:

@@ -99,9 +99,12 @@ def _packed(choice: Choice, valid: Tensor) -> Chosen:
 
 def moving(view: View, choice: Chosen) -> tuple[View, Chosen]:
     """The items for which anything was chosen: the others, at this step of a clock, need no network call."""
-    some = choice.valid.any(1).nonzero()[:, 0]
+    moves = torch.tensor(
+        [i for i, any_ in enumerate(choice.valid.any(1).tolist()) if any_], dtype=torch.int64
+    )
+    some = moves.to(choice.rows.device)
     tilt, calls = (None if x is None else x[some] for x in (choice.tilt, choice.calls))
-    return view.part(some), Chosen(choice.rows[some], choice.valid[some], choice.full, tilt, calls)
+    return view.part(moves), Chosen(choice.rows[some], choice.valid[some], choice.full, tilt, calls)
 
 
 def moved_all(choice: Chosen, view: View, left: tuple[int, ...]) -> None:

@@ -147,7 +147,7 @@ MUTANTS = (
     ),
     Mutant(
         "positions-of-the-first-rows",
-        "networks/transformer.py",
+        "networks/positions.py",
         "return table[:count] if rows is None else table[rows]",
         "return table[:count] if rows is None else table[: rows.shape[1]]",
         "rows of a partial pass are embedded as if they stood at the beginning",
@@ -806,7 +806,7 @@ MUTANTS = (
     ),
     Mutant(
         "gates-start-closed",
-        "networks/transformer.py",
+        "networks/blocks.py",
         "x * (1 + change[place])",
         "x * change[place]",
         "a timed network starts as the identity, not as the plain network",

@@ -1231,7 +1231,7 @@ MUTANTS = (
     ),
     Mutant(
         "magnet-counts-its-middle-twice",
-        "laws/exchangeable.py",
+        "laws/magnet.py",
         "2 * terms.sum() - (terms[-1] if mirrored else 0.0)",
         "2 * terms.sum()",
         "the middle count of a magnet stands for its mirror image as well",
@@ -1239,7 +1239,7 @@ MUTANTS = (
     ),
     Mutant(
         "magnet-loses-counts",
-        "laws/exchangeable.py",
+        "laws/magnet.py",
         "np.flatnonzero(law > 1e-30)",
         "np.flatnonzero(law > 1e-6)",
         "likely counts of a magnet are dropped on the way",
@@ -1247,7 +1247,7 @@ MUTANTS = (
     ),
     Mutant(
         "energies-that-swallow-the-count",
-        "laws/exchangeable.py",
+        "laws/magnet.py",
         "-2 * self.coupling * (ones / self.length * (self.length - ones))",
         "self.coupling * (2 * ones - self.length) ** 2 / (2 * self.length)",
         "a strong magnet's log-probabilities lose all digits to a constant",

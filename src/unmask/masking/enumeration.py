@@ -1,4 +1,4 @@
-"""Training losses and bounds of masked diffusion, with the closed forms that tests compare them to.
+"""What are the bounds of masked diffusion, exactly? By visiting all masks of short sequences.
 
 For a denoiser mu that sees the visible tokens only, let CE(M) = sum over i in M of -ln mu_i(x_i | x outside M). The
 continuous-time bound of MD4 (arXiv 2406.04329) and the order-agnostic bound of ARDM (arXiv 2110.02037) are one number:
@@ -7,8 +7,8 @@ continuous-time bound of MD4 (arXiv 2406.04329) and the order-agnostic bound of 
 (b) mean over orders pi of sum_j -ln mu_{pi(j)}(x_{pi(j)} | first j tokens of pi)
 (c) N times the mean over n in 1..N, |M| = n, of CE(M) / n
 
-The functions after the loss evaluate these, and the bounds in continuous and discrete time, exactly, for short sequences
-and time-free denoisers, by visiting all 2^N masks. `unmask.nelbo` estimates the same number for any length.
+The functions evaluate these, and the bounds in continuous and discrete time, for time-free denoisers, with the closed forms
+that tests compare them to. `unmask.nelbo` estimates the same number for any length.
 """
 
 from __future__ import annotations
@@ -20,47 +20,25 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from unmask.base.numbers import real, whole
+from unmask.base.numbers import whole
 from unmask.base.types import Denoiser
-from unmask.denoisers import ask, masked_rows, take_symbols
+from unmask.masking.objectives import cross_entropies
 from unmask.masking.schedules import Schedule
 
 Quadrature: TypeAlias = Callable[[Schedule], tuple[Tensor, Tensor]]
 """A schedule to float64 masking probabilities [Q] and the weights [Q] of the expected cross-entropy at each."""
 
+
 _LONGEST = 16
+
+
 _LONGEST_ORDERED = 8
+
+
 _CHUNK = 2**14
 """Sequences that the denoiser is asked at once when all masks are visited."""
-
-
-def masked_cross_entropy(logits: Tensor, tokens: Tensor, masked: Tensor, weight: Tensor) -> Tensor:
-    """Mean over the batch of weight [B] (or [B, L]) times the summed cross-entropy of masked positions, nats per position.
-
-    logits float [B, L, V], tokens int64 [B, L] (clean), masked bool [B, L]. Visible positions cost nothing. With the
-    weights of `unmask.masking.corruption` it is an unbiased estimate of the bound, divided by L.
-    """
-    losses = F.cross_entropy(logits.float().flatten(0, 1), tokens.flatten(), reduction="none").view(
-        tokens.shape
-    )
-    weights = (weight if weight.ndim == 2 else weight[:, None]).to(losses.dtype)
-    return (torch.where(masked, losses, 0.0) * weights).sum(1).mean() / tokens.shape[1]
-
-
-def cross_entropies(denoiser: Denoiser, tokens: Tensor, masked: Tensor) -> Tensor:
-    """-log p of the masked symbols given the visible ones, float64 [B, L], nats; 0 at visible positions.
-
-    tokens int64 [B, L] (clean), masked bool [B, L]; the denoiser is asked for masked rows only.
-    """
-    rows, marked = masked_rows(masked)
-    log_probs = ask(denoiser, tokens.masked_fill(masked, denoiser.mask_id), rows, marked >= 0)
-    losses = -take_symbols(log_probs, tokens.gather(1, rows)).double()
-    return torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device).scatter_(
-        1, rows, torch.where(marked < 0, 0.0, losses)
-    )
 
 
 def bound_by_subsets(denoiser: Denoiser, tokens: Tensor) -> Tensor:
@@ -183,19 +161,6 @@ def subset_losses(denoiser: Denoiser, tokens: Tensor) -> Tensor:
         for part in zip(torch.split(rows, _CHUNK), torch.split(masks, _CHUNK))
     ]
     return torch.cat(parts).view(len(tokens), len(hidden), -1)
-
-
-def concrete_scores(log_probs: Tensor, alpha: float) -> Tensor:
-    """Ratios q_t(x with symbol j at i) / q_t(x with the mask at i) from log_probs [.., V]: alpha / (1 - alpha) mu_j.
-
-    What score-based models (SEDD, arXiv 2310.16834) learn; the sum over j is alpha / (1 - alpha) (MD4, arXiv 2406.04329).
-    """
-    alpha = real(alpha, "alpha")
-    if not 0 <= alpha < 1:
-        raise ValueError(
-            f"alpha {alpha}: expected 0 <= alpha < 1, for where all is visible nothing has a ratio"
-        )
-    return log_probs.exp() * (alpha / (1 - alpha))
 
 
 def _mixed_over_counts(denoiser: Denoiser, tokens: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:

@@ -1325,6 +1325,25 @@ MUTANTS = (
         "times outside 0..1 give probabilities outside 0..1",
         ("contract/test_numbers.py::test_times_fall_from_one_to_zero",),
     ),
+    # Names and where they live.
+    Mutant(
+        "old-names-everywhere",
+        "_moved.py",
+        'package == "unmask" and old in NEW_NAMES',
+        'name.removeprefix("unmask.") in NEW_NAMES',
+        "a module of other people that is called rules or remask is ours",
+        ("contract/test_names.py::test_other_peoples_modules_of_the_same_names_are_left_alone",),
+    ),
+    Mutant(
+        "a-module-under-its-old-spec",
+        "_moved.py",
+        "module.__spec__ = self.own",
+        "pass",
+        "after an import under the old name a module takes itself for the old one",
+        (
+            "contract/test_names.py::test_an_old_name_warns_once_and_is_the_new_module[upscale-variants.upscale-import]",
+        ),
+    ),
 )
 
 

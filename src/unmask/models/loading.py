@@ -20,7 +20,7 @@ from unmask.data.vocabularies import Tokenizer, Vocabulary, from_record
 from unmask.denoisers import from_logits
 from unmask.models.model import Model
 from unmask.models.pretrained import pretrained_folder, shipped
-from unmask.models.sizes import Bounded
+from unmask.models.sizes import Limited
 from unmask.recipes import Run
 from unmask.recipes.run import tuples
 
@@ -185,7 +185,7 @@ def _check_lengths(recipe: Run, config: dict[str, Any], folder: Path) -> None:
 def _built(recipe: Run, tensors: dict[str, Tensor], folder: Path) -> nn.Module:
     """The recipe's network, not yet filled; ValueError for sizes that have nothing to do with the weights."""
     try:
-        with torch.random.fork_rng(devices=()), Bounded(tensors):  # what it draws is not the caller's loss
+        with torch.random.fork_rng(devices=()), Limited(tensors):  # what it draws is not the caller's loss
             return recipe.build(recipe.network)
     except (ValueError, TypeError, RuntimeError, ArithmeticError, IndexError) as error:
         raise ValueError(

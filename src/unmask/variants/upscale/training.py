@@ -29,8 +29,8 @@ def in_one_stage(count: int) -> Callable[[Tensor, torch.Generator], Corruption]:
         within = exact_count(
             in_stages(maskable, count)[:, 0], generator, (spread - stage).clamp(0, 1 - 1e-12)
         )
-        order = torch.arange(count, device=maskable.device)[:, None]
-        own, finer = order == stage[:, None, None], order > stage[:, None, None]
+        number = torch.arange(count, device=maskable.device)[:, None]
+        own, finer = number == stage[:, None, None], number > stage[:, None, None]
         return Corruption((own & within.masked[:, None] | finer).flatten(1), count * within.weight)
 
     return corrupt

@@ -19,7 +19,7 @@ from overhead import made
 
 import unmask
 from unmask import codec, plans
-from unmask.models.loading import shipped
+from unmask.models import shipped
 
 NOTES = """
 One process, {threads} thread; float64 networks, a quarter of the positions as calls, random order, batches of {batch},

@@ -30,10 +30,10 @@ from unmask import codec, profiles
 from unmask.command_line.commands import sequences
 from unmask.command_line.commands.compression import suited
 from unmask.data import tokens as folders
-from unmask.data.cache import cache as cache_folder
-from unmask.data.text import text8
+from unmask.data.readers.text import text8
+from unmask.data.sources.cache import cache as cache_folder
 from unmask.data.vocabularies import Bytes, Levels
-from unmask.models.loading import measured_profile
+from unmask.models import measured_profile
 
 Pack: TypeAlias = Callable[[bytes], bytes]
 

@@ -27,11 +27,11 @@ from unmask.base import checkpoints
 from unmask.base.types import Selector
 from unmask.command_line.commands.output import percent, share
 from unmask.data import tokens as folders
-from unmask.data.cache import cache as cache_folder
-from unmask.data.images import save_grid
+from unmask.data.readers.images import save_grid
+from unmask.data.sources.cache import cache as cache_folder
 from unmask.evaluation import judges as quality
 from unmask.masking import schedules
-from unmask.models.loading import measured_profile
+from unmask.models import measured_profile
 from unmask.orders import presets
 
 JUDGE = Path("runs/judge/weights.safetensors")

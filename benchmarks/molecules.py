@@ -23,7 +23,7 @@ from unmask.command_line.commands import sequences
 from unmask.command_line.commands.output import percent, share
 from unmask.command_line.commands.sequences import Sequences
 from unmask.data import tokens as folders
-from unmask.data.cache import cache as cache_folder
+from unmask.data.sources.cache import cache as cache_folder
 from unmask.evaluation import judges as quality
 from unmask.orders import presets
 

@@ -147,7 +147,7 @@ MUTANTS = (
     ),
     Mutant(
         "positions-of-the-first-rows",
-        "networks/transformer.py",
+        "networks/positions.py",
         "return table[:count] if rows is None else table[rows]",
         "return table[:count] if rows is None else table[: rows.shape[1]]",
         "rows of a partial pass are embedded as if they stood at the beginning",
@@ -171,7 +171,7 @@ MUTANTS = (
     ),
     Mutant(
         "lengths-are-free",
-        "models/loading.py",
+        "models/model.py",
         "return -self._length_law().log().to(tokens.device)[(tokens != self.end).sum(1)]",
         "return 0 * self._length_law().log().to(tokens.device)[(tokens != self.end).sum(1)]",
         "bits per character leave out what the length costs",
@@ -644,7 +644,7 @@ MUTANTS = (
     ),
     Mutant(
         "prior-forgotten",
-        "masking/objectives.py",
+        "masking/enumeration.py",
         "length * end * math.log(vocab_size)",
         "0.0",
         "MD4's code leaves the prior term out, so cut-offs do not compare",
@@ -678,8 +678,8 @@ MUTANTS = (
     Mutant(
         "commit-noise-stays-the-same",
         "kernels/commit.py",
-        "_rows(view), 1 + view.step)",
-        "_rows(view), 1)",
+        "rows_of(view), 1 + view.step)",
+        "rows_of(view), 1)",
         "MaskGIT's choice noise is not drawn anew at each step",
         ("test_commit.py::test_maskgit_one_position_per_step[chain-1]",),
     ),
@@ -701,7 +701,7 @@ MUTANTS = (
     ),
     Mutant(
         "remask-touches-the-prompt",
-        "kernels/remask.py",
+        "kernels/remask/pieces.py",
         "where = where & state.free & ~state.masked",
         "where = where & ~state.masked",
         "symbols that the user gave are hidden and drawn again",
@@ -709,7 +709,7 @@ MUTANTS = (
     ),
     Mutant(
         "remask-without-compensation",
-        "kernels/remask.py",
+        "kernels/remask/predictors.py",
         "interval.alpha_s - (1 - hidden) * interval.alpha_t",
         "interval.alpha_s - interval.alpha_t",
         "masked positions unmask as if none were hidden, so fewer than alpha are visible",
@@ -717,7 +717,7 @@ MUTANTS = (
     ),
     Mutant(
         "remask-noise-stays-the-same",
-        "kernels/remask.py",
+        "kernels/remask/pieces.py",
         "places[None], state.step)",
         "places[None], 0)",
         "the same positions are hidden and unmasked at every step",
@@ -725,15 +725,15 @@ MUTANTS = (
     ),
     Mutant(
         "p2-replaces-what-stays",
-        "kernels/remask.py",
-        "_write(state, drawn, kept & before.masked)",
-        "_write(state, drawn, kept)",
+        "kernels/remask/predictors.py",
+        "write(state, drawn, kept & before.masked)",
+        "write(state, drawn, kept)",
         "visible symbols that were kept are overwritten by fresh draws",
         ("test_remask.py::test_p2_keeps_its_counts_and_hides_what_scores_lowest",),
     ),
     Mutant(
         "gibbs-redraws-the-most-reliable",
-        "kernels/remask.py",
+        "kernels/remask/correctors.py",
         "View(state.tokens, visible), -scores",
         "View(state.tokens, visible), scores",
         "the corrector hides the symbols that it should trust",
@@ -806,7 +806,7 @@ MUTANTS = (
     ),
     Mutant(
         "gates-start-closed",
-        "networks/transformer.py",
+        "networks/blocks.py",
         "x * (1 + change[place])",
         "x * change[place]",
         "a timed network starts as the identity, not as the plain network",
@@ -831,7 +831,7 @@ MUTANTS = (
     # Puzzles.
     Mutant(
         "any-clue-kept",
-        "data/sudoku.py",
+        "data/sudoku/boards.py",
         "((asked == BLANK) | (asked == given)).all(1)",
         "((asked == BLANK) | (asked == given)).any(1)",
         "a grid passes when it keeps any clue instead of all",
@@ -840,7 +840,7 @@ MUTANTS = (
     # Upscaling and the U-Net.
     Mutant(
         "upscale-weight-of-one-stage",
-        "variants/upscale.py",
+        "variants/upscale/training.py",
         "count * within.weight",
         "within.weight",
         "the loss stands for one stage instead of all",
@@ -848,7 +848,7 @@ MUTANTS = (
     ),
     Mutant(
         "upscale-loss-at-visible-digits",
-        "variants/upscale.py",
+        "variants/upscale/training.py",
         "torch.where(now.masked, losses, 0.0)",
         "losses",
         "visible digits of the stage cost something",
@@ -856,7 +856,7 @@ MUTANTS = (
     ),
     Mutant(
         "upscale-floor",
-        "variants/upscale.py",
+        "variants/upscale/parametrisations.py",
         "value=-torch.inf",
         "value=-20.0",
         "levels beyond the last one keep a small probability",
@@ -864,7 +864,7 @@ MUTANTS = (
     ),
     Mutant(
         "upscale-not-renormalised",
-        "variants/upscale.py",
+        "variants/upscale/parametrisations.py",
         "chosen.log_softmax(-1)",
         "chosen - nodes",
         "children are not conditioned on their parent",
@@ -872,7 +872,7 @@ MUTANTS = (
     ),
     Mutant(
         "upscale-direct-without-missing-children",
-        "variants/upscale.py",
+        "variants/upscale/parametrisations.py",
         "own.masked_fill(child >= levels, -torch.inf)",
         "own",
         "stage heads may draw levels that do not exist",
@@ -880,7 +880,7 @@ MUTANTS = (
     ),
     Mutant(
         "upscale-parent-knows-its-child",
-        "variants/upscale.py",
+        "variants/upscale/digits.py",
         "< place[:, None]",
         "<= place[:, None]",
         "x^(s-1) holds the stage's own digit",
@@ -888,7 +888,7 @@ MUTANTS = (
     ),
     Mutant(
         "upscale-mask-not-told",
-        "variants/upscale.py",
+        "variants/upscale/networks.py",
         "now.levels, now.masked, now.stage, places",
         "now.levels, now.masked & False, now.stage, places",
         "the network cannot tell level 0 from a hidden one",
@@ -896,7 +896,7 @@ MUTANTS = (
     ),
     Mutant(
         "upscale-rows-of-other-stages",
-        "variants/upscale.py",
+        "variants/upscale/networks.py",
         "torch.where(current[..., None], law, uniform)",
         "law",
         "finer stages are given the current stage's law",
@@ -1058,7 +1058,7 @@ MUTANTS = (
     ),
     Mutant(
         "ends-are-scored",
-        "models/loading.py",
+        "models/model.py",
         "visible=self.visible(tokens),\n            substeps",
         "substeps",
         "a model scores the ends that it never says: -inf",
@@ -1082,7 +1082,7 @@ MUTANTS = (
     ),
     Mutant(
         "another-columns-folder",
-        "data/writing.py",
+        "data/writing/resuming.py",
         "settings += [form.reading] if form.reading else []",
         "pass",
         "a folder of one column is given out as that of another",
@@ -1231,7 +1231,7 @@ MUTANTS = (
     ),
     Mutant(
         "magnet-counts-its-middle-twice",
-        "laws/exchangeable.py",
+        "laws/magnet.py",
         "2 * terms.sum() - (terms[-1] if mirrored else 0.0)",
         "2 * terms.sum()",
         "the middle count of a magnet stands for its mirror image as well",
@@ -1239,7 +1239,7 @@ MUTANTS = (
     ),
     Mutant(
         "magnet-loses-counts",
-        "laws/exchangeable.py",
+        "laws/magnet.py",
         "np.flatnonzero(law > 1e-30)",
         "np.flatnonzero(law > 1e-6)",
         "likely counts of a magnet are dropped on the way",
@@ -1247,7 +1247,7 @@ MUTANTS = (
     ),
     Mutant(
         "energies-that-swallow-the-count",
-        "laws/exchangeable.py",
+        "laws/magnet.py",
         "-2 * self.coupling * (ones / self.length * (self.length - ones))",
         "self.coupling * (2 * ones - self.length) ** 2 / (2 * self.length)",
         "a strong magnet's log-probabilities lose all digits to a constant",
@@ -1324,6 +1324,25 @@ MUTANTS = (
         "",
         "times outside 0..1 give probabilities outside 0..1",
         ("contract/test_numbers.py::test_times_fall_from_one_to_zero",),
+    ),
+    # Names and where they live.
+    Mutant(
+        "old-names-everywhere",
+        "_moved.py",
+        'package == "unmask" and old in NEW_NAMES',
+        'name.removeprefix("unmask.") in NEW_NAMES',
+        "a module of other people that is called rules or remask is ours",
+        ("contract/test_names.py::test_other_peoples_modules_of_the_same_names_are_left_alone",),
+    ),
+    Mutant(
+        "a-module-under-its-old-spec",
+        "_moved.py",
+        "module.__spec__ = self.own",
+        "pass",
+        "after an import under the old name a module takes itself for the old one",
+        (
+            "contract/test_names.py::test_an_old_name_warns_once_and_is_the_new_module[upscale-variants.upscale-import]",
+        ),
     ),
 )
 

@@ -21,7 +21,7 @@ from unmask.command_line.app import main
 from unmask.command_line.commands import compression
 from unmask.data.vocabularies import SMILES, Bytes, Characters, Levels, to_record
 from unmask.denoisers import from_logits
-from unmask.models.loading import Model
+from unmask.models import Model
 from unmask.networks import Transformer
 
 MARKOV = laws.Markov([0.2, 0.5, 0.3], CHAIN, 12)

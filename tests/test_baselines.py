@@ -14,7 +14,7 @@ from torch import nn
 
 import unmask
 from unmask import laws, scores, selectors
-from unmask.masking import corruption, objectives, schedules
+from unmask.masking import corruption, enumeration, schedules
 from unmask.recipes import baselines, sequences
 from unmask.recipes.run import Batch
 from unmask.training.loop import train
@@ -43,7 +43,7 @@ def bound(corrupt, rows: int = 400, batches: int = 30, **more) -> tuple[float, f
 
 @pytest.mark.parametrize("steps", [1, 4, 16])
 def test_d3pm_trains_the_discrete_bound(steps):
-    wanted = objectives.discrete_bound(TOY, DATA, schedules.linear(), schedules.uniform_grid(steps))
+    wanted = enumeration.discrete_bound(TOY, DATA, schedules.linear(), schedules.uniform_grid(steps))
     value, error = bound(corruption.d3pm(steps))
     assert abs(value - float(wanted)) < 4 * error + 1e-5
 
@@ -91,7 +91,7 @@ def test_the_discrete_bound_of_the_exact_law_nears_the_entropy_as_one_over_steps
     entropy = float(torch.special.entr(p).sum())
     for schedule in (schedules.linear(), schedules.cosine(), schedules.polynomial(1.5)):
         excess = [
-            float(p @ objectives.discrete_bound(law, tokens, schedule, schedules.uniform_grid(n))) - entropy
+            float(p @ enumeration.discrete_bound(law, tokens, schedule, schedules.uniform_grid(n))) - entropy
             for n in (64, 128, 256, 512)
         ]
         slopes = [math.log2(b / a) for a, b in itertools.pairwise(excess)]

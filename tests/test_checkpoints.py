@@ -16,7 +16,7 @@ from tiny import often, tiny
 
 import unmask
 from unmask.base import checkpoints
-from unmask.models import loading as models
+from unmask.models import loading, pretrained
 from unmask.recipes import sudoku
 from unmask.recipes.run import override
 from unmask.training.loop import train
@@ -190,7 +190,7 @@ def test_the_hash_belongs_to_the_weights(folder, copy):
 
 
 def test_unknown_names_list_what_exists(monkeypatch, tmp_path):
-    monkeypatch.setattr(models, "shipped", lambda: ["digits", "sudoku"])
+    monkeypatch.setattr(loading, "shipped", lambda: ["digits", "sudoku"])
     with pytest.raises(
         ValueError, match=r"no model 'sudoko': did you mean 'sudoku'\? .*: digits, sudoku; or"
     ):
@@ -201,7 +201,7 @@ def test_unknown_names_list_what_exists(monkeypatch, tmp_path):
 
 def test_a_shipped_name_wins_over_a_folder(monkeypatch, tmp_path, copy):
     """What a name means does not hang on the working directory."""
-    monkeypatch.setattr(models, "_pretrained", lambda: tmp_path / "shipped")
+    monkeypatch.setattr(pretrained, "pretrained_folder", lambda: tmp_path / "shipped")
     shutil.copytree(copy, tmp_path / "shipped" / "sudoku")
     (tmp_path / "here" / "sudoku").mkdir(parents=True)
     (tmp_path / "here" / "sudoku" / "config.json").write_text("{}")
@@ -276,8 +276,8 @@ def test_damaged_weights_are_refused(copy):
 
 
 def test_shipped_models_load_and_are_small():
-    for name in models.shipped():
+    for name in pretrained.shipped():
         model = unmask.load(name)
-        files = [p for p in (models._pretrained() / name).rglob("*") if p.is_file()]
+        files = [p for p in (pretrained.pretrained_folder() / name).rglob("*") if p.is_file()]
         assert model.name == model.config["name"]
         assert sum(p.stat().st_size for p in files) < 8 * 2**20

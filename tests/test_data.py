@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from unmask.base import records
-from unmask.data import text, tokens, writing
+from unmask.data import tokens, writing
 from unmask.data.pieces import Piece
 from unmask.data.prepare import READINGS, prepare
+from unmask.data.readers import text
 from unmask.data.vocabularies import (
     TEXT8,
     Bytes,
@@ -21,7 +22,7 @@ from unmask.data.vocabularies import (
     from_record,
     to_record,
 )
-from unmask.data.writing import Form
+from unmask.data.writing import Form, encoding, folders, resuming, shards
 
 WORDS = Characters("abcdefghij")
 
@@ -290,7 +291,7 @@ def until(pieces, count):
 @pytest.mark.parametrize("kind", ["items", "stream"])
 @pytest.mark.parametrize("shard", [5, 32])
 def test_a_stopped_preparation_ends_with_the_same_bytes(tmp_path, monkeypatch, kind, shard):
-    monkeypatch.setattr(writing, "BATCH", 1)  # pieces are taken in one by one
+    monkeypatch.setattr(encoding, "BATCH", 1)  # pieces are taken in one by one
     pieces = [
         *(Piece(g, "f", n) for n, g in enumerate(items(30), 1)),
         Piece("", "f", 31),
@@ -327,8 +328,9 @@ def test_a_cut_between_any_two_writes_is_made_good(tmp_path, monkeypatch, call):
         return inner
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing, "write_bytes", failing(writing.write_bytes))
-        patch.setattr(writing, "write_text", failing(writing.write_text))
+        patch.setattr(shards, "write_bytes", failing(shards.write_bytes))
+        for module in (shards, resuming):
+            patch.setattr(module, "write_text", failing(module.write_text))
         with pytest.raises(Stop):
             writing.write(tmp_path / "cut", pieces, form, [])
     writing.write(tmp_path / "cut", pieces, form, [])
@@ -350,7 +352,7 @@ def test_a_finished_folder_is_left_alone_and_another_one_is_refused(tmp_path):
 
 
 def test_an_unfinished_folder_of_something_else_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "BATCH", 1)
+    monkeypatch.setattr(encoding, "BATCH", 1)
     with pytest.raises(Stop):
         writing.write(tmp_path / "o", until([Piece("ab")] * 9, 8), Form("items", WORDS, shard=2), [])
     with pytest.raises(ValueError, match="unfinished preparation of other sources"):
@@ -384,8 +386,9 @@ def test_a_cut_first_shard_leaves_nothing_to_other_settings(tmp_path, monkeypatc
         return inner
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing, "write_bytes", failing(writing.write_bytes))
-        patch.setattr(writing, "write_text", failing(writing.write_text))
+        patch.setattr(shards, "write_bytes", failing(shards.write_bytes))
+        for module in (shards, resuming):
+            patch.setattr(module, "write_text", failing(module.write_text))
         with pytest.raises(Stop):
             writing.write(tmp_path / "o", labelled, Form("items", WORDS), [])
     assert (tmp_path / "o" / "tokens-00000.bin").exists()
@@ -396,7 +399,7 @@ def test_a_cut_first_shard_leaves_nothing_to_other_settings(tmp_path, monkeypatc
 
 def test_too_little_disk_is_said_before_the_work(tmp_path, monkeypatch):
     (tmp_path / "x").write_text("word " * 100_000)
-    monkeypatch.setattr(writing.shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
     with pytest.raises(ValueError, match=r"about 0.6 MB are needed, 0.1 MB are free"):
         prepare([tmp_path / "x"], tmp_path / "new" / "o", READINGS["text8"], quiet=True)
     assert not (tmp_path / "new").exists()

@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 
 from unmask.command_line.app import main
-from unmask.data import fetch, images, lines, packages, rdata, tokens
+from unmask.data import tokens
 from unmask.data.files import find, open_binary
-from unmask.data.packages import Package
 from unmask.data.prepare import READINGS, prepare
-from unmask.data.text import text8
-from unmask.data.wikipedia import visible
+from unmask.data.readers import images, lines, rdata
+from unmask.data.readers.text import text8
+from unmask.data.readers.wikipedia import visible
+from unmask.data.sources import fetch, packages
+from unmask.data.sources.packages import Package
 
 GRID = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"

@@ -693,7 +693,7 @@ def test_excess_code_length_of_ancestral_sampling_falls_as_one_over_steps():
     for steps in (1, 4, 8, 16, 32, 64):
         grid = schedules.uniform_grid(steps)
         excess[steps] = (
-            float(p @ unmask.masking.objectives.discrete_bound(law, tokens, schedules.linear(), grid))
+            float(p @ unmask.masking.enumeration.discrete_bound(law, tokens, schedules.linear(), grid))
             - entropy
         )
     slopes = [math.log2(excess[2 * k] / excess[k]) for k in (4, 8, 16, 32)]

@@ -79,7 +79,7 @@ def test_the_bound_and_what_it_does_not_depend_on():
     ]
     assert values[:2] == pytest.approx([6.3033628490] * 2, abs=1e-9)
     assert values[2:] == pytest.approx([5.3363286331] * 2, abs=1e-9)
-    assert values[2] == pytest.approx(float(unmask.masking.objectives.bound_by_subsets(TOY, DATA)), abs=1e-9)
+    assert values[2] == pytest.approx(float(unmask.masking.enumeration.bound_by_subsets(TOY, DATA)), abs=1e-9)
 
 
 def test_the_gradient_of_the_bound():

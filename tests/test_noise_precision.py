@@ -17,6 +17,7 @@ from unmask import engine, scores, selectors
 from unmask.base import noise
 from unmask.base.types import View
 from unmask.kernels import commit, remask
+from unmask.kernels.remask import pieces
 from unmask.masking import schedules
 from unmask.orders import presets, rules
 
@@ -242,7 +243,7 @@ def test_remasking_follows_noise_that_float32_cannot_tell_apart(monkeypatch):
     interval = remask.Interval(0.5, 0.4, 0.5, 0.6)
     level = 1 - 2.0**-38.5
     assert (remask.chance_of_change(state.masked, interval, level) == level).all()
-    changing = remask._uniform(state, 0) < remask.chance_of_change(state.masked, interval, level)
+    changing = pieces.uniforms(state, 0) < remask.chance_of_change(state.masked, interval, level)
     assert changing[0].tolist() == [u < level for u in FINE.tolist()]
     assert 0 < changing.sum() < len(FINE)
 

@@ -11,8 +11,8 @@ from helpers import SMALL_LAWS, Toy, every_sequence, seeded
 
 import unmask
 from unmask import laws
-from unmask.masking import corruption, objectives, schedules
-from unmask.masking.objectives import (
+from unmask.masking import corruption, enumeration, objectives, schedules
+from unmask.masking.enumeration import (
     bound_by_counts,
     bound_by_orders,
     bound_by_subsets,
@@ -61,12 +61,12 @@ def test_integrals_over_time_do_not_depend_on_the_schedule(schedule):
 
 @pytest.mark.parametrize("schedule", [schedules.linear(), schedules.cosine(), schedules.polynomial(2.0)])
 def test_integrals_by_midpoints_use_the_weight(schedule):
-    value = continuous_bound(TOY, DATA, schedule, quadrature=objectives.midpoints).item()
+    value = continuous_bound(TOY, DATA, schedule, quadrature=enumeration.midpoints).item()
     assert value == pytest.approx(7.4235647724, abs=2e-8)
 
 
 def test_geometric_ends_leave_something_out():
-    for quadrature in (None, objectives.midpoints):
+    for quadrature in (None, enumeration.midpoints):
         value = continuous_bound(TOY, DATA, schedules.geometric(), quadrature=quadrature).item()
         assert value == pytest.approx(7.4234810309, abs=2e-8 if quadrature else 1e-10)
 
@@ -75,11 +75,11 @@ def test_a_cut_off_loses_what_the_end_terms_add():
     cut = schedules.linear(eps=1e-4)
     value = continuous_bound(TOY, DATA, cut).item()
     assert value == pytest.approx(7.4223274401, abs=1e-10)
-    reconstruction, prior = objectives.end_terms(cut, 4, 3)
+    reconstruction, prior = enumeration.end_terms(cut, 4, 3)
     assert reconstruction == pytest.approx(4.394e-4, abs=5e-8)
     assert prior == pytest.approx(4.394e-4, abs=5e-8)
     assert continuous_bound(TOY, DATA, cut, ends=True).item() == pytest.approx(value + reconstruction + prior)
-    assert objectives.end_terms(schedules.linear(), 4, 3) == (0.0, 0.0)
+    assert enumeration.end_terms(schedules.linear(), 4, 3) == (0.0, 0.0)
 
 
 def test_discrete_time_of_the_toy_comes_from_below():
@@ -184,9 +184,9 @@ def test_several_sequences_at_once_are_the_same_as_one_by_one():
 
 def test_chunks_do_not_matter(monkeypatch):
     tokens = every_sequence(TOY, 4)[:5]
-    whole = objectives.subset_losses(TOY, tokens)
-    monkeypatch.setattr(objectives, "_CHUNK", 7)
-    assert torch.equal(objectives.subset_losses(TOY, tokens), whole)
+    whole = enumeration.subset_losses(TOY, tokens)
+    monkeypatch.setattr(enumeration, "_CHUNK", 7)
+    assert torch.equal(enumeration.subset_losses(TOY, tokens), whole)
 
 
 def test_concrete_scores_are_ratios_of_noisy_marginals():

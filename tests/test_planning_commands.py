@@ -6,11 +6,10 @@ import pytest
 import torch
 
 import unmask
-from unmask import laws, plans
+from unmask import laws, models, plans
 from unmask.command_line import demo
 from unmask.command_line.app import main
 from unmask.command_line.commands import planning
-from unmask.models import loading as models
 
 pytest.importorskip("numba")
 pytestmark = pytest.mark.global_random  # training seeds torch's generator

@@ -13,8 +13,8 @@ import torch
 import unmask
 from unmask import recipes
 from unmask.command_line.app import main
-from unmask.data.images import save_grid
 from unmask.data.prepare import READINGS, prepare
+from unmask.data.readers.images import save_grid
 from unmask.recipes import Machine, sequences
 from unmask.recipes.run import override
 from unmask.training.loop import train

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unmask.data import sudoku
-from unmask.data.sudoku import BLANK
+from unmask.data.sudoku import BLANK, jit
 
 UNITS = [[9 * i + k for k in range(9)] for i in range(9)]
 UNITS += [[9 * k + i for k in range(9)] for i in range(9)]
@@ -179,8 +179,8 @@ class TestInvariant:
         cells[[0, 3]] = cells[[3, 0]]
         swapped = grids[:, cells.ravel()]
         before, after = np.empty(50, np.uint64), np.empty(50, np.uint64)
-        sudoku._jit().invariant(grids[:50], before)
-        sudoku._jit().invariant(np.ascontiguousarray(swapped[:50]), after)
+        jit.invariant(grids[:50], before)
+        jit.invariant(np.ascontiguousarray(swapped[:50]), after)
         assert not (before == after).any()
 
     def test_puzzles_are_refused(self, boards34: tuple[np.ndarray, np.ndarray]) -> None:
@@ -394,11 +394,11 @@ class TestReading:
 class TestWithoutNumba:
     @pytest.fixture(autouse=True)
     def _hide(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import unmask.data
+        import unmask.data.sudoku
 
         monkeypatch.setitem(sys.modules, "numba", None)
-        monkeypatch.delitem(sys.modules, "unmask.data._sudoku_jit", raising=False)
-        monkeypatch.delattr(unmask.data, "_sudoku_jit", raising=False)
+        monkeypatch.delitem(sys.modules, "unmask.data.sudoku.jit", raising=False)
+        monkeypatch.delattr(unmask.data.sudoku, "jit", raising=False)
 
     def test_making_says_what_to_install(self) -> None:
         with pytest.raises(ImportError, match=r"pip install 'unmask\[puzzles\]'") as caught:

@@ -14,7 +14,7 @@ import unmask
 from unmask import scores, selectors
 from unmask.denoisers import log_normalise_
 from unmask.networks import Transformer, TransformerConfig
-from unmask.networks.transformer import rotate
+from unmask.networks.positions import rotate
 
 GRID = ((0, 0, 0, 1, 1, 1), (0, 1, 2, 0, 1, 2))
 KINDS = {

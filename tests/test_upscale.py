@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import unmask
 from unmask import plans, profiles, scores, selectors
-from unmask.masking import corruption, objectives
+from unmask.masking import corruption, enumeration
 from unmask.networks import Transformer, UNet, UNetConfig
 from unmask.variants import upscale
 
@@ -172,7 +172,7 @@ def test_one_stage_is_plain_order_agnostic_diffusion(law):
     torch.testing.assert_close(
         unmask.log_likelihood(ours, images, selector), unmask.log_likelihood(plain, images, selector)
     )
-    both = [f(ours, images) for f in (objectives.bound_by_counts, objectives.bound_by_orders)]
+    both = [f(ours, images) for f in (enumeration.bound_by_counts, enumeration.bound_by_orders)]
     torch.testing.assert_close(*both)
     maskable = torch.ones(8, 6, dtype=torch.bool)
     a, b = upscale.in_one_stage(1)(maskable, seeded(0)), corruption.exact_count(maskable, seeded(0))

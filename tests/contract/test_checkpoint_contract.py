@@ -16,7 +16,7 @@ import torch
 
 import unmask
 from unmask.base import checkpoints, devices
-from unmask.models.sizes import Bounded
+from unmask.models.sizes import Limited
 from unmask.recipes import digits, molecules, sudoku
 from unmask.recipes.run import override
 from unmask.training import loop as training
@@ -238,17 +238,17 @@ def test_names_that_are_none_are_refused(name, tmp_path, monkeypatch):
     assert "\n" not in str(caught.value).replace(name, "?") if name else True
 
 
-def test_the_bound_lets_real_networks_pass():
+def test_the_limit_lets_real_networks_pass():
     """Every shipped shape is built well inside it."""
     for name, run in runs().items():
         with torch.random.fork_rng(devices=()):
             weights = run.build(run.network).state_dict()
-            bound = Bounded(weights)
-            whole = bound.elements, bound.tensors
-            with bound:
+            limit = Limited(weights)
+            whole = limit.elements, limit.tensors
+            with limit:
                 run.build(run.network)
-        assert bound.elements > whole[0] / 2, name
-        assert bound.tensors > whole[1] / 2, name
+        assert limit.elements > whole[0] / 2, name
+        assert limit.tensors > whole[1] / 2, name
 
 
 def test_a_refusal_leaves_gradients_as_they_were(model):

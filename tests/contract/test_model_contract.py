@@ -11,7 +11,7 @@ import torch
 import unmask
 from unmask import laws, scores, selectors
 from unmask.command_line.app import main
-from unmask.models.loading import Model
+from unmask.models import Model
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)N", ""]
 CHAIN = laws.Markov([0.2, 0.5, 0.3], [[0.7, 0.2, 0.1], [0.05, 0.15, 0.8], [0.5, 0.1, 0.4]], 5)

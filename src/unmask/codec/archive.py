@@ -30,7 +30,7 @@ from unmask.codec.subjects import Item, Subject
 from unmask.version import __version__
 
 if TYPE_CHECKING:
-    from unmask.models.loading import Model
+    from unmask.models import Model
 
 DEFAULTS = Settings()
 """One position per call, in random order."""

@@ -27,7 +27,7 @@ from unmask.denoisers.caches import Blocks
 from unmask.variants import upscale
 
 if TYPE_CHECKING:
-    from unmask.models.loading import Model
+    from unmask.models import Model
 
 Item: TypeAlias = str | bytes | NDArray[Any]
 """A text, the bytes of one, an image uint8, or symbols of a bare denoiser int64 [n]."""

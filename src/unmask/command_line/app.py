@@ -112,7 +112,7 @@ def evaluate(
     from unmask.command_line.commands import evaluation, orders, sequences
     from unmask.command_line.commands.output import emit
     from unmask.data.files import once
-    from unmask.models.loading import load
+    from unmask.models import load
 
     orders.check(how)
     once(data, orders.plan_path(how))

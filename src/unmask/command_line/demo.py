@@ -28,7 +28,7 @@ from unmask.command_line.commands.output import Report, number, percent, say
 from unmask.data import sudoku
 from unmask.denoisers import NetworkDenoiser, take_rows
 from unmask.engine.sampling import sample
-from unmask.models.loading import Model, load, measured_profile
+from unmask.models import Model, load, measured_profile
 from unmask.orders import scores, selectors
 from unmask.orders.sources import draw, greedy
 from unmask.planning import plans

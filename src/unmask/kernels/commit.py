@@ -28,6 +28,7 @@ from unmask.base.profile import accepted
 from unmask.base.types import Choice, Denoiser, PerStep, Plan, Request, Result, Selector, TokenSource, View
 from unmask.denoisers import take_symbols
 from unmask.engine.sampling import check_tokens, manifest, took
+from unmask.orders.rules import law_of, rows_of
 from unmask.orders.scores import at_step, setting, spread
 from unmask.orders.selectors import in_blocks, step_sizes, take
 from unmask.orders.sources import draw, greedy
@@ -107,7 +108,7 @@ def maskgit(temperature: PerStep, plan: Plan) -> Rule:
 
     def score(view: View, drawn: Drawn) -> Tensor:
         alpha = _not_negative(at_step(temperature, view.step))
-        return take_symbols(_law(view), drawn.symbols).double() + alpha * drawn.noise
+        return take_symbols(law_of(view), drawn.symbols).double() + alpha * drawn.noise
 
     return Rule(keep_best(score, plan), name=f"maskgit({setting(temperature)}, {setting(accepted(plan))})")
 
@@ -121,7 +122,7 @@ def low_confidence(temperature: float, plan: Plan, block_length: int | None = No
     """
 
     def score(view: View, drawn: Drawn) -> Tensor:
-        base = _law(view) if view.base_log_probs is None else view.base_log_probs
+        base = law_of(view) if view.base_log_probs is None else view.base_log_probs
         return take_symbols(base, drawn.symbols).exp()
 
     temperature = _not_negative(temperature)
@@ -206,7 +207,7 @@ def candidates(view: View, source: TokenSource, seed: int) -> Tensor:
     They are those that the loop would write there. A few rows are drawn at a time, so no float64 copy of the
     law at all positions exists. ``view.order_ids`` must be the item ids of the batch rows.
     """
-    law, rows, places = _law(view), _rows(view), _places(view)
+    law, rows, places = law_of(view), rows_of(view), _places(view)
     is_open = (rows >= 0) & view.masked.gather(1, rows.clamp(min=0))
     symbols = torch.zeros_like(rows)
     for part in torch.split(is_open.nonzero(), max(1, SLICE // law.shape[-1])):
@@ -222,32 +223,18 @@ def _peeking(rule: Rule, seed: int) -> Selector:
     """The rule as a selector that draws, for itself, what the loop will draw."""
 
     def choose(view: View) -> Choice:
-        gumbel = noise.gumbel(seed, noise.ORDER, _places(view)[:, None], _rows(view), 1 + view.step)
+        gumbel = noise.gumbel(seed, noise.ORDER, _places(view)[:, None], rows_of(view), 1 + view.step)
         return rule.keep(view, Drawn(candidates(view, rule.source, seed), gumbel))
 
     selector = Selector(choose, name=rule.name)
     return selector if rule.block_length is None else in_blocks(selector, rule.block_length)
 
 
-def _law(view: View) -> Tensor:
-    """Log-probabilities [B, R, V] of the view."""
-    return _present(view.log_probs, "log_probs")
-
-
-def _rows(view: View) -> Tensor:
-    """Rows int64 [B, R] of the view."""
-    return _present(view.rows, "rows")
-
-
 def _places(view: View) -> Tensor:
     """Item ids int64 [B], under which the rows find their noise."""
-    return _present(view.order_ids, "order_ids")
-
-
-def _present(values: Tensor | None, name: str) -> Tensor:
-    if values is None:
-        raise ValueError(f"the view has no {name}; expected a sighted view, as commit.sample makes it")
-    return values
+    if view.order_ids is None:
+        raise ValueError("the view has no order_ids; expected a sighted view, as commit.sample makes it")
+    return view.order_ids
 
 
 def _not_negative(temperature: float) -> float:

@@ -18,15 +18,16 @@ from unmask.laws.base import Law, estimate_entropies
 from unmask.laws.codes import Code, LatentParity, Parity, ReedSolomon, Repetition
 from unmask.laws.exchangeable import (
     Balanced,
-    CurieWeiss,
     Mixture,
     NoisyRepetition,
     OneHot,
     Permutation,
     Polya,
 )
-from unmask.laws.markov import HMM, Markov, TreeIsing, stationary
+from unmask.laws.magnet import CurieWeiss
+from unmask.laws.markov import Markov, stationary
 from unmask.laws.table import Hamming74, Sudoku4, Support, Table, tabulated
+from unmask.laws.trees import HMM, TreeIsing
 
 __all__ = [
     "HMM",

@@ -1,5 +1,5 @@
 """How training data are hidden, and what the loss is."""
 
-from unmask.masking import corruption, head_loss, objectives, schedules
+from unmask.masking import corruption, enumeration, head_loss, objectives, schedules
 
-__all__ = ["corruption", "head_loss", "objectives", "schedules"]
+__all__ = ["corruption", "enumeration", "head_loss", "objectives", "schedules"]

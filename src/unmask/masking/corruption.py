@@ -89,7 +89,7 @@ def independent(
     """Masks each maskable bool [B, L] position with probability 1 - alpha(t); weight -alpha'(t)/(1 - alpha(t)).
 
     Times default to `low_discrepancy`. Continuous-time bound of MD4, arXiv 2406.04329; add the end-point terms of
-    `objectives.end_terms` when the schedule has eps > 0.
+    `enumeration.end_terms` when the schedule has eps > 0.
     """
     t = low_discrepancy(len(maskable), generator) if times is None else times
     return Corruption(_hidden_with(maskable, 1 - schedule.alpha(t), generator), schedule.weight(t), t)
@@ -106,7 +106,7 @@ def discrete_time(
 
     ``grid`` float64 [T + 1] falls from 1 to 0, such as `schedules.uniform_grid` (T), and s is the time after t. ``levels``
     u in [0, 1) float64 [B], default `low_discrepancy`, pick t: on the uniform grid it is (floor(u T) + 1) / T. Its mean
-    is the T-step bound `objectives.discrete_bound` (MD4, arXiv 2406.04329).
+    is the T-step bound `enumeration.discrete_bound` (MD4, arXiv 2406.04329).
     """
     u = low_discrepancy(len(maskable), generator) if levels is None else levels
     steps, rising = len(grid) - 1, grid.to(u.device, torch.float64).flip(0)

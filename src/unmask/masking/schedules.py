@@ -2,7 +2,7 @@
 
 The continuous-time bound weights the cross-entropy of the masked positions by -alpha'(t) / (1 - alpha(t))
 (MD4, arXiv 2406.04329, section 2). ``eps`` squeezes alpha into [eps, 1 - eps]; it leaves out a reconstruction and a
-prior term, both of which `unmask.masking.objectives` adds back.
+prior term, both of which `unmask.masking.enumeration` adds back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A bound on what building a network may allocate, for sizes that come from a file."""
+"""A limit on what building a network may allocate, for sizes that come from a file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FILLED = ("empty", "zeros", "ones", "full", "rand", "randn")
 """Functions that make a tensor of a given shape."""
 
 
-class Bounded(TorchFunctionMode):
+class Limited(TorchFunctionMode):
     """Inside, ValueError before tensors are made that have many more elements than those given, or many more of them.
 
-    The bound is 8 times as many elements in 30 times as many tensors, and some for very small networks.
+    The limit is 8 times as many elements in 30 times as many tensors, and some for very small networks.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:

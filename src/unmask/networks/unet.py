@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.base.numbers import whole
-from unmask.networks.transformer import Condition, attend, check_length
+from unmask.networks.blocks import attend
+from unmask.networks.conditioning import Condition
+from unmask.networks.config import check_length
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from unmask.base.numbers import per_step, real, whole
 from unmask.base.numbers import seed as checked_seed
 from unmask.base.profile import accepted
 from unmask.base.types import Choice, Denoiser, PerStep, Plan, Score, Selector, View
-from unmask.denoisers import ask, passes, take_rows
+from unmask.denoisers import ask, passes, take_rows, take_symbols
 from unmask.orders.scores import (
     at_step,
     by_slices,
@@ -185,7 +185,7 @@ def _calm_steps(view: View, eps: float) -> Tensor:
     if not view.memory:
         return torch.zeros(law.shape[:2], dtype=torch.int64, device=law.device)
     slots, before, calm = view.memory
-    rows = _rows(view).clamp(min=0)
+    rows = rows_of(view).clamp(min=0)
     old = slots.gather(1, rows)
     moved = _divergence(law, take_rows(before, old))
     return torch.where(moved < eps, calm.gather(1, old) + 1, 0)
@@ -261,7 +261,7 @@ def _best_option(denoiser: Denoiser, view: View, items: Tensor, options: Tensor)
     chosen = chosen.scatter(2, options.where(options >= 0, masked.shape[1]), True)[..., :-1]
     trials = torch.where(chosen, likely[items][:, None], view.tokens[items][:, None]).flatten(0, 1)
     time = None if view.time is None else view.time[items].repeat_interleave(count, 0)
-    rows = _rows(view)[items].repeat_interleave(count, 0)
+    rows = rows_of(view)[items].repeat_interleave(count, 0)
     after = (
         by_slices(entropy, ask(denoiser, trials, rows.clamp(min=0), rows >= 0, time=time))
         .double()
@@ -302,12 +302,12 @@ def public_draw(view: View, seed: int) -> Tensor:
     """
     place = torch.arange(view.tokens.shape[1], device=view.tokens.device)[None]
     u = noise.uniform(seed, DISCARDED, orders_of(view), place, 1 + view.step)
-    law, rows = law_of(view), _rows(view).clamp(min=0)
+    law, rows = law_of(view), rows_of(view).clamp(min=0)
     symbols = inverse_cdf(law, u.gather(1, rows))
-    return spread(view, law.gather(-1, symbols[..., None])[..., 0])
+    return spread(view, take_symbols(law, symbols))
 
 
-def _rows(view: View) -> Tensor:
+def rows_of(view: View) -> Tensor:
     """The position of each entry of the law, int64 [B, R], -1 where it is padding."""
     if view.rows is not None:
         return view.rows
@@ -316,7 +316,7 @@ def _rows(view: View) -> Tensor:
 
 def _slots(view: View) -> Tensor:
     """Where the law of each position stands, int64 [B, L]; 0 where it has none."""
-    rows, length = _rows(view), view.tokens.shape[1]
+    rows, length = rows_of(view), view.tokens.shape[1]
     slots = torch.zeros(len(rows), length + 1, dtype=torch.int64, device=rows.device)
     place = torch.arange(rows.shape[1], device=rows.device).expand_as(rows)
     return slots.scatter_(1, rows.where(rows >= 0, length), place)[:, :-1]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unmask.data import tokens as folders
-from unmask.data.cache import cache
+from unmask.data.sources.cache import cache
 from unmask.data.tokens import Tokens
 from unmask.data.vocabularies import Bytes, Characters, Foreign
 from unmask.data.writing import GIVEN, LEARNT

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from unmask.base.numbers import real, whole
 from unmask.base.numbers import seed as checked_seed
 from unmask.base.types import Choice, Denoiser, Estimate, Selector, View
+from unmask.denoisers import take_symbols
 from unmask.masking.corruption import Draws, low_discrepancy
 from unmask.masking.schedules import check_times
 from unmask.networks import Transformer
@@ -61,7 +62,7 @@ def losses(log_probs: Tensor, tokens: Tensor, hidden: Tensor, powers: Tensor, ti
 
     Its mean over masks, integrated over time, is the bound without its `end_terms`.
     """
-    own = log_probs.gather(-1, tokens[..., None])[..., 0]
+    own = take_symbols(log_probs, tokens)
     powers = powers.to(log_probs.dtype)
     mean = (log_probs.exp() * powers).sum(
         -1

@@ -16,7 +16,7 @@ from unmask.base.types import Info, Result
 from unmask.command_line.commands.options import in_range
 from unmask.command_line.commands.output import Report, number, share
 from unmask.data import sudoku
-from unmask.models.loading import Model
+from unmask.models import Model
 
 Sampler: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Result]
 """Unmasks a batch: (tokens int64 [B, L], numbers of the items int64 [B], generator) -> result."""

@@ -32,9 +32,9 @@ from unmask.codec.subjects import Item, Subject
 from unmask.command_line.commands.options import check_seed, in_range
 from unmask.command_line.commands.output import Report, say
 from unmask.data import files
-from unmask.data.images import idx, pillow
+from unmask.data.readers.images import idx, pillow
 from unmask.data.vocabularies import Levels
-from unmask.models.loading import Model, load, measured_profile, shipped
+from unmask.models import Model, load, measured_profile, shipped
 from unmask.planning import plans
 
 IDX = (".idx", "-ubyte", ".gz")

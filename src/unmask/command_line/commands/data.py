@@ -12,10 +12,11 @@ from rich.console import Console
 
 from unmask.command_line.commands.options import check_seed, in_range
 from unmask.command_line.commands.output import Report
-from unmask.data import files, lines, tokens
-from unmask.data.cache import cache
-from unmask.data.fetch import DATASETS, fetch
+from unmask.data import files, tokens
 from unmask.data.prepare import READINGS, Reading, prepare
+from unmask.data.readers import lines
+from unmask.data.sources.cache import cache
+from unmask.data.sources.fetch import DATASETS, fetch
 from unmask.data.tokens import Tokens
 from unmask.data.vocabularies import Bytes, Characters, Tokenizer, Vocabulary
 

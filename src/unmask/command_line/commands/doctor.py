@@ -24,7 +24,7 @@ from unmask.command_line.commands.output import Report
 from unmask.data import sudoku
 from unmask.engine.likelihood import log_likelihood, nelbo
 from unmask.engine.sampling import sample
-from unmask.models.loading import Model, load, shipped
+from unmask.models import Model, load, shipped
 from unmask.orders import scores, selectors
 
 PACKAGES = (

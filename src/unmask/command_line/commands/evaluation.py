@@ -17,7 +17,7 @@ from unmask.command_line.commands.options import Options, in_range
 from unmask.command_line.commands.output import Report, number, percent
 from unmask.data import sudoku
 from unmask.engine.likelihood import nelbo
-from unmask.models.loading import Model
+from unmask.models import Model
 
 
 def run(

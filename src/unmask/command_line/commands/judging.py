@@ -15,8 +15,8 @@ from unmask.command_line.commands.options import in_range
 from unmask.command_line.commands.output import Report, number, percent, share
 from unmask.data import files
 from unmask.data import tokens as folders
-from unmask.data.cache import cache
-from unmask.data.images import png
+from unmask.data.readers.images import png
+from unmask.data.sources.cache import cache
 from unmask.data.vocabularies import Levels
 from unmask.evaluation import judges
 

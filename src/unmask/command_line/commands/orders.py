@@ -26,7 +26,7 @@ from unmask.engine.sampling import sample
 from unmask.kernels import commit, remask
 from unmask.kernels.remask import Kernel, Sigma
 from unmask.masking import schedules
-from unmask.models.loading import Model
+from unmask.models import Model
 from unmask.orders import presets, rules, scores, selectors
 from unmask.orders.sources import draw, greedy
 from unmask.planning import plans

@@ -22,7 +22,7 @@ from unmask.command_line.commands.options import check_seed, in_range
 from unmask.command_line.commands.output import Report, number, put
 from unmask.data import files, sudoku
 from unmask.engine.likelihood import log_likelihood
-from unmask.models.loading import Model, load
+from unmask.models import Model, load
 from unmask.orders import scores, selectors
 from unmask.planning import estimators, plans, profiles
 

@@ -15,9 +15,9 @@ from unmask.command_line.commands.boards import Boards, Solved
 from unmask.command_line.commands.options import Options, in_range
 from unmask.command_line.commands.output import Report, percent, put, say
 from unmask.data import files, sudoku
-from unmask.data.images import grid_png, pillow
+from unmask.data.readers.images import grid_png, pillow
 from unmask.data.vocabularies import Characters, Foreign, Levels
-from unmask.models.loading import Model, load
+from unmask.models import Model, load
 from unmask.recipes.sequences import GAP
 
 

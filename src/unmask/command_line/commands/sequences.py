@@ -21,9 +21,9 @@ from unmask.command_line.commands.options import Options, in_range
 from unmask.command_line.commands.output import Report, number
 from unmask.data import files
 from unmask.data import tokens as folders
-from unmask.data.cache import cache
 from unmask.data.pieces import Piece, where
-from unmask.data.text import text8
+from unmask.data.readers.text import text8
+from unmask.data.sources.cache import cache
 from unmask.data.tokens import Tokens
 from unmask.data.vocabularies import (
     TEXT8,
@@ -37,7 +37,7 @@ from unmask.data.vocabularies import (
 )
 from unmask.data.writing import encode
 from unmask.engine.sampling import check_tokens
-from unmask.models.loading import Model
+from unmask.models import Model
 from unmask.variants import upscale
 
 BATCH = 64

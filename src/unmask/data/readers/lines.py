@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unmask.data import _sudoku_text as sudoku
 from unmask.data.files import BOM, decoded, open_binary, shown
 from unmask.data.pieces import Piece
+from unmask.data.readers import boards as sudoku
 
 DIGITS = "123456789"
 """The symbols of Sudoku grids."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unmask.data.cache import cache
+from unmask.data.sources.cache import cache
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,4 @@
-"""Sudoku puzzles: generate, transform, solve, check and read them.
-
-A board has 81 cells row-major, symbol = digit - 1 (0..8), blank = 9 (the model's mask_id). Functions that
-make boards return int64 numpy arrays [n, 81]; functions that take boards accept integer numpy arrays or torch
-tensors, [n, 81] or [81] for one board, and answer in kind. Generating, solving and `invariant` need numba
-(``pip install 'unmask[puzzles]'``); everything else runs without it.
-
-Everything random is a function of the seed alone, by splitmix64: board i of a seed is the same for every n.
-"""
+"""How are Sudoku boards made, moved, solved and checked? Conventions as in `unmask.data.sudoku`."""
 
 from __future__ import annotations
 
@@ -19,27 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.data._sudoku_text import BLANK, UNITS, Puzzles, parse, pretty, read, text
-
-__all__ = [
-    "BLANK",
-    "FEWEST_CLUES",
-    "Puzzles",
-    "count_solutions",
-    "full_grids",
-    "invariant",
-    "is_solved",
-    "is_unique",
-    "is_valid",
-    "keeps_clues",
-    "parse",
-    "pretty",
-    "puzzles",
-    "read",
-    "solve",
-    "symmetries",
-    "text",
-]
+from unmask.data.readers.boards import BLANK, UNITS
 
 Ints: TypeAlias = NDArray[np.int64]
 Boards = TypeVar("Boards", NDArray[np.int64], Tensor)
@@ -54,14 +26,14 @@ _TRIES = 100_000  # grids per puzzle before digging gives up
 def _jit() -> ModuleType:
     """The compiled loops; ImportError that says what to install when numba is missing."""
     try:
-        from unmask.data import _sudoku_jit
+        from unmask.data.sudoku import jit
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] != "numba":
             raise
         raise ImportError(
             "making, solving and hashing Sudoku boards needs numba: pip install 'unmask[puzzles]'"
         ) from None
-    return _sudoku_jit
+    return jit
 
 
 def _word(seed: int) -> np.uint64:

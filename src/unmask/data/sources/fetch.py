@@ -21,13 +21,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from unmask.base.progress import Progress
-from unmask.data import images, packages, rdata, writing
-from unmask.data.cache import cache
-from unmask.data.packages import Package
+from unmask.data import writing
 from unmask.data.pieces import Piece, size
-from unmask.data.text import text8
+from unmask.data.readers import images, rdata
+from unmask.data.readers.text import text8
+from unmask.data.readers.wikipedia import visible
+from unmask.data.sources import packages
+from unmask.data.sources.cache import cache
+from unmask.data.sources.packages import Package
 from unmask.data.vocabularies import SMILES, TEXT8, Bytes, Characters, Levels, Vocabulary
-from unmask.data.wikipedia import visible
 from unmask.data.writing import NONE, WINDOWS, Form
 
 Make: TypeAlias = Callable[[Path, bool], None]

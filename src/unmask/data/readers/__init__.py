@@ -1,0 +1,1 @@
+"""How does each format become pieces? Lines, images, texts, boards, and what packages hold."""

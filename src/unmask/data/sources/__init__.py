@@ -1,0 +1,1 @@
+"""Where do published data come from, and where are they kept?"""

@@ -90,7 +90,7 @@ MUTANTS = (
     ),
     Mutant(
         "finished-rows-are-asked",
-        "engine/loop.py",
+        "engine/state.py",
         "for i, count in enumerate(state.left) if count]",
         "for i, count in enumerate(state.left)]",
         "rows without masks cost network calls",

@@ -1,6 +1,6 @@
 """The loop. Unmasking a sequence is the same computation whether its tokens are drawn, given, written or read.
 
-`init` makes a state, `step` unmasks once, `run` goes on until nothing is masked. A step sees, chooses, asks, unmasks and
+`state.init` makes a state, `step` unmasks once, `run` goes on until nothing is masked. A step sees, chooses, asks, unmasks and
 accounts: a selector gives rows, a denoiser the law of their symbols, a token source the symbols, and the log-probability
 adds up. What asks the denoiser stands in `asking`, what checks the choices in `choosing`, what adds up in `accounting`.
 """
@@ -11,41 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from unmask.base.devices import precise
 from unmask.base.numbers import whole
 from unmask.base.types import Choice, Denoiser, Info, Selector, State, TokenSource, View
 from unmask.engine.accounting import Moved, added, placed, remembered, symbols, written
 from unmask.engine.asking import Look, Settle
 from unmask.engine.choosing import Doubts, chosen, moved_all, moving, parts
+from unmask.engine.state import seen
 from unmask.orders.selectors import is_blind
-
-
-def init(
-    tokens: Tensor,
-    mask_id: int,
-    order_ids: Tensor | None = None,
-    masked: Tensor | None = None,
-    item_ids: Tensor | None = None,
-) -> State:
-    """The state before the first step of tokens int64 [B, L] with ``mask_id`` where hidden; order_ids default to 0.
-
-    ``item_ids`` (default 0..B-1) name the rows to their private noise. ``masked`` bool [B, L] leaves out positions
-    that stay hidden for ever (default: none): the model averages over them.
-    """
-    hidden = tokens == mask_id
-    if masked is not None and bool((masked & ~hidden).any()):
-        raise ValueError("masked marks a position that holds a symbol; expected the mask there")
-    masked = hidden if masked is None else masked
-    zeros = torch.zeros(len(tokens), dtype=precise(tokens.device), device=tokens.device)
-    orders = tokens.new_zeros(len(tokens)) if order_ids is None else order_ids.to(tokens.device)
-    places = torch.arange(len(tokens), device=tokens.device)
-    items = places if item_ids is None else item_ids.to(tokens.device)
-    fixed = {"order_ids": orders, "places": places}
-    left = tuple(masked.sum(1).tolist())
-    return State(tokens, masked, masked, left, left, orders, items, zeros, zeros.clone(), fixed)
 
 
 def run(
@@ -111,22 +83,3 @@ def step(
         remembered=look.remembered,
     )
     return after, moved.info(view, choice, look)
-
-
-def seen(state: State, selector: object) -> View:
-    """What the selector may see: the unfinished rows of the batch."""
-    whole = View(
-        state.tokens,
-        state.masked,
-        step=state.step,
-        order_ids=state.order_ids,
-        start=state.start,
-        memory=state.memory,
-        left=state.left,
-        total=state.total,
-        fixed=state.fixed,
-    )
-    open_ = [i for i, count in enumerate(state.left) if count]
-    view = whole if len(open_) == len(state.left) else whole.part(torch.tensor(open_, dtype=torch.int64))
-    clock = getattr(selector, "time", None)
-    return view if clock is None else replace(view, time=clock(view))

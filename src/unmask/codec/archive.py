@@ -18,13 +18,22 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
-from unmask.base.numbers import whole
+from unmask.base.numbers import shown, whole
 from unmask.base.records import TEMPORARY
 from unmask.base.types import Plan
 from unmask.codec import container, subjects, tables
 from unmask.codec.coder import Damaged
-from unmask.codec.container import CODED, ESCAPED, Entry, Listed, Place
-from unmask.codec.layout import Coding, decode_items, encode_items, log_likelihoods, row_sizes, symbols_of
+from unmask.codec.container import BLOCK_ITEMS, CODED, ESCAPED, Entry, Listed, Place
+from unmask.codec.layout import (
+    Budget,
+    Coding,
+    decode_items,
+    encode_items,
+    log_likelihoods,
+    portions,
+    row_sizes,
+    symbols_of,
+)
 from unmask.codec.settings import Method, Order, Settings, Wrapper, from_record, law_of, method_of, to_record
 from unmask.codec.subjects import Item, Subject
 from unmask.version import __version__
@@ -35,8 +44,8 @@ if TYPE_CHECKING:
 DEFAULTS = Settings()
 """One position per call, in random order."""
 
-BLOCK_ITEMS, BLOCK_POSITIONS = 256, 2**16
-"""Most items of a block, and about how many positions it has at most: work is shown and resumed block by block."""
+BLOCK_POSITIONS = 2**16
+"""About how many positions a block has at most: work is shown and resumed block by block."""
 
 Data: TypeAlias = bytes | str | Path | BinaryIO
 """An archive: its bytes, its file name, or an open file that can seek."""
@@ -289,15 +298,24 @@ def read_header(file: BinaryIO) -> Header:
     }
     for name, kind in kinds.items():
         if not isinstance(record.get(name), kind):
-            raise ValueError(f"field {name}: {str(record.get(name))[:40]!r}, expected a {kind.__name__}")
+            raise ValueError(f"field {name}: {shown(record.get(name))}, expected a {kind.__name__}")
+    for name, kind in (("name", str), ("identity", str), ("length", int)):
+        found = record["model"].get(name)
+        if not isinstance(found, kind) or len(str(found)[:1001]) > 1000:
+            raise ValueError(f"field model: {name} {shown(found)}, expected a {kind.__name__}")
     return Header(record, from_record(record["method"]), file.tell())
+
+
+PORTION = 2**18
+"""Symbols, or bytes, that are decoded at once, or a batch of rows where that is more."""
 
 
 class Archive:
     """An open archive: ``len``, `item`, `items`; made from its bytes, file name or file, and the model that wrote it.
 
     With ``errors`` "skip" a damaged item is None and damage to the index is worked around; with "raise" each is a
-    ValueError that names the item.
+    ValueError that names the item. An item that claims more than the size of the file justifies (`layout.Budget`) counts as
+    damaged; ``max_symbols`` accepts as many symbols, or bytes of stored items, in any case.
     """
 
     def __init__(
@@ -309,10 +327,11 @@ class Archive:
         batch: int = 64,
         order: Order | None = None,
         wrapper: Wrapper | None = None,
+        max_symbols: int = 0,
     ) -> None:
         if errors not in ("raise", "skip"):
             raise ValueError(f"errors '{errors}': expected 'raise' or 'skip'")
-        batch = whole(batch, "batch", 1)
+        batch, self.max_symbols = whole(batch, "batch", 1), whole(max_symbols, "max_symbols", 0)
         self.file, self.errors, self._own = opened(data), errors, isinstance(data, str | Path)
         try:
             self.header = read_header(self.file)
@@ -321,6 +340,7 @@ class Archive:
             law = law_of(self.header.method, subject, order, wrapper)
             self.coding = Coding(subject, law, self.header.method, batch)
             self.places, self.more = self._index()
+            self._bytes = self.file.seek(0, 2)
         except BaseException:
             self.close()
             raise
@@ -350,7 +370,7 @@ class Archive:
         listed = [entry for entry in self._table(place) if entry.number == number]
         if not listed:
             return self._failed(number, Damaged("its block is lost"))
-        return self._decoded(listed)[0]
+        return next(self._decoded(listed, self._budget()))
 
     def items(self) -> Iterator[Item | None]:
         """All items in order."""
@@ -359,20 +379,23 @@ class Archive:
 
     def named_items(self) -> Iterator[tuple[str, Item | None]]:
         """All items in order, with their names (empty where they have none)."""
-        following = 0
+        following, budget = 0, self._budget()
         for place in self.places:
             for number in range(following, place.first):  # blocks that a scan did not find
                 yield "", self._failed(number, Damaged("its block is lost"))
             following = place.first + place.count
-            yield from self._block(place)
+            yield from self._block(place, budget)
 
-    def _block(self, place: Place) -> Iterator[tuple[str, Item | None]]:
+    def _budget(self) -> Budget:
+        return Budget(self._bytes, self.max_symbols)
+
+    def _block(self, place: Place, budget: Budget) -> Iterator[tuple[str, Item | None]]:
         listed = self._table(place)
         if not listed:
             for number in range(place.first, place.first + place.count):
                 yield "", self._failed(number, Damaged("its block is lost"))
             return
-        yield from zip((entry.name for entry in listed), self._decoded(listed))
+        yield from zip((entry.name for entry in listed), self._decoded(listed, budget))
 
     def _table(self, place: Place) -> list[Listed]:
         """A block's table; empty if it is damaged and errors are skipped."""
@@ -380,9 +403,8 @@ class Archive:
             listed, end = container.read_table(
                 self.file, place.offset, place.offset + place.length, self.header.named
             )
-            if end - place.offset != place.length or [e.number for e in listed] != list(
-                range(place.first, place.first + place.count)
-            ):
+            first = listed[0].number if listed else place.first
+            if (end, first, len(listed)) != (place.offset + place.length, place.first, place.count):
                 raise Damaged("the block is not the one that the index says")
         except Damaged as error:
             last = place.first + place.count - 1
@@ -391,13 +413,16 @@ class Archive:
             return []
         return listed
 
-    def _decoded(self, listed: Sequence[Listed]) -> list[Item | None]:
-        payloads = []
-        for entry in listed:
-            self.file.seek(entry.offset)
-            payloads.append(self.file.read(entry.length))
-        found = decode_items(self.coding, listed, payloads)
-        return [self._item(entry.number, data) for entry, data in zip(listed, found)]
+    def _decoded(self, listed: Sequence[Listed], budget: Budget) -> Iterator[Item | None]:
+        """Items as they are asked for: what is computed ahead is one portion."""
+        for part in portions(listed, max(PORTION, self.coding.batch * self.coding.subject.length)):
+            payloads = [self._payload(entry) for entry in part]
+            for entry, data in zip(part, decode_items(self.coding, part, payloads, budget)):
+                yield self._item(entry.number, data)
+
+    def _payload(self, entry: Listed) -> bytes:
+        self.file.seek(entry.offset)
+        return self.file.read(entry.length)
 
     def _item(self, number: int, data: bytes | Damaged) -> Item | None:
         if isinstance(data, Damaged):
@@ -422,13 +447,25 @@ def decompress(
     batch: int = 64,
     order: Order | None = None,
     wrapper: Wrapper | None = None,
+    max_symbols: int = 0,
 ) -> Iterator[Item | None]:
     """The items of an archive, one after another; ``data`` is its bytes, its file name, or an open file.
 
     ``batch``, threads and device need not be those of the encoder. ``errors`` "skip" yields None for a damaged item;
     "raise" is a ValueError that names it. ValueError also for another model, format version, order or wrapper.
+    ``max_symbols`` are accepted however small the file is: see `Archive`.
     """
-    return _then_closed(Archive(model, data, errors=errors, batch=batch, order=order, wrapper=wrapper))
+    return _then_closed(
+        Archive(
+            model,
+            data,
+            errors=errors,
+            batch=batch,
+            order=order,
+            wrapper=wrapper,
+            max_symbols=max_symbols,
+        )
+    )
 
 
 def _then_closed(archive: Archive) -> Iterator[Item | None]:
@@ -451,17 +488,21 @@ def check_subject(header: Header, subject: Subject) -> None:
     model, record = header.record["model"], header.record
     if model.get("identity") != subject.identity or model.get("length") != subject.length:
         raise ValueError(
-            f"field model: written with '{model.get('name')}' ({str(model.get('identity'))[:12]}), got "
+            f"field model: written with {shown(model['name'])} ({shown(model['identity'][:12])[1:-1]}), got "
             f"'{subject.name}' ({subject.identity[:12]}); expected the same weights and vocabulary"
         )
     if record["vocab_size"] != subject.denoiser.vocab_size:
-        raise ValueError(f"field vocab_size: {record['vocab_size']}, expected {subject.denoiser.vocab_size}")
+        raise ValueError(f"field vocab_size: {shown(record['vocab_size'])}, expected {subject.denoiser.vocab_size}")
+    if not isinstance(header.method.plan, int) and max(header.method.plan, default=0) > subject.length:
+        raise ValueError(
+            f"field plan: steps for {max(header.method.plan)} positions, expected at most {subject.length}, a row of the model"
+        )
     if record["table"] != tables.checksum(header.method.grid):
         raise ValueError(
             "field table: another table of weights than this version's; install the version that wrote it"
         )
     if header.returns not in (subjects.TEXT, subjects.BYTES, subjects.ARRAYS, subjects.SYMBOLS):
-        raise ValueError(f"field returns: '{header.returns}', expected text, bytes, arrays or symbols")
+        raise ValueError(f"field returns: {shown(header.returns)}, expected text, bytes, arrays or symbols")
 
 
 # --- looking ----------------------------------------------------------------------------------------

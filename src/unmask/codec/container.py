@@ -23,10 +23,17 @@ CODED, ESCAPED, RAW, ZSTD, ZLIB = range(5)
 """Kinds of items: coded by the model, the same with escapes, stored, zstd, zlib."""
 NAMES = ("coded", "coded with escapes", "stored", "zstd", "zlib")
 
-LARGEST_HEADER = 2**24
+LARGEST_HEADER = 2**21
+"""Bytes of JSON that a header may have: what it becomes in memory is up to 30 times as much."""
+
+BLOCK_ITEMS = 256
+"""Most items of a block."""
+
 _HEAD = struct.Struct("<8sHI")
 _BLOCK = struct.Struct("<4sIQI")
 _CLOSE = struct.Struct("<Q8s")
+_EMPTY, LEAST_ENTRY = _BLOCK.size + 2, 6
+"""Bytes of a block without items, and the fewest that one more takes."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,13 @@ def item_crc(number: int, payload: bytes, data: bytes) -> int:
 
 def write_header(record: dict[str, Any]) -> bytes:
     """Magic, version, length, the record as JSON under zlib, and the CRC32 of all that."""
-    body = zlib.compress(json.dumps(record, sort_keys=True, separators=(",", ":")).encode(), 9)
+    text = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+    if len(text) > LARGEST_HEADER:
+        raise ValueError(
+            f"the header has {len(text)} bytes of plans, expected at most {LARGEST_HEADER}: give positions per call, "
+            "or items as a list, so that only the plans they need are written"
+        )
+    body = zlib.compress(text, 9)
     head = _HEAD.pack(MAGIC, VERSION, len(body)) + body
     return head + struct.pack("<I", zlib.crc32(head))
 
@@ -88,12 +101,12 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
 
 def _parsed(body: bytes) -> dict[str, Any]:
     try:
-        text = zlib.decompressobj().decompress(body, LARGEST_HEADER)
-        record = json.loads(text)
+        text = zlib.decompressobj().decompress(body, LARGEST_HEADER + 1)
+        record = json.loads(text) if len(text) <= LARGEST_HEADER else None
     except (zlib.error, ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
-        raise ValueError("field header: no JSON record; the archive is damaged")
+        raise ValueError(f"field header: no JSON record of at most {LARGEST_HEADER} bytes; the archive is damaged")
     return record
 
 
@@ -154,7 +167,9 @@ def _listed(table: bytes, offset: int, payloads: int, named: bool) -> list[Liste
     first, at = read_varint(table, 0)
     count, at = read_varint(table, at)
     found, end = [], offset + payloads
-    for number in range(first, first + min(count, len(table))):
+    if count > BLOCK_ITEMS:
+        raise Damaged(f"the table announces {count} items; a block has at most {BLOCK_ITEMS}")
+    for number in range(first, first + count):
         both, at = read_varint(table, at)
         size, at = read_varint(table, at)
         crc = int.from_bytes(table[at : at + 4], "little")
@@ -166,7 +181,7 @@ def _listed(table: bytes, offset: int, payloads: int, named: bool) -> list[Liste
             raise Damaged("the table of the block contradicts itself")
         found.append(Listed(number, both & 7, size, crc, offset, both >> 3, name))
         offset += both >> 3
-    if len(found) != count or at != len(table) or offset != end:
+    if at != len(table) or offset != end:
         raise Damaged("the table of the block contradicts itself")
     return found
 
@@ -208,9 +223,11 @@ def read_index(file: BinaryIO, header_end: int) -> tuple[list[Place], dict[str, 
 def _places(body: bytes, offset: int, end: int) -> tuple[list[Place], dict[str, Any]]:
     count, at = read_varint(body, 0)
     places, first = [], 0
-    for _ in range(min(count, len(body))):
+    for _ in range(count if count <= len(body) else 0):
         length, at = read_varint(body, at)
         items, at = read_varint(body, at)
+        if items > BLOCK_ITEMS or length < _EMPTY + LEAST_ENTRY * items or offset + length > end:
+            raise Damaged(f"the index announces {items} items in a block of {length} bytes")
         places.append(Place(offset, length, first, items))
         offset, first = offset + length, first + items
     size, at = read_varint(body, at)
@@ -226,28 +243,37 @@ def _places(body: bytes, offset: int, end: int) -> tuple[list[Place], dict[str, 
 
 
 def scan(file: BinaryIO, offset: int, named: bool) -> Iterator[Place]:
-    """Sound blocks from ``offset`` on, without an index: what is left of a damaged or truncated file."""
-    limit = file.seek(0, 2)
-    while offset < limit:
+    """Sound blocks from ``offset`` on, without an index: what is left of a damaged or truncated file.
+
+    Item numbers rise and stay below the bytes of the file, so that nobody counts up to a number that a block claims. What
+    looks like a block and is none may cost a few readings of the whole file altogether.
+    """
+    limit, following = file.seek(0, 2), 0
+    wasted = 16 * limit
+    while offset < limit and wasted > 0:
         try:
             listed, end = read_table(file, offset, limit, named)
         except Damaged:
+            wasted -= file.tell() - offset
             found = _next_block(file, offset + 1, limit)
             if found is None:
                 return
             offset = found
             continue
-        yield Place(offset, end - offset, listed[0].number if listed else 0, len(listed))
+        if listed and following <= listed[0].number < limit:
+            following = listed[-1].number + 1
+            yield Place(offset, end - offset, listed[0].number, len(listed))
         offset = end
 
 
 def _next_block(file: BinaryIO, offset: int, limit: int) -> int | None:
-    """Where the next block's four letters stand."""
+    """Where the next block's four letters stand; read in pieces that grow, for it may be near."""
+    size = 64
     while offset < limit:
         file.seek(offset)
-        piece = file.read(2**20)
+        piece = file.read(size)
         at = piece.find(BLOCK)
         if at >= 0:
             return offset + at
-        offset += max(1, len(piece) - 3) if len(piece) > 3 else 4
+        offset, size = offset + max(1, len(piece) - 3), min(2 * size, 2**20)
     return None

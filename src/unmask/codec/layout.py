@@ -175,33 +175,91 @@ def _entry(
     escaped = any(s.escapes for s in streams if s)
     parts = [write_stream(s) if escaped else s.data for s in streams if s]
     coded = b"".join(varint(len(p)) + p for p in parts[:-1]) + (parts[-1] if parts else b"")
-    if shorter and len(coded) > len(payload):
+    if (shorter and len(coded) > len(payload)) or not _dense_enough(len(ids), len(coded)):
         return kind, len(data), payload
     return ESCAPED if escaped else CODED, len(ids), coded
 
 
+def _dense_enough(symbols: int, coded: int) -> bool:
+    """Whether readers accept so many symbols in so few bytes, whatever else is in the archive: see `Budget`."""
+    own = coded + container.LEAST_ENTRY
+    return symbols <= min(DENSEST * own, max(COLLECTED, 64 * own))
+
+
 def _stored(data: bytes) -> tuple[int, bytes]:
-    """Kind and payload of an item that the model does not code."""
-    kind, packed = (
-        (ZLIB, zlib.compress(data, 9))
-        if zstandard is None
-        else (ZSTD, zstandard.ZstdCompressor(level=19, write_content_size=False).compress(data))
-    )
+    """Kind and payload of an item that the model does not code; zlib where zstd packs more than readers accept."""
+    kind, packed = ZLIB, b""
+    if zstandard is not None:
+        kind, packed = ZSTD, zstandard.ZstdCompressor(level=19, write_content_size=False).compress(data)
+    if len(data) > DENSEST * len(packed):
+        kind, packed = ZLIB, zlib.compress(data, 9)
     return (kind, packed) if len(packed) < len(data) else (RAW, data)
 
 
 # --- decoding -------------------------------------------------------------------------------------
 
 
+@dataclass
+class Budget:
+    """What the items of one reading may hold, by the bytes of their file and what the caller trusts (``trusted``).
+
+    Symbols that are certain cost nothing, so payloads are no measure: a file of n bytes may hold 2,048 n symbols, and
+    32 MiB and 2,048 n bytes of stored items (zlib makes no more than 1,032 of one). A single item, which lies in memory
+    as a whole, has at most 2^21 symbols or 2^25 bytes, or 64 n where that is more. Beyond, up to ``trusted`` in all.
+    """
+
+    file_bytes: int
+    trusted: int = 0
+    coded: int = 0
+    stored: int = 0
+
+    def take(self, entry: Listed) -> None:
+        """Counts an item; `Damaged` when it is too large, or all together are."""
+        coded, size = entry.kind in (CODED, ESCAPED), entry.size
+        before = self.coded if coded else self.stored
+        single, total = self.limits(coded)
+        if size > single or before + size > total:
+            raise Damaged(
+                f"field size: {size} {'symbols' if coded else 'bytes'} after {before}; expected at most {single}, and {total} "
+                f"in all, of a file of {self.file_bytes} bytes: if you trust it, give max_symbols"
+            )
+        self.coded, self.stored = self.coded + coded * size, self.stored + (not coded) * size
+
+    def limits(self, coded: bool) -> tuple[int, int]:
+        """The most symbols (``coded``) or bytes of one item, and of all."""
+        floor = COLLECTED if coded else STORED
+        single = max(floor, 64 * self.file_bytes, self.trusted)
+        return single, max((0 if coded else floor) + DENSEST * self.file_bytes, self.trusted)
+
+
+DENSEST, COLLECTED, STORED = 2**11, 2**21, 2**25
+"""Symbols, or bytes of stored items, for each byte of a file; symbols, and bytes, that one item may always have."""
+
+
+def portions(listed: Sequence[Listed], most: int) -> Iterator[list[Listed]]:
+    """Items in stretches of about ``most`` symbols or bytes, or single ones that have more: what is decoded at once."""
+    part, size = list[Listed](), 0
+    for entry in listed:
+        own = max(entry.size, entry.length)
+        if part and size + own > most:
+            yield part
+            part, size = [], 0
+        part.append(entry)
+        size += own
+    if part:
+        yield part
+
+
 def decode_items(
-    coding: Coding, listed: Sequence[Listed], payloads: Sequence[bytes]
+    coding: Coding, listed: Sequence[Listed], payloads: Sequence[bytes], budget: Budget
 ) -> list[bytes | Damaged]:
-    """The bytes of each item, or what is wrong with it."""
+    """The bytes of each item, or what is wrong with it; nothing is computed for what exceeds the budget."""
     streams: list[list[Stream]] = []
     sizes: list[list[int]] = []
     wrong: dict[int, Damaged] = {}
     for i, (entry, payload) in enumerate(zip(listed, payloads)):
         try:
+            budget.take(entry)
             found = _read_streams(coding, entry, payload) if entry.kind in (CODED, ESCAPED) else []
         except Damaged as error:
             wrong[i], found = error, []
@@ -226,7 +284,7 @@ def _read_streams(coding: Coding, entry: Listed, payload: bytes) -> list[Stream]
     block = coding.method.block or subject.length
     rows = {min(entry.size, subject.length), entry.size % subject.length} - {0}
     asked = {part for n in rows for part in (min(n, block), n % block)} - {0}
-    if not isinstance(plan, int) and not asked <= set(plan):
+    if not isinstance(plan, int) and not all(n in plan for n in asked):
         raise Damaged(f"field size: {entry.size} symbols, for which the archive has no plan")
     parts, at = [], 0
     for _ in range(count - 1):
@@ -298,7 +356,7 @@ def _unzstd(payload: bytes, size: int) -> bytes:
         raise ValueError("a zstd block, and the package zstandard is not installed")
     parts, length = [], 0
     try:
-        with zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(payload) as reader:
+        with zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(payload) as reader:
             while (part := reader.read(2**16)) and length <= size:
                 parts.append(part)
                 length += len(part)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, TypeAlias
+from functools import lru_cache
+from itertools import chain, groupby, repeat
+from typing import Any, TypeAlias, overload
 
-from unmask.base.numbers import real, whole
+from unmask.base.numbers import real, shown, whole
 from unmask.base.profile import accepted, check
 from unmask.base.types import Denoiser, Plan, Selector
 from unmask.codec.subjects import Subject
@@ -73,7 +73,31 @@ class Settings:
 _RANGES = (("seed", 0, 2**63 - 1), ("substeps", 1, 2**16 - 1), ("block", 0, 2**31 - 1), ("grid", 0, 63))
 """What a header may hold."""
 
-Sizes: TypeAlias = dict[int, tuple[int, ...]]
+
+@dataclass(frozen=True)
+class Runs(Sequence[int]):
+    """The step sizes of a header as it holds them, in runs (size, times): a plan costs no more than its words there."""
+
+    pairs: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        """Number of steps."""
+        return sum(times for _, times in self.pairs)
+
+    def __iter__(self) -> Iterator[int]:
+        """The size of each step."""
+        return chain.from_iterable(repeat(size, times) for size, times in self.pairs)
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[int]: ...
+    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
+        """The size of one step, or of some."""
+        return tuple(self)[index]
+
+
+Sizes: TypeAlias = dict[int, Sequence[int]]
 """Masked count -> sizes of the steps."""
 
 
@@ -123,10 +147,13 @@ def law_of(
     """The law of a method; ValueError when it names an order or wrapper that is neither known nor given."""
     known = {o.name: o for o in (*ORDERS, *((order,) if order else ()))}
     if method.order not in known:
-        raise ValueError(f"field order: '{method.order}' is not among {', '.join(known)}; give it again")
+        raise ValueError(
+            f"field order: {shown(method.order)} is not among {', '.join(known)}; give it again"
+        )
     if method.wrapper != (wrapper.name if wrapper else ""):
         raise ValueError(
-            f"field wrapper: written with '{method.wrapper}', got '{wrapper.name if wrapper else ''}'; give the same again"
+            f"field wrapper: written with {shown(method.wrapper)}, got '{wrapper.name if wrapper else ''}'; "
+            "give the same again"
         )
     plan = method.plan if isinstance(method.plan, int) else _looked_up(method.plan)
     selector = known[method.order].make(plan, method.seed)
@@ -159,10 +186,11 @@ def _plan(plan: Plan, counts: list[int], all_lengths: bool) -> int | Sizes:
 
 
 def _looked_up(sizes: Sizes) -> Callable[[int], tuple[int, ...]]:
+    @lru_cache(64)
     def plan(masked: int) -> tuple[int, ...]:
         if masked not in sizes:
             raise ValueError(f"no plan for {masked} masked positions; expected one of {sorted(sizes)[:8]}")
-        return sizes[masked]
+        return tuple(sizes[masked])
 
     return plan
 
@@ -172,9 +200,9 @@ def _looked_up(sizes: Sizes) -> Callable[[int], tuple[int, ...]]:
 
 def to_record(method: Method) -> dict[str, Any]:
     """The method as JSON; step sizes as pairs [size, times]."""
-    plan = method.plan
+    plan: Any = method.plan
     if not isinstance(plan, int):
-        plan = {str(n): [[k, len(list(g))] for k, g in groupby(sizes)] for n, sizes in plan.items()}  # type: ignore[misc]
+        plan = {str(n): [[k, len(list(g))] for k, g in groupby(sizes)] for n, sizes in plan.items()}
     return {**vars(method), "plan": plan}
 
 
@@ -186,10 +214,12 @@ def from_record(record: dict[str, Any]) -> Method:
     """The method of `to_record`; ValueError names the field that is wrong."""
     for name, kind in (("order", str), ("wrapper", str), ("band", float)):
         if not isinstance(record.get(name), kind):
-            raise ValueError(f"field {name}: {record.get(name)!r}, expected a {kind.__name__}")
+            raise ValueError(f"field {name}: {shown(record.get(name))}, expected a {kind.__name__}")
     for name, high in (("seed", 2**63), ("substeps", 2**16), ("block", 2**31), ("grid", 64)):
         if type(record.get(name)) is not int or not 0 <= record[name] < high:
-            raise ValueError(f"field {name}: {record.get(name)!r}, expected a whole number below {high}")
+            raise ValueError(
+                f"field {name}: {shown(record.get(name))}, expected a whole number below {high}"
+            )
     names = ("order", "seed", "substeps", "block", "wrapper", "grid", "band")
     return Method(_read_plan(record.get("plan")), **{name: record[name] for name in names})
 
@@ -198,17 +228,26 @@ def _read_plan(plan: Any) -> int | Sizes:
     if type(plan) is int and 0 < plan < 2**31:
         return plan
     try:
-        return {int(n): _steps(int(n), runs) for n, runs in plan.items()}
+        return {(masked := _count(n)): _runs(masked, runs) for n, runs in plan.items()}
     except (AttributeError, TypeError, ValueError):
         raise ValueError(
-            f"field plan: {str(plan)[:40]}, expected positions per call or steps that sum to each masked count"
+            f"field plan: {shown(plan)}, expected positions per call or steps that sum to each masked count"
         ) from None
 
 
-def _steps(masked: int, runs: list[list[int]]) -> tuple[int, ...]:
-    """Step sizes of runs [size, times]; ValueError unless they sum to the masked count."""
-    if any(type(x) is not int or x < 1 for run in runs for x in run) or masked > LONGEST_PLAN:
+def _count(text: str) -> int:
+    """A masked count; ValueError for what `to_record` would not write."""
+    masked = int(text) if len(text) < 9 else 0
+    if text != str(masked) or not 0 < masked <= LONGEST_PLAN:
         raise ValueError
-    if sum(math.prod(run) for run in runs) != masked:
+    return masked
+
+
+def _runs(masked: int, runs: list[list[int]]) -> Runs:
+    """The runs [size, times] of a plan; ValueError unless they sum to the masked count."""
+    pairs = tuple((size, times) for size, times in runs)
+    if any(type(x) is not int or not 0 < x <= masked for pair in pairs for x in pair):
         raise ValueError
-    return tuple(size for size, times in runs for _ in range(times))
+    if sum(size * times for size, times in pairs) != masked:
+        raise ValueError
+    return Runs(pairs)

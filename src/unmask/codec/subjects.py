@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -186,6 +187,10 @@ def _array_bytes(values: NDArray[np.uint8]) -> bytes:
     return b"".join([varint(values.ndim), *map(varint, values.shape), values.tobytes()])
 
 
+LONGEST_SIDE = 2**31
+"""Entries along a dimension of an array that is read."""
+
+
 def _array(data: bytes) -> NDArray[np.uint8]:
     """The array of `_array_bytes`."""
     rank, start = read_varint(data, 0)
@@ -193,7 +198,10 @@ def _array(data: bytes) -> NDArray[np.uint8]:
     for _ in range(min(rank, 8)):
         size, start = read_varint(data, start)
         shape.append(size)
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
+    values = np.frombuffer(data, np.uint8, offset=start)
+    if math.prod(shape) != len(values) or max(shape, default=0) > LONGEST_SIDE:
+        raise ValueError(f"{len(values)} values for an array of shape {shape}")
+    return values.reshape(shape).copy()
 
 
 # --- models and their vocabularies --------------------------------------------------------------------

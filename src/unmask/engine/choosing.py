@@ -122,8 +122,8 @@ def parts(choice: Chosen, substeps: int) -> list[Tensor]:
         return [choice.valid] * min(choice.rows.numel(), 1)
     place = torch.arange(width, device=choice.rows.device)
     part = place * substeps // choice.valid.sum(1, keepdim=True).clamp(min=1)
-    found = [choice.valid & (part == s) for s in range(substeps)]
-    return found if width >= substeps else [mine for mine in found if bool(mine.any())]
+    filled = range(substeps) if width >= substeps else part[choice.valid].unique().tolist()
+    return [choice.valid & (part == s) for s in filled]
 
 
 def _position(rows: Tensor, wrong: Tensor) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from unmask.base.numbers import listed, whole
+from unmask.base.numbers import listed, shown, whole
 from unmask.base.records import read_record, write_text
 from unmask.base.types import Plan
 
@@ -178,13 +178,14 @@ class Profile:
     def from_json(cls, text: str) -> Profile:
         """The profile in a JSON text written by `to_json`; ValueError for anything else."""
         record = read_record(text, "unmask.profile")
-        fields = ("entropies", "stderr", "counts", "provenance", "exact")
-        try:
-            return cls(**{name: record[name] for name in fields})
-        except KeyError as missing:
-            raise ValueError(
-                f"the profile has no field {missing}; write it again with Profile.save"
-            ) from None
+        for name, good in _FIELDS.items():
+            if name not in record:
+                raise ValueError(f"the profile has no field '{name}'; write it again with Profile.save")
+            if not good(record[name]):
+                raise ValueError(
+                    f"the profile has field {name} {shown(record[name])}; write it again with Profile.save"
+                )
+        return cls(**{name: record[name] for name in _FIELDS})
 
     def save(self, path: str | Path) -> None:
         """Write the profile as JSON; an interrupted write leaves nothing behind."""
@@ -194,6 +195,23 @@ class Profile:
     def load(cls, path: str | Path) -> Profile:
         """Read a profile written by `save`."""
         return cls.from_json(Path(path).read_text(encoding="utf-8"))
+
+
+def _is_numbers(value: object) -> bool:
+    """Whether a value of a JSON text is a list of numbers that a float holds."""
+    return isinstance(value, list) and all(
+        type(entry) is float or (type(entry) is int and abs(entry) < 2**1023) for entry in value
+    )
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "entropies": _is_numbers,
+    "stderr": lambda value: value is None or _is_numbers(value),
+    "counts": lambda value: value is None or _is_numbers(value),
+    "provenance": lambda value: isinstance(value, dict),
+    "exact": lambda value: isinstance(value, bool),
+}
+"""What the fields of a profile in JSON are."""
 
 
 def _set(profile: Profile, name: str, value: object) -> None:

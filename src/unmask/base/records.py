@@ -15,16 +15,22 @@ def read_record(text: str, expected: str) -> dict[str, Any]:
     """The record in a JSON text; ValueError unless its fields say format ``expected``, version 1."""
     try:
         record = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        reason = "too deeply nested" if isinstance(error, RecursionError) else error
         raise ValueError(
-            f"got text that is not JSON ({error}), expected a record of format {expected}"
+            f"got text that is not JSON ({reason}), expected a record of format {expected}"
         ) from None
     found = (record.get("format"), record.get("version")) if isinstance(record, dict) else (None, None)
     if found != (expected, 1):
         raise ValueError(
-            f"got a record of format {found[0]}, version {found[1]}, expected {expected}, version 1"
+            f"got a record of format {_brief(found[0])}, version {_brief(found[1])}, expected {expected}, version 1"
         )
     return dict(record)
+
+
+def _brief(value: object) -> str:
+    """A value of a foreign record on one short line."""
+    return " ".join(str(value)[:60].split())
 
 
 TEMPORARY = ".tmp"

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.base.numbers import shown, whole
 from unmask.base.records import read_record
 from unmask.data.vocabularies import Vocabulary, from_record
 
@@ -53,7 +54,7 @@ class Tokens:
     @property
     def longest(self) -> int:
         """Symbols of the longest item."""
-        return int(self.manifest["longest"])
+        return whole(self.manifest["longest"], "longest", 0)
 
     @cached_property
     def _arrays(self) -> list[NDArray[Any]]:
@@ -163,9 +164,31 @@ def _load(folder: Path, _changed: int) -> Tokens:
 
 def _sizes(opened: Tokens, shard: dict[str, Any]) -> list[tuple[Path, int]]:
     """The files of a shard and the bytes that each should have."""
-    symbols = shard["symbols"] * np.dtype(opened.manifest["dtype"]).itemsize
-    sizes = {"file": symbols, "ends": 8 * shard["items"], "labels": 4 * shard["items"]}
-    return [(opened.folder / shard[key], size) for key, size in sizes.items() if key in shard]
+    kind = opened.manifest["dtype"]
+    if kind not in KINDS:
+        raise ValueError(f"{opened.folder} has symbols of dtype {shown(kind)}; expected {', '.join(KINDS)}")
+    symbols, items = (whole(shard[key], f"{key} of a shard of {opened.folder}", 0) for key in ("symbols", "items"))
+    sizes = {"file": symbols * np.dtype(kind).itemsize, "ends": 8 * items, "labels": 4 * items}
+    return [(_inside(opened.folder, shard[key]), size) for key, size in sizes.items() if key in shard]
+
+
+KINDS = ("uint8", "uint16", "uint32")
+"""What symbols are stored as."""
+
+
+def _inside(folder: Path, name: object) -> Path:
+    """The file of a shard; ValueError for a name that leads out of the folder: a manifest may be a stranger's."""
+    place = folder / name if isinstance(name, str) and "\0" not in name else None
+    if place is None or ".." in place.parts[len(folder.parts) :] or not _leads_into(place, folder):
+        raise ValueError(f"{folder} has a shard called {shown(name)}; expected a file inside the folder")
+    return place
+
+
+def _leads_into(place: Path, folder: Path) -> bool:
+    try:
+        return place.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a name too long, or a link to itself
+        return False
 
 
 def verify(folder: str | Path) -> Tokens:

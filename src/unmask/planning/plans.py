@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from unmask.base.numbers import real, whole
+from unmask.base.numbers import real, shown, whole
 from unmask.base.profile import Profile, check
 from unmask.base.records import read_record, write_text
 from unmask.planning import guarantees, search
@@ -241,13 +241,27 @@ def save(
 def load(path: str | Path) -> PlanFile:
     """Read a plan written by `save`; ValueError for another format or sizes that miss the stored length."""
     record = read_record(Path(path).read_text(encoding="utf-8"), FORMAT)
-    try:
-        fields = {name: record[name] for name in ("family", "kl", "kl_stderr", "provenance")}
-        return PlanFile(check(record["sizes"], record["length"]), **fields)
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"got a plan file with a field missing or wrong ({error}); save the plan again"
-        ) from None
+    for name, good in _FIELDS.items():
+        if name not in record or not good(record[name]):
+            found = shown(record[name]) if name in record else "nothing"
+            raise ValueError(f"got a plan file with field {name} missing or wrong ({found}); save the plan again")
+    fields = {name: record[name] for name in ("family", "kl", "kl_stderr", "provenance")}
+    return PlanFile(check(record["sizes"], record["length"]), **fields)
+
+
+def _is_number(value: object) -> bool:
+    return value is None or type(value) in (int, float)
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "sizes": lambda value: isinstance(value, list) and all(type(size) is int for size in value),
+    "length": lambda value: type(value) is int,
+    "family": lambda value: isinstance(value, str),
+    "kl": _is_number,
+    "kl_stderr": _is_number,
+    "provenance": lambda value: isinstance(value, dict),
+}
+"""What the fields of a plan file are."""
 
 
 def _best(profile: Profile, steps: int) -> search.Path:

@@ -61,7 +61,7 @@ class Progress:
 def _bar() -> Bar:
     """A bar on standard error."""
     return Bar(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[note]}"),
         TimeRemainingColumn(),

@@ -88,7 +88,7 @@ def line_ends(more: dict[str, Any]) -> Iterator[bytes]:
     runs = more.get("line_ends", [])
     kinds = [end.decode() for end in ENDS]
     good = isinstance(runs, list) and all(
-        isinstance(run, list) and len(run) == 2 and isinstance(run[0], int) and run[1] in kinds
+        isinstance(run, list) and len(run) == 2 and _count(run[0]) and run[1] in kinds
         for run in runs
     )
     if not good:
@@ -96,6 +96,11 @@ def line_ends(more: dict[str, Any]) -> Iterator[bytes]:
     for count, kind in runs:
         yield from repeat(str(kind).encode(), count)
     yield from repeat(b"\n")
+
+
+def _count(value: object) -> bool:
+    """Whether a value of a foreign record is a number of lines."""
+    return isinstance(value, int) and 0 <= value < 2**62
 
 
 # --- compress ---------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 import unmask
@@ -171,7 +172,6 @@ def render(report: Report, console: Console) -> None:
     table.add_row("disk", f"{report['disk_free_gb']} GB free here")
     table.add_row("models", ", ".join(report["models"]) or "none")
     for check in report["checks"]:
-        table.add_row(
-            check["name"], ("[green]ok[/]    " if check["ok"] else "[red]FAILED[/] ") + check["found"]
-        )
+        mark = ("ok    ", "green") if check["ok"] else ("FAILED", "red")
+        table.add_row(check["name"], Text.assemble(mark, " ", check["found"]))
     console.print(table)

@@ -542,7 +542,7 @@ def _line(name: str, order: Order) -> Report:
 def render(report: Report, console: Console) -> None:
     """Prints one line an order, by group."""
     for group in (EXACT, ADAPTIVE, BIASED, UNKNOWN):
-        console.print(f"[bold]{group}[/]")
+        console.print(group, style="bold")
         for order in report["orders"]:
             if order["group"] == group:
                 console.print(_listed(order))

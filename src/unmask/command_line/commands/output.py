@@ -22,11 +22,14 @@ Report: TypeAlias = dict[str, Any]
 def emit(
     report: Report, render: Callable[[Report, Console], None], as_json: bool, *, aside: bool = False
 ) -> None:
-    """Prints the report: as one JSON document, or through ``render``; ``aside``: on standard error."""
+    """Prints the report: as one JSON document, or through ``render``; ``aside``: on standard error.
+
+    Names of files and models print as they are: brackets in them are no markup.
+    """
     if as_json:
         print(json.dumps(without_nan(report), indent=1, allow_nan=False))
     else:
-        render(report, Console(highlight=False, soft_wrap=True, stderr=aside))
+        render(report, Console(highlight=False, soft_wrap=True, markup=False, stderr=aside))
 
 
 def one_document(out: Path | None, as_json: bool) -> bool:

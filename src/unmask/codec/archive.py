@@ -379,6 +379,8 @@ class Archive:
 
     def named_items(self) -> Iterator[tuple[str, Item | None]]:
         """All items in order, with their names (empty where they have none)."""
+        if self.errors == "raise":
+            self._foresee()
         following, budget = 0, self._budget()
         for place in self.places:
             for number in range(following, place.first):  # blocks that a scan did not find
@@ -388,6 +390,19 @@ class Archive:
 
     def _budget(self) -> Budget:
         return Budget(self._bytes, self.max_symbols)
+
+    def _foresee(self) -> None:
+        """The error of the first item that is too large, before anything is computed for those before it."""
+        budget = self._budget()
+        for place in self.places:
+            listed = list[Listed]()
+            with suppress(Damaged):  # it is named in its turn
+                listed = self._table(place)
+            for entry in listed:
+                try:
+                    budget.take(entry)
+                except Damaged as error:
+                    raise Damaged(f"item {entry.number}: {error}") from None
 
     def _block(self, place: Place, budget: Budget) -> Iterator[tuple[str, Item | None]]:
         listed = self._table(place)
@@ -492,7 +507,9 @@ def check_subject(header: Header, subject: Subject) -> None:
             f"'{subject.name}' ({subject.identity[:12]}); expected the same weights and vocabulary"
         )
     if record["vocab_size"] != subject.denoiser.vocab_size:
-        raise ValueError(f"field vocab_size: {shown(record['vocab_size'])}, expected {subject.denoiser.vocab_size}")
+        raise ValueError(
+            f"field vocab_size: {shown(record['vocab_size'])}, expected {subject.denoiser.vocab_size}"
+        )
     if not isinstance(header.method.plan, int) and max(header.method.plan, default=0) > subject.length:
         raise ValueError(
             f"field plan: steps for {max(header.method.plan)} positions, expected at most {subject.length}, a row of the model"

@@ -106,7 +106,9 @@ def _parsed(body: bytes) -> dict[str, Any]:
     except (zlib.error, ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
-        raise ValueError(f"field header: no JSON record of at most {LARGEST_HEADER} bytes; the archive is damaged")
+        raise ValueError(
+            f"field header: no JSON record of at most {LARGEST_HEADER} bytes; the archive is damaged"
+        )
     return record
 
 

@@ -183,7 +183,7 @@ def _entry(
 def _dense_enough(symbols: int, coded: int) -> bool:
     """Whether readers accept so many symbols in so few bytes, whatever else is in the archive: see `Budget`."""
     own = coded + container.LEAST_ENTRY
-    return symbols <= min(DENSEST * own, max(COLLECTED, 64 * own))
+    return symbols <= min(DENSE * own, max(LONG, 64 * own))
 
 
 def _stored(data: bytes) -> tuple[int, bytes]:
@@ -191,7 +191,7 @@ def _stored(data: bytes) -> tuple[int, bytes]:
     kind, packed = ZLIB, b""
     if zstandard is not None:
         kind, packed = ZSTD, zstandard.ZstdCompressor(level=19, write_content_size=False).compress(data)
-    if len(data) > DENSEST * len(packed):
+    if len(data) > PACKED * len(packed):
         kind, packed = ZLIB, zlib.compress(data, 9)
     return (kind, packed) if len(packed) < len(data) else (RAW, data)
 
@@ -203,9 +203,9 @@ def _stored(data: bytes) -> tuple[int, bytes]:
 class Budget:
     """What the items of one reading may hold, by the bytes of their file and what the caller trusts (``trusted``).
 
-    Symbols that are certain cost nothing, so payloads are no measure: a file of n bytes may hold 2,048 n symbols, and
-    32 MiB and 2,048 n bytes of stored items (zlib makes no more than 1,032 of one). A single item, which lies in memory
-    as a whole, has at most 2^21 symbols or 2^25 bytes, or 64 n where that is more. Beyond, up to ``trusted`` in all.
+    Symbols that are certain cost nothing, so payloads are no measure: a file of n bytes may hold 256 n symbols, and 2^25 +
+    2,048 n bytes of stored items (zlib makes no more than 1,032 of one). A single item, which lies in memory as a whole,
+    has at most 2^21 symbols or 2^25 bytes, or 64 n where that is more. Beyond, up to ``trusted``.
     """
 
     file_bytes: int
@@ -227,13 +227,16 @@ class Budget:
 
     def limits(self, coded: bool) -> tuple[int, int]:
         """The most symbols (``coded``) or bytes of one item, and of all."""
-        floor = COLLECTED if coded else STORED
-        single = max(floor, 64 * self.file_bytes, self.trusted)
-        return single, max((0 if coded else floor) + DENSEST * self.file_bytes, self.trusted)
+        least = LONG if coded else LARGE
+        total = DENSE * self.file_bytes if coded else LARGE + PACKED * self.file_bytes
+        return max(least, 64 * self.file_bytes, self.trusted), max(total, self.trusted)
 
 
-DENSEST, COLLECTED, STORED = 2**11, 2**21, 2**25
-"""Symbols, or bytes of stored items, for each byte of a file; symbols, and bytes, that one item may always have."""
+DENSE, PACKED = 2**8, 2**11
+"""Symbols for each byte of a file, and bytes of stored items."""
+
+LONG, LARGE = 2**21, 2**25
+"""Symbols that an item may have in a file of any size, and bytes of a stored one."""
 
 
 def portions(listed: Sequence[Listed], most: int) -> Iterator[list[Listed]]:

@@ -147,9 +147,7 @@ def law_of(
     """The law of a method; ValueError when it names an order or wrapper that is neither known nor given."""
     known = {o.name: o for o in (*ORDERS, *((order,) if order else ()))}
     if method.order not in known:
-        raise ValueError(
-            f"field order: {shown(method.order)} is not among {', '.join(known)}; give it again"
-        )
+        raise ValueError(f"field order: {shown(method.order)} is not among {', '.join(known)}; give it again")
     if method.wrapper != (wrapper.name if wrapper else ""):
         raise ValueError(
             f"field wrapper: written with {shown(method.wrapper)}, got '{wrapper.name if wrapper else ''}'; "
@@ -217,9 +215,7 @@ def from_record(record: dict[str, Any]) -> Method:
             raise ValueError(f"field {name}: {shown(record.get(name))}, expected a {kind.__name__}")
     for name, high in (("seed", 2**63), ("substeps", 2**16), ("block", 2**31), ("grid", 64)):
         if type(record.get(name)) is not int or not 0 <= record[name] < high:
-            raise ValueError(
-                f"field {name}: {shown(record.get(name))}, expected a whole number below {high}"
-            )
+            raise ValueError(f"field {name}: {shown(record.get(name))}, expected a whole number below {high}")
     names = ("order", "seed", "substeps", "block", "wrapper", "grid", "band")
     return Method(_read_plan(record.get("plan")), **{name: record[name] for name in names})
 

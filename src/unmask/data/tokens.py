@@ -167,7 +167,9 @@ def _sizes(opened: Tokens, shard: dict[str, Any]) -> list[tuple[Path, int]]:
     kind = opened.manifest["dtype"]
     if kind not in KINDS:
         raise ValueError(f"{opened.folder} has symbols of dtype {shown(kind)}; expected {', '.join(KINDS)}")
-    symbols, items = (whole(shard[key], f"{key} of a shard of {opened.folder}", 0) for key in ("symbols", "items"))
+    symbols, items = (
+        whole(shard[key], f"{key} of a shard of {opened.folder}", 0) for key in ("symbols", "items")
+    )
     sizes = {"file": symbols * np.dtype(kind).itemsize, "ends": 8 * items, "labels": 4 * items}
     return [(_inside(opened.folder, shard[key]), size) for key, size in sizes.items() if key in shard]
 

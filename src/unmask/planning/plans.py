@@ -244,9 +244,15 @@ def load(path: str | Path) -> PlanFile:
     for name, good in _FIELDS.items():
         if name not in record or not good(record[name]):
             found = shown(record[name]) if name in record else "nothing"
-            raise ValueError(f"got a plan file with field {name} missing or wrong ({found}); save the plan again")
+            raise ValueError(
+                f"got a plan file with field {name} missing or wrong ({found}); save the plan again"
+            )
     fields = {name: record[name] for name in ("family", "kl", "kl_stderr", "provenance")}
     return PlanFile(check(record["sizes"], record["length"]), **fields)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**62
 
 
 def _is_number(value: object) -> bool:
@@ -254,8 +260,8 @@ def _is_number(value: object) -> bool:
 
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {
-    "sizes": lambda value: isinstance(value, list) and all(type(size) is int for size in value),
-    "length": lambda value: type(value) is int,
+    "sizes": lambda value: isinstance(value, list) and all(map(_is_count, value)),
+    "length": lambda value: _is_count(value),
     "family": lambda value: isinstance(value, str),
     "kl": _is_number,
     "kl_stderr": _is_number,

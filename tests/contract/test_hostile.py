@@ -92,7 +92,7 @@ def test_plans_of_a_header_stay_runs():
 
 def test_certain_symbols_are_bounded_by_the_file_and_max_symbols_accepts_more():
     sure = codec.of_denoiser(laws.Markov([1.0, 0.0], [[0.0, 1.0], [1.0, 0.0]], 64), 64, "sure")
-    items = [np.arange(64 * 40) % 2] * 20
+    items = [np.arange(64 * 16) % 2] * 250
     data = codec.compress(sure, items, plan=64, verify=False)
     kinds = codec.inspect(data).summary.kinds
     assert set(kinds) == {"coded"}

@@ -180,7 +180,7 @@ KINDS = ("uint8", "uint16", "uint32")
 
 def _inside(folder: Path, name: object) -> Path:
     """The file of a shard; ValueError for a name that leads out of the folder: a manifest may be a stranger's."""
-    place = folder / name if isinstance(name, str) and "\0" not in name else None
+    place = folder / name if isinstance(name, str) and "\0" not in name and len(name) < 256 else None
     if place is None or ".." in place.parts[len(folder.parts) :] or not _leads_into(place, folder):
         raise ValueError(f"{folder} has a shard called {shown(name)}; expected a file inside the folder")
     return place

@@ -279,3 +279,52 @@ def _next_block(file: BinaryIO, offset: int, limit: int) -> int | None:
             return offset + at
         offset, size = offset + max(1, len(piece) - 3), min(2 * size, 2**20)
     return None
+
+
+# --- limits -----------------------------------------------------------------------------------------
+
+
+DENSE, PACKED = 2**8, 2**11
+"""Symbols for each byte of a file, and bytes of stored items."""
+
+LONG, LARGE = 2**21, 2**25
+"""Symbols that an item may have in a file of any size, and bytes of a stored one."""
+
+
+@dataclass
+class Budget:
+    """What the items of one reading may hold, by the bytes of their file and what the caller trusts (``trusted``).
+
+    Symbols that are certain cost nothing, so payloads are no measure: a file of n bytes may hold 256 n symbols, and 2^25 +
+    2,048 n bytes of stored items (zlib makes no more than 1,032 of one). A single item, which lies in memory as a whole,
+    has at most 2^21 symbols or 2^25 bytes, or 64 n where that is more. Beyond, up to ``trusted``.
+    """
+
+    file_bytes: int
+    trusted: int = 0
+    coded: int = 0
+    stored: int = 0
+
+    def take(self, entry: Listed) -> None:
+        """Counts an item; `Damaged` when it is too large, or all together are."""
+        coded, size = entry.kind in (CODED, ESCAPED), entry.size
+        before = self.coded if coded else self.stored
+        single, total = self.limits(coded)
+        if size > single or before + size > total:
+            raise Damaged(
+                f"field size: {size} {'symbols' if coded else 'bytes'} after {before}; expected at most {single}, and "
+                f"{total} in all, of a file of {self.file_bytes} bytes: if you trust it, give max_symbols"
+            )
+        self.coded, self.stored = self.coded + coded * size, self.stored + (not coded) * size
+
+    def limits(self, coded: bool) -> tuple[int, int]:
+        """The most symbols (``coded``) or bytes of one item, and of all."""
+        least = LONG if coded else LARGE
+        total = DENSE * self.file_bytes if coded else LARGE + PACKED * self.file_bytes
+        return max(least, 64 * self.file_bytes, self.trusted), max(total, self.trusted)
+
+
+def dense_enough(symbols: int, coded: int) -> bool:
+    """Whether readers accept so many symbols in so few bytes, whatever else is in the archive: see `Budget`."""
+    own = coded + LEAST_ENTRY
+    return symbols <= min(DENSE * own, max(LONG, 64 * own))

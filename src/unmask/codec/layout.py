@@ -12,12 +12,22 @@ from torch import Tensor
 
 from unmask import engine
 from unmask.codec import container
-from unmask.codec.coder import Damaged, read_varint, varint
-from unmask.codec.container import CODED, ESCAPED, RAW, ZLIB, ZSTD, Entry, Listed
+from unmask.codec.coder import (
+    Batch,
+    Damaged,
+    Stream,
+    decode,
+    encode,
+    exact,
+    read_stream,
+    read_varint,
+    varint,
+    write_stream,
+)
+from unmask.codec.container import CODED, ESCAPED, PACKED, RAW, ZLIB, ZSTD, Budget, Entry, Listed
 from unmask.codec.settings import Method
 from unmask.codec.subjects import Subject
-from unmask.codec.tables import Ints
-from unmask.codec.tokens import Batch, Law, Stream, decode, encode, exact, read_stream, write_stream
+from unmask.codec.tables import Ints, Law
 from unmask.orders.sources import given
 
 try:
@@ -175,15 +185,9 @@ def _entry(
     escaped = any(s.escapes for s in streams if s)
     parts = [write_stream(s) if escaped else s.data for s in streams if s]
     coded = b"".join(varint(len(p)) + p for p in parts[:-1]) + (parts[-1] if parts else b"")
-    if (shorter and len(coded) > len(payload)) or not _dense_enough(len(ids), len(coded)):
+    if (shorter and len(coded) > len(payload)) or not container.dense_enough(len(ids), len(coded)):
         return kind, len(data), payload
     return ESCAPED if escaped else CODED, len(ids), coded
-
-
-def _dense_enough(symbols: int, coded: int) -> bool:
-    """Whether readers accept so many symbols in so few bytes, whatever else is in the archive: see `Budget`."""
-    own = coded + container.LEAST_ENTRY
-    return symbols <= min(DENSE * own, max(LONG, 64 * own))
 
 
 def _stored(data: bytes) -> tuple[int, bytes]:
@@ -197,60 +201,6 @@ def _stored(data: bytes) -> tuple[int, bytes]:
 
 
 # --- decoding -------------------------------------------------------------------------------------
-
-
-@dataclass
-class Budget:
-    """What the items of one reading may hold, by the bytes of their file and what the caller trusts (``trusted``).
-
-    Symbols that are certain cost nothing, so payloads are no measure: a file of n bytes may hold 256 n symbols, and 2^25 +
-    2,048 n bytes of stored items (zlib makes no more than 1,032 of one). A single item, which lies in memory as a whole,
-    has at most 2^21 symbols or 2^25 bytes, or 64 n where that is more. Beyond, up to ``trusted``.
-    """
-
-    file_bytes: int
-    trusted: int = 0
-    coded: int = 0
-    stored: int = 0
-
-    def take(self, entry: Listed) -> None:
-        """Counts an item; `Damaged` when it is too large, or all together are."""
-        coded, size = entry.kind in (CODED, ESCAPED), entry.size
-        before = self.coded if coded else self.stored
-        single, total = self.limits(coded)
-        if size > single or before + size > total:
-            raise Damaged(
-                f"field size: {size} {'symbols' if coded else 'bytes'} after {before}; expected at most {single}, and {total} "
-                f"in all, of a file of {self.file_bytes} bytes: if you trust it, give max_symbols"
-            )
-        self.coded, self.stored = self.coded + coded * size, self.stored + (not coded) * size
-
-    def limits(self, coded: bool) -> tuple[int, int]:
-        """The most symbols (``coded``) or bytes of one item, and of all."""
-        least = LONG if coded else LARGE
-        total = DENSE * self.file_bytes if coded else LARGE + PACKED * self.file_bytes
-        return max(least, 64 * self.file_bytes, self.trusted), max(total, self.trusted)
-
-
-DENSE, PACKED = 2**8, 2**11
-"""Symbols for each byte of a file, and bytes of stored items."""
-
-LONG, LARGE = 2**21, 2**25
-"""Symbols that an item may have in a file of any size, and bytes of a stored one."""
-
-
-def portions(listed: Sequence[Listed], most: int) -> Iterator[list[Listed]]:
-    """Items in stretches of about ``most`` symbols or bytes, or single ones that have more: what is decoded at once."""
-    part, size = list[Listed](), 0
-    for entry in listed:
-        own = max(entry.size, entry.length)
-        if part and size + own > most:
-            yield part
-            part, size = [], 0
-        part.append(entry)
-        size += own
-    if part:
-        yield part
 
 
 def decode_items(

@@ -12,7 +12,7 @@ from unmask.base.numbers import real, shown, whole
 from unmask.base.profile import accepted, check
 from unmask.base.types import Denoiser, Plan, Selector
 from unmask.codec.subjects import Subject
-from unmask.codec.tokens import Law
+from unmask.codec.tables import Law
 from unmask.orders import presets, scores, selectors
 from unmask.planning import families
 

@@ -62,6 +62,11 @@ class Subject:
     whole: bool = False
 
 
+def subject_of(model: Model | Subject) -> Subject:
+    """The subject itself, or that of a loaded model."""
+    return model if isinstance(model, Subject) else of_model(model)
+
+
 def of_model(model: Model) -> Subject:
     """The subject of a loaded model."""
     network, vocabulary = model.config["network"], model.vocabulary

@@ -1,4 +1,4 @@
-"""Small files that a stranger might send, with sound checksums, claiming to be huge. `python tests/hostile.py` measures them.
+"""Small files that a stranger might send, with sound checksums, claiming to be huge; `python tests/hostile.py` measures.
 
 For each kind it prints a line of JSON: name, exit code, what was printed, the peak of Python's memory and of the process
 beyond what there was before, in bytes, and how often the model was called.

@@ -929,7 +929,7 @@ MUTANTS = (
     # The codec.
     Mutant(
         "escapes-not-obeyed",
-        "codec/tokens.py",
+        "codec/tables.py",
         "done.floors.reshape(-1)[at] + ups[low:high]",
         "flat[at]",
         "the decoder rounds by itself near a boundary, so another machine's last digits break the stream",
@@ -937,7 +937,7 @@ MUTANTS = (
     ),
     Mutant(
         "escapes-in-half-the-band",
-        "codec/tokens.py",
+        "codec/tables.py",
         "2 * self.law.band",
         "0.5 * self.law.band",
         "encoder and decoder are each off by up to the band, so a value that is not escaped may differ",
@@ -953,7 +953,7 @@ MUTANTS = (
     ),
     Mutant(
         "impossible-symbols-are-written",
-        "codec/tokens.py",
+        "codec/coder.py",
         "self.impossible.update(of[counts[np.arange(len(symbols)), symbols] == 0].tolist())",
         "self.impossible.update(())",
         "the coder writes a symbol of probability zero without complaint; only the likelihood knows",
@@ -977,7 +977,7 @@ MUTANTS = (
     ),
     Mutant(
         "escapes-count-from-the-item",
-        "codec/tokens.py",
+        "codec/tables.py",
         "found: Ints = self.passed[of] + (row - first[of]) * size",
         "found: Ints = self.passed[of] + row * size",
         "a stream depends on what else is in its batch",

@@ -16,7 +16,7 @@ import torch
 from helpers import CHAIN, seeded
 
 from unmask import codec, laws
-from unmask.codec import archive, container, parts, subjects
+from unmask.codec import container, subjects, writing
 from unmask.command_line.app import main
 from unmask.command_line.commands import compression
 from unmask.data.vocabularies import SMILES, Bytes, Characters, Levels, to_record
@@ -289,20 +289,20 @@ def test_parts_make_the_archive_of_one_process(tmp_path):
     job = codec.prepare(SUBJECT, codec.Settings(4), verify=False)
     with codec.replacing(alone) as file:
         codec.write(file, job, items)
-    parts.write_part(out, 1, 2, job, items)
-    path = parts.part_path(out, 0, 2)
-    parts.write_part(out, 0, 2, job, items)
+    writing.write_part(out, 1, 2, job, items)
+    path = writing.part_path(out, 0, 2)
+    writing.write_part(out, 0, 2, job, items)
     whole = path.read_bytes()
     done = []
     second = container.read_index(io.BytesIO(whole), len(job.header))[0][1].offset
     for cut in (0, 5, len(job.header) + 7, second + 9, len(whole) - 1, len(whole)):
         path.write_bytes(whole[:cut])
-        parts.write_part(out, 0, 2, job, items, advance=lambda s: done.append(s.items))
+        writing.write_part(out, 0, 2, job, items, advance=lambda s: done.append(s.items))
         assert path.read_bytes() == whole
     assert len(done) == 2 + 2 + 2 + 1  # whole blocks are not made again
     with pytest.raises(ValueError, match="begun with another model or other settings"):
-        parts.write_part(out, 0, 2, codec.prepare(SUBJECT, codec.Settings(2)), items)
-    summary = parts.join(out, 2, job)
+        writing.write_part(out, 0, 2, codec.prepare(SUBJECT, codec.Settings(2)), items)
+    summary = writing.join(out, 2, job)
     assert out.read_bytes() == alone.read_bytes()
     assert summary.items == 900
     assert sorted(p.name for p in tmp_path.iterdir()) == ["alone.umz", "out.umz"]
@@ -460,6 +460,6 @@ def test_the_summary_counts_what_was_written():
     summary = codec.write(file, job, ODD)
     assert summary.source_bytes == sum(map(len, ODD))
     assert summary.bytes == len(file.getvalue())
-    seen = archive.inspect(file.getvalue()).summary
+    seen = codec.inspect(file.getvalue()).summary
     assert (seen.items, seen.kinds, seen.symbols) == (summary.items, summary.kinds, 25)
     assert seen.bits_per_symbol == 8 * seen.coded_bytes / 25

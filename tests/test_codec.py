@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unmask import codec, denoisers, laws, scores, selectors
 from unmask.base.types import Score, View
-from unmask.codec import coder, layout, subjects, tables, tokens
+from unmask.codec import coder, layout, subjects, tables
 from unmask.codec.settings import law_of, method_of
 from unmask.denoisers import caches as caching
 from unmask.networks import Transformer
@@ -161,10 +161,10 @@ def test_numbers_and_escapes_are_read_back():
     for broken in (b"", b"\x80", b"\xff" * 12):
         with pytest.raises(codec.Damaged):
             coder.read_varint(broken, 0)
-    stream = tokens.Stream(b"abc", ((0, True), (1, False), (700, True)))
-    assert tokens.read_stream(tokens.write_stream(stream)) == stream
+    stream = coder.Stream(b"abc", ((0, True), (1, False), (700, True)))
+    assert coder.read_stream(coder.write_stream(stream)) == stream
     with pytest.raises(codec.Damaged, match="escapes are announced"):
-        tokens.read_stream(b"\x7fab")
+        coder.read_stream(b"\x7fab")
 
 
 # --- the law of the code --------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ def test_without_escapes_the_same_noise_is_noticed(monkeypatch):
     assert summary.kinds["coded with escapes"] >= 90
     file = codec.Archive(there, data)
     used = sum(
-        len(tokens.read_stream(payload_of(data, e)).escapes)
+        len(coder.read_stream(payload_of(data, e)).escapes)
         for e in file._table(file.places[0])
         if e.kind == 1
     )

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from unmask import codec, laws, plans
-from unmask.codec import container, layout
+from unmask.codec import container
 from unmask.command_line.app import main
 from unmask.data import tokens
 
@@ -103,14 +103,14 @@ def test_certain_symbols_are_bounded_by_the_file_and_max_symbols_accepts_more():
     assert "coded" not in stored.kinds or stored.symbols <= 256 * stored.bytes
     listed = container.Listed(0, container.CODED, 2**15, 0, 0, 0, "")
     with pytest.raises(codec.Damaged, match=r"32768 symbols after 0; .* 25600 in all.*max_symbols"):
-        layout.Budget(100).take(listed)
-    layout.Budget(100, 2**15).take(listed)
+        container.Budget(100).take(listed)
+    container.Budget(100, 2**15).take(listed)
     stored = container.Listed(0, container.ZSTD, 2**26, 0, 0, 0, "")
     with pytest.raises(codec.Damaged, match="67108864 bytes after 0; expected at most 33554432"):
-        layout.Budget(100).take(stored)
-    layout.Budget(2**20).take(stored)
+        container.Budget(100).take(stored)
+    container.Budget(2**20).take(stored)
     many = hostile.archive(*[container.Entry(container.CODED, 8192, 0, b"")] * 100)
-    with pytest.raises(codec.Damaged, match="item 31: .*max_symbols"):
+    with pytest.raises(codec.Damaged, match=r"item 31: .*max_symbols"):
         next(codec.decompress(hostile.MODEL, many))
 
 

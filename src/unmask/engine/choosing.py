@@ -122,7 +122,7 @@ def parts(choice: Chosen, substeps: int) -> list[Tensor]:
         return [choice.valid] * min(choice.rows.numel(), 1)
     place = torch.arange(width, device=choice.rows.device)
     part = place * substeps // choice.valid.sum(1, keepdim=True).clamp(min=1)
-    filled = range(substeps) if width >= substeps else part[choice.valid].unique().tolist()
+    filled = range(substeps) if width >= substeps else sorted(set(part[choice.valid].tolist()))
     return [choice.valid & (part == s) for s in filled]
 
 

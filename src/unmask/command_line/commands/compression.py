@@ -25,8 +25,8 @@ from unmask.base.profile import Profile, check
 from unmask.base.progress import Progress
 from unmask.base.records import write_bytes
 from unmask.base.types import Plan
-from unmask.codec import archive, container, parts, subjects
-from unmask.codec.archive import Summary
+from unmask.codec import container, inspection, reading, subjects, writing
+from unmask.codec.inspection import Summary
 from unmask.codec.settings import Method, Order, Settings, in_calls
 from unmask.codec.subjects import Item, Subject
 from unmask.command_line.commands.options import check_seed, in_range
@@ -88,8 +88,7 @@ def line_ends(more: dict[str, Any]) -> Iterator[bytes]:
     runs = more.get("line_ends", [])
     kinds = [end.decode() for end in ENDS]
     good = isinstance(runs, list) and all(
-        isinstance(run, list) and len(run) == 2 and _count(run[0]) and run[1] in kinds
-        for run in runs
+        isinstance(run, list) and len(run) == 2 and _count(run[0]) and run[1] in kinds for run in runs
     )
     if not good:
         raise ValueError("field line_ends: expected runs of lines; the archive is damaged")
@@ -138,7 +137,7 @@ def run_compress(
     settings = suited(model, subject, calls, order, substeps, seed)
     returns = subjects.ARRAYS if images else subjects.BYTES
     items = None if calls is None or files.STANDARD in sources else (item for _, item in pile.pairs())
-    job = archive.prepare(
+    job = writing.prepare(
         subject,
         settings,
         returns=returns,
@@ -159,7 +158,7 @@ def _bits(summary: Summary) -> dict[str, float]:
     return {"bits_per_symbol": summary.bits_per_symbol} if summary.symbols else {}
 
 
-def _written(out: Path, job: archive.Job, pile: Pile, advance: Callable[[Summary], object]) -> Summary | None:
+def _written(out: Path, job: writing.Job, pile: Pile, advance: Callable[[Summary], object]) -> Summary | None:
     """Writes the archive, or this process's part of it; None where another process joins the parts."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     names, items = _two(pile)
@@ -167,16 +166,16 @@ def _written(out: Path, job: archive.Job, pile: Pile, advance: Callable[[Summary
         if world > 1:
             raise ValueError("--out - under torchrun; expected the name of a file")
         with tempfile.TemporaryFile() as copy:  # nothing goes out unless all of it does
-            summary = archive.write(copy, job, items, names=names, more=pile.more, advance=advance)
+            summary = writing.write(copy, job, items, names=names, more=pile.more, advance=advance)
             copy.seek(0)
             shutil.copyfileobj(copy, sys.stdout.buffer)
             sys.stdout.buffer.flush()
         return summary
     if world > 1:
-        parts.write_part(out, rank, world, job, items, names=names, more=pile.more, advance=advance)
-        return parts.join(out, world, job) if rank == 0 else None
+        writing.write_part(out, rank, world, job, items, names=names, more=pile.more, advance=advance)
+        return writing.join(out, world, job) if rank == 0 else None
     with codec.replacing(out) as file:
-        return archive.write(file, job, items, names=names, more=pile.more, advance=advance)
+        return writing.write(file, job, items, names=names, more=pile.more, advance=advance)
 
 
 def _two(pile: Pile) -> tuple[Iterator[str], Iterator[Item]]:
@@ -363,7 +362,7 @@ def run_decompress(
     with _opened(path) as file:
         header = _header(file, path)
         name = model_name or str(header.record["model"].get("name"))
-        opened = archive.Archive(load(name), file, errors="skip" if skip else "raise", batch=batch)
+        opened = reading.Archive(load(name), file, errors="skip" if skip else "raise", batch=batch)
         in_range("item", item, 0, max(len(opened) - 1, 0), " of this archive")
         if header.named and out is None and item is None:
             if len(opened) != 1 or not streamed:
@@ -387,15 +386,15 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file if path.is_file() else io.BytesIO(file.read())
 
 
-def _header(file: BinaryIO, path: Path) -> archive.Header:
+def _header(file: BinaryIO, path: Path) -> inspection.Header:
     """The header of an archive; ValueError names the file."""
     try:
-        return archive.read_header(file)
+        return inspection.read_header(file)
     except ValueError as error:
         raise ValueError(f"{files.shown(path)}: {error}") from None
 
 
-def _unpacked(opened: archive.Archive, out: Path | None, item: int | None, progress: Progress) -> Report:
+def _unpacked(opened: reading.Archive, out: Path | None, item: int | None, progress: Progress) -> Report:
     """Writes one item or all; how many there were and how many are lost."""
     if item is not None:
         found = opened.item(item)
@@ -429,7 +428,7 @@ def _file_of(item: Item) -> bytes:
     return item.encode() if isinstance(item, str) else item
 
 
-def _to_folder(opened: archive.Archive, folder: Path, progress: Progress) -> Report:
+def _to_folder(opened: reading.Archive, folder: Path, progress: Progress) -> Report:
     count = lost = 0
     for name, item in opened.named_items():
         count += 1
@@ -451,7 +450,7 @@ def _inside(folder: Path, name: str) -> Path:
     return folder / place
 
 
-def _to_lines(opened: archive.Archive, target: BinaryIO, progress: Progress) -> Report:
+def _to_lines(opened: reading.Archive, target: BinaryIO, progress: Progress) -> Report:
     """Lines with their ends; an item that is lost leaves an empty one."""
     count, lost, end = 0, 0, b""
     for item, following in zip(opened.items(), line_ends(opened.more)):
@@ -525,7 +524,7 @@ def _passes(method: Method) -> int | None:
     return passes(len(method.plan[max(method.plan)]), method.substeps) if method.plan else 0
 
 
-def _other_plans(found: archive.Inspection) -> list[Report]:
+def _other_plans(found: inspection.Inspection) -> list[Report]:
     """Expected payload bits per item under the best plans of other numbers of calls, for items of full length."""
     name, method = str(found.header.record["model"].get("name")), found.header.method
     model = load(name) if name in shipped() else None
@@ -542,7 +541,7 @@ def _other_plans(found: archive.Inspection) -> list[Report]:
     ]
 
 
-def _cost(profile: Profile, plan: int | dict[int, tuple[int, ...]] | tuple[int, ...]) -> float:
+def _cost(profile: Profile, plan: int | dict[int, Sequence[int]] | Sequence[int]) -> float:
     """Bits that a plan costs beyond one position per call, by the profile."""
     sizes = plan.get(profile.length, 1) if isinstance(plan, dict) else plan
     return float(profile.kl(check(sizes, profile.length))) / math.log(2)

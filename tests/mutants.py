@@ -40,6 +40,7 @@ WEIGHTS = "test_schedules.py::test_the_weight_makes_every_position_count_once"
 LOSS = "test_objectives.py::test_the_training_loss_estimates_the_bound"
 NELBO = "test_objectives.py::test_nelbo_of_the_exact_denoiser_is_the_entropy[markov]"
 CODEC = "test_codec.py::"
+HOSTILE = "contract/test_hostile.py::"
 TIES = "test_scores_selectors.py::test_scores_within_the_grid_tie_and_the_lowest_position_wins"
 
 PEEK = """view = look.at_masked(view)
@@ -998,6 +999,39 @@ MUTANTS = (
         "whole[each, -1] +=",
         "an impossible last symbol gets the remainder of the counts",
         (CODEC + "test_counts_are_positive_add_up_and_follow_the_law",),
+    ),
+    # Strangers' files.
+    Mutant(
+        "symbols-bounded-item-by-item",
+        "codec/container.py",
+        "before + size > total",
+        "size > total",
+        "many small items that cost nothing make more work than the file justifies",
+        (HOSTILE + "test_certain_symbols_are_bounded_by_the_file_and_max_symbols_accepts_more",),
+    ),
+    Mutant(
+        "plans-longer-than-a-row",
+        "codec/reading.py",
+        "max(header.method.plan, default=0) > subject.length",
+        "max(header.method.plan, default=0) > 2**24",
+        "a header holds plans for rows that the model does not have",
+        (HOSTILE + "test_hostile_files_end_in_one_short_line[archive: a plan beyond the model]",),
+    ),
+    Mutant(
+        "lost-items-without-end",
+        "codec/container.py",
+        "following <= listed[0].number < limit",
+        "following <= listed[0].number",
+        "a damaged file's reader counts up to whatever number a block claims",
+        (HOSTILE + "test_lost_items_are_counted_up_to_what_the_file_could_hold",),
+    ),
+    Mutant(
+        "shards-anywhere",
+        "data/tokens.py",
+        "place.resolve().is_relative_to(folder.resolve())",
+        "place.resolve() != folder.resolve()",
+        "a foreign manifest names any file of the machine as its shard",
+        (HOSTILE + "test_shards_stay_in_their_folder",),
     ),
     # Rows of different lengths, and what a call costs.
     Mutant(

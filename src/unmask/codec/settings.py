@@ -204,7 +204,7 @@ def to_record(method: Method) -> dict[str, Any]:
     return {**vars(method), "plan": plan}
 
 
-LONGEST_PLAN = 2**24
+LONGEST_PLAN = 2**20
 """Positions that a plan in a header may have."""
 
 

@@ -105,6 +105,11 @@ def test_certain_symbols_are_bounded_by_the_file_and_max_symbols_accepts_more():
     with pytest.raises(codec.Damaged, match=r"32768 symbols after 0; .* 25600 in all.*max_symbols"):
         container.Budget(100).take(listed)
     container.Budget(100, 2**15).take(listed)
+    budget = container.Budget(2**9)
+    for _ in range(4):
+        budget.take(listed)
+    with pytest.raises(codec.Damaged, match="32768 symbols after 131072"):
+        budget.take(listed)
     stored = container.Listed(0, container.ZSTD, 2**26, 0, 0, 0, "")
     with pytest.raises(codec.Damaged, match="67108864 bytes after 0; expected at most 33554432"):
         container.Budget(100).take(stored)

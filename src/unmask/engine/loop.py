@@ -1,8 +1,9 @@
 """The loop. Unmasking a sequence is the same computation whether its tokens are drawn, given, written or read.
 
-`state.init` makes a state, `step` unmasks once, `run` goes on until nothing is masked. A step sees, chooses, asks, unmasks
-and accounts: a selector gives rows, a denoiser the law of their symbols, a token source the symbols, and the log-probability
-adds up. What asks the denoiser stands in `asking`, what checks the choices in `choosing`, what adds up in `accounting`.
+`state.init` makes a state, `step` unmasks once, `run` goes on until nothing is masked. A step sees, chooses, asks,
+unmasks and accounts: a selector gives rows, a denoiser the law of their symbols, a token source the symbols, and the
+log-probability adds up. What asks the denoiser stands in `asking`, what checks the choices in `choosing`, what adds up in
+`accounting`.
 """
 
 from __future__ import annotations

@@ -1396,7 +1396,7 @@ MUTANTS = (
     # What reviews had found to survive.
     Mutant(
         "causal-attention-unmasked-under-autocast",
-        "networks/transformer.py",
+        "networks/blocks.py",
         "v.float(), mask, is_causal=causal)",
         "v.float(), mask)",
         "on the CPU in bfloat16 a causal network reads what it should predict",

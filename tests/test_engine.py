@@ -556,6 +556,41 @@ def test_plain_functions_are_selectors_and_padding_may_stand_anywhere():
     assert values.exp() == pytest.approx(truth.exp(), abs=1e-12)
 
 
+def test_a_tilt_stays_with_its_row_wherever_padding_stands():
+    """Rows (-1, 2, 0) with a tilt each: symbol x at row r has probability p(x) exp(tilt of r at x), renormalised."""
+    law = law_of("markov")
+    tilt = torch.tensor([[9.0, 0.0, -9.0], [0.0, 1.5, -0.5], [0.7, 0.0, -1.0]], dtype=torch.float64)
+    tokens = torch.tensor([[1, 0, 2, 0]])
+    visible = torch.tensor([[False, True, False, True]])
+    found = unmask.log_likelihood(
+        law, tokens, lambda _: Choice(torch.tensor([[-1, 2, 0]]), tilt[None]), visible=visible
+    )
+    base = law(tokens.masked_fill(~visible, law.mask_id))[0]
+    wanted = (base[2] + tilt[1]).log_softmax(-1)[2] + (base[0] + tilt[2]).log_softmax(-1)[1]
+    assert float(found) == pytest.approx(float(wanted), abs=1e-12)
+
+
+@pytest.mark.parametrize("score", [scores.left_to_right, scores.margin], ids=["blind", "sighted"])
+@pytest.mark.parametrize("wrapper", [plain, tempered, stacked])
+def test_what_settles_laws_settles_those_of_wrappers_too(wrapper, score):
+    """The symbols' laws are whole multiples of a grid, at the root and again after each wrapper."""
+    inner = law_of("markov")
+    law, grid, laws_met = wrapper(inner), 2.0**-4, []
+
+    def rounded(request):
+        return (request.log_probs / grid).round() * grid
+
+    def source(request):
+        laws_met.append(request.log_probs[request.valid])
+        return request.log_probs.argmax(-1)
+
+    state = engine.init(hidden(2, inner), law.mask_id)
+    engine.run(state, law, selectors.top_k(score, 2), source, settle=rounded)
+    met = torch.cat(laws_met)
+    assert len(met) == 8
+    assert torch.equal(met, (met / grid).round() * grid)
+
+
 def test_an_empty_batch_stays_empty():
     law = law_of("markov")
     result = unmask.sample(law, hidden(0, law), selectors.top_k(scores.margin, 1), generator=seeded(0))

@@ -183,6 +183,16 @@ def test_the_estimator_is_unbiased_and_knows_its_error():
     assert single.value.isfinite().all()
 
 
+def test_the_error_of_two_samples_is_half_their_difference(monkeypatch):
+    """The standard error divides by n - 1: of two values, half the distance."""
+    values = iter([torch.tensor([3.0, 1.0]).double(), torch.tensor([1.0, 1.0]).double()])
+    monkeypatch.setattr(genmd4, "losses", lambda *_: next(values))
+    found = genmd4.nelbo(
+        TimedToy(), DATA.expand(2, -1), POWERS, generator=seeded(0), samples=2, eps=0.05, first=0.0
+    )
+    assert found.stderr == pytest.approx([1.0, 0.0], abs=1e-12)
+
+
 def test_end_terms_are_what_the_ends_cost():
     """Reconstruction by Bayes' rule from equal frequencies, of the share that is still masked; a uniform prior."""
     reconstruction, prior = genmd4.end_terms(DATA, POWERS, **WHERE)

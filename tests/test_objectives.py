@@ -158,6 +158,14 @@ def test_nelbo_is_unbiased_and_knows_its_error():
     assert torch.isnan(single.stderr).all()
 
 
+def test_the_error_of_two_samples_is_half_their_difference():
+    """Two copies: of a masked pair and of one masked symbol the bound says 2 ln q and 0; the error divides by n - 1."""
+    law = laws.Repetition(2, 3)
+    estimate = unmask.nelbo(law, law.sample(5, seeded(0)), generator=seeded(1), samples=2)
+    assert estimate.value == pytest.approx([math.log(3)] * 5, abs=1e-9)
+    assert estimate.stderr == pytest.approx([math.log(3)] * 5, abs=1e-9)
+
+
 def test_nelbo_does_not_score_a_prompt():
     law = bayes()
     tokens = torch.tensor([[0, 2, 1, 0], [1, 1, 2, 0]])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import unmask
-from unmask import laws, models, plans
+from unmask import laws, models, plans, profiles
 from unmask.command_line import demo
 from unmask.command_line.app import main
 from unmask.command_line.commands import planning
@@ -68,7 +68,7 @@ def run(capsys, *arguments, code=0):
 
 def test_a_profile_is_measured_on_two_halves_and_carries_the_held_out_one(measured):
     profile = unmask.Profile.load(measured)
-    heldout = planning.heldout_of(profile)
+    heldout = profiles.heldout_of(profile)
     assert profile.length == heldout.length == 81
     assert heldout.stderr is not None
     assert heldout.counts.sum() == 512
@@ -84,7 +84,7 @@ def test_plan_compares_every_family_at_a_number_of_calls(measured, tmp_path, cap
     assert all(sum(row["plan"]) == 81 and row["calls"] == 8 for row in said["families"])
     stored = plans.load(out)
     assert list(stored.plan) == said["families"][-1]["plan"]
-    assert stored.kl == pytest.approx(planning.heldout_of(unmask.Profile.load(measured)).kl(stored.plan))
+    assert stored.kl == pytest.approx(profiles.heldout_of(unmask.Profile.load(measured)).kl(stored.plan))
 
 
 def test_the_optimal_plan_of_an_exact_profile_is_the_cheapest(exact, tmp_path, capsys):

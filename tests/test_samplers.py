@@ -553,6 +553,24 @@ def test_first_pick_of_the_race_is_the_quadrature():
     assert np.abs(moment_pick(log_probs, 1.0) - exact).sum() / 2 > 0.02
 
 
+@pytest.mark.parametrize("inner", [2.0, 0.5])
+def test_sharpening_twice_adds_the_exponents(inner):
+    """Tilts add up: p^(1 + (a - 1) + (b - 1)), whichever stands outside, and over the race's own tilt too."""
+    law = law_of("chain 4")
+    tokens = every_sequence(law, 4)
+
+    def score_under(selector):
+        return unmask.log_likelihood(law, tokens, selector)
+
+    order = presets.margin(2)
+    twice = score_under(rules.sharpened(rules.sharpened(order, inner), 1.75))
+    assert twice == pytest.approx(score_under(rules.sharpened(order, inner + 0.75)), abs=1e-12)
+    first = presets.race(2, alpha=0.7)(all_masked(law))
+    both = rules.sharpened(presets.race(2, alpha=0.7), 3.0)(all_masked(law))
+    law_there = all_masked(law).log_probs.gather(1, first.rows[..., None].expand(-1, -1, law.vocab_size))
+    assert torch.allclose(both.tilt - first.tilt, 2 * law_there)
+
+
 @pytest.mark.parametrize(
     ("share", "maskgit", "moment"),
     [(0.031, -2.123, -2.111), (0.25, -2.210, -2.132), (0.75, -2.510, -2.179), (1.0, -2.874, -2.217)],
@@ -751,6 +769,15 @@ def test_information_gain_passes_by_what_is_certain():
     assert (
         result.nfe.tolist() == [7 + 4 * 4.0] * 2
     )  # four free bits are looked at, three determined ones are not
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_information_gain_takes_the_first_of_equals(seed):
+    """All positions of a uniform law are worth the same: the best by score, not the last of the candidates."""
+    law = laws.Mixture([1.0], [[0.5, 0.5]], 6)
+    choice = rules.information_gain(law, 2, candidates=6, temperature=100.0, seed=seed)(all_masked(law))
+    assert choice.calls.tolist() == [6.0]
+    assert choice.rows.tolist() == [[0, 1]]
 
 
 def all_masked(law):

@@ -226,6 +226,29 @@ def test_bfloat16_is_close(kind):
 
 
 @every_kind
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "autocast"])
+def test_a_causal_network_never_looks_ahead(kind, half):
+    """Logits at i do not move with the tokens at i and after, in whole passes and in rows against a cache."""
+    net, tokens = network(kind, causal=True), boards()
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        before, cache = net.full(tokens)
+        for i in range(6):
+            changed = tokens.clone()
+            changed[:, i:] = (changed[:, i:] + 1) % 5
+            assert torch.equal(net(changed)[:, : i + 1], before[:, : i + 1])
+            assert i == 5 or not torch.equal(net(changed)[:, i + 1 :], before[:, i + 1 :])
+        rows = torch.tensor([[2, 4]]).expand(3, -1)
+        again = net.partial(tokens, rows, cache)
+    close(
+        again.float(),
+        before.gather(1, rows[..., None].expand(-1, -1, 5)).float(),
+        atol=0.05 if half else 1e-5,
+    )
+    if half:
+        close(before.float(), net(tokens), atol=0.3)
+
+
+@every_kind
 def test_full_is_a_call_and_leaves_a_cache(kind):
     net, tokens = network(kind), boards()
     rows = torch.tensor([[1, 4], [0, 3], [2, 5]])

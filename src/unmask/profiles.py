@@ -5,10 +5,12 @@ from unmask.planning.estimators import choose, interpolated, isotonic, smooth
 from unmask.planning.profiles import (
     calibration,
     conditioned,
+    heldout_of,
     measure,
     measure_entropies,
     measure_gains,
     resampled,
+    with_heldout,
 )
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "calibration",
     "choose",
     "conditioned",
+    "heldout_of",
     "interpolated",
     "isotonic",
     "measure",
@@ -23,4 +26,5 @@ __all__ = [
     "measure_gains",
     "resampled",
     "smooth",
+    "with_heldout",
 ]

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from unmask.base.numbers import listed, shown, whole
 from unmask.base.records import read_record, write_text
+from unmask.base.statistics import contrast, t_quantile
 from unmask.base.types import Plan
 
 Array: TypeAlias = NDArray[np.float64]
@@ -159,13 +160,35 @@ class Profile:
         return float(sizes @ self.entropies[_starts(sizes)])
 
     def kl_stderr(self, plan: Plan | Sequence[int]) -> float | None:
-        """Standard error of `kl`, nats, for independent entries; 0 if exact, None if unknown."""
-        if self.stderr is None:
-            return 0.0 if self.exact else None
+        """Standard error of `kl`, nats; 0 if exact, None if unknown. See `kl_interval`."""
+        found = self._kl_error(plan)
+        return None if found is None else found[0]
+
+    def kl_interval(self, plan: Plan | Sequence[int], level: float = 0.95) -> tuple[float, float] | None:
+        """Where the `kl` of a plan lies, nats (low, high): at ``level`` for a plan made without these data.
+
+        `kl` is sum_i w(i) h(i), w(i) = (size of the step that starts at i, else 0) - 1. The interval is kl -+ t sqrt(V),
+        V = sum_i w(i)^2 v(i) / n(i), where v(i) is the variance of an observation, pooled over neighbouring i, n(i) their
+        number and t Student's quantile at the degrees of freedom of V (`unmask.base.statistics.contrast`). Entries count as
+        independent: a sequence observed at several i moves them together, but the w(i) sum to 0, so that what it moves
+        all by cancels. Without ``counts`` V is that of ``stderr`` alone and t the normal quantile. An exact profile gives
+        (kl, kl); None means unknown, as for smoothed profiles: judge a plan by the half that it has not seen
+        (`unmask.profiles.heldout_of`), on its own half the optimum looks too cheap.
+        """
+        cost, found = self.kl(plan), self._kl_error(plan)
+        half = None if found is None else found[0] * t_quantile(level, found[1])
+        return None if half is None else (cost - half, cost + half)
+
+    def _kl_error(self, plan: Plan | Sequence[int]) -> tuple[float, float] | None:
+        """Standard error of `kl`, nats, and its degrees of freedom; None if unknown."""
         sizes = np.asarray(check(plan, self.length))
+        if self.stderr is None:
+            return (0.0, np.inf) if self.exact else None
         weights = np.full(self.length, -1.0)
         weights[_starts(sizes)] += sizes
-        return float(np.sqrt((weights**2) @ (self.stderr**2)))
+        if self.counts is not None:
+            return contrast(weights, self.stderr, self.counts)
+        return float(np.sqrt((weights**2) @ (self.stderr**2))), np.inf
 
     def to_json(self) -> str:
         """The profile as a JSON text: version, unit, entropies and whatever else is known."""

@@ -250,7 +250,7 @@ def plan(
     work.check_plot(plot)
     known = work.infilling(work.read_profile(profile), visible)
     report, best = work.compare(known, steps=steps, max_kl=max_kl)
-    work.save_plan(out, best, work.heldout_of(known))
+    work.save_plan(out, best, known)
     if plot is not None:
         uniform = plans.uniform(known.length, len(best))
         work.draw(known, {"uniform": uniform, "optimal": best}, plot)

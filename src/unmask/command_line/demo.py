@@ -24,14 +24,14 @@ from unmask.command_line.commands import boards
 from unmask.command_line.commands import planning as work
 from unmask.command_line.commands.boards import Boards
 from unmask.command_line.commands.options import above_zero, check_seed, in_range
-from unmask.command_line.commands.output import Report, number, percent, say
+from unmask.command_line.commands.output import Report, percent, say
 from unmask.data import sudoku
 from unmask.denoisers import NetworkDenoiser, take_rows
 from unmask.engine.sampling import sample
 from unmask.models import Model, load, measured_profile
 from unmask.orders import scores, selectors
 from unmask.orders.sources import draw, greedy
-from unmask.planning import plans
+from unmask.planning import plans, profiles
 
 
 @dataclass(frozen=True)
@@ -91,17 +91,15 @@ CALLS, GRIDS = (8, 16, 32), 24
 def planning(model: Model, denoiser: Denoiser, seed: int, quiet: bool) -> Report:
     """The profile of the model, the optimal plans for a few budgets, what they should cost and what they do."""
     profile = measured_profile(model) or _measured(model, seed, quiet)
-    heldout = work.heldout_of(profile)
+    heldout = profiles.heldout_of(profile)
     tokens = torch.as_tensor(sudoku.full_grids(GRIDS, work.FRESH_GRIDS + 2**32 + seed))
     say("scoring fresh grids under each plan", quiet)
     alone = work.in_random_order(denoiser, tokens, plans.one_by_one(profile.length), seed)
     rows = []
     for calls in CALLS:
         plan = plans.optimal(profile, steps=calls)
-        uniform = heldout.kl(plans.uniform(profile.length, calls))
-        said = number(
-            heldout.kl(plan), "nats, order disclosed", "held-out losses", stderr=heldout.kl_stderr(plan)
-        )
+        uniform = work.predicted(profile, plans.uniform(profile.length, calls))
+        said = work.predicted(profile, plan)
         found = work.realised(denoiser, tokens, plan, alone, seed)
         rows.append(
             {"calls": calls, "plan": list(plan), "predicted": said, "realised": found, "uniform": uniform}
@@ -184,14 +182,17 @@ def render_planning(report: Report, console: Console) -> None:
         "optimal plan",
         "predicted",
         f"realised on {report['grids']} grids",
-        "uniform plan",
+        "uniform plan, predicted",
     ):
         table.add_column(name, justify="left" if name == "optimal plan" else "right")
     for row in report["plans"]:
-        costs = (f"{row[k]['value']:.2f} +- {row[k]['stderr']:.2f}" for k in ("predicted", "realised"))
+        found = f"{row['realised']['value']:.2f} +- {row['realised']['stderr']:.2f}"
         sizes = " ".join(map(str, row["plan"][:12])) + (" ..." if len(row["plan"]) > 12 else "")
-        table.add_row(str(row["calls"]), sizes, *costs, f"{row['uniform']:.2f}")
+        table.add_row(str(row["calls"]), sizes, work.cost(row["predicted"]), found, work.cost(row["uniform"]))
     console.print(table)
+    console.print(
+        f"Predicted, with 95 % intervals: {work.PREDICTED}.\nRealised, +- standard error: {work.REALISED}."
+    )
 
 
 def animate(denoiser: Denoiser, seed: int, console: Console) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from unmask.base.profile import Profile
 from unmask.planning import smoothing
+from unmask.planning.profiles import with_heldout
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -23,8 +24,8 @@ def smooth(losses: Profile | ArrayLike, stderr: ArrayLike | None = None) -> Prof
     ``losses`` is a measured profile, or losses [N] with their ``stderr`` if known; entries with a count of
     0 are bridged. The bandwidth is chosen by Mallows' Cp where standard errors are known, else by
     generalised cross-validation. Good on smooth profiles; take `isotonic` for jumps, or let `choose`
-    decide. The result says nothing about what its plans cost: judge them on held-out losses (`Profile.kl`
-    of those), never on this curve.
+    decide. The result says nothing about what its plans cost, so no error is known of them: judge them on
+    held-out losses (`Profile.kl` and `kl_interval` of those), never on this curve.
     """
     measured = _measured(losses, stderr)
     curve, width = smoothing.smoothed(*_weighted(measured), known_noise=measured.stderr is not None)
@@ -56,10 +57,12 @@ def choose(
 
     Each half judges the estimates made from the other, by squared error. The first estimator is left only
     for one that is better by more than a standard error. Plan costs themselves are too noisy to judge by:
-    the noise of one loss enters times the size of its block. Report a plan's cost from the held-out half::
+    the noise of one loss enters times the size of its block. The result carries the held-out half, and
+    `plans.describe` judges plans by it::
 
-        plan = plans.optimal(profiles.choose(train, heldout), steps=16)
-        heldout.kl(plan), heldout.kl_stderr(plan)
+        profile = profiles.choose(train, heldout)
+        plan = plans.optimal(profile, steps=16)
+        plans.describe(plan, profile).interval == heldout.kl_interval(plan)
 
     Raises ValueError when the halves differ in length.
     """
@@ -71,7 +74,7 @@ def choose(
     pairs = [[(_curve(estimate, half), *_judged(other)) for half, other in halves] for estimate in estimators]
     gains = [_gain(pairs[0], pair) for pair in pairs]
     best = max(range(len(gains)), key=lambda k: gains[k][0] if gains[k][0] > gains[k][1] else 0.0)
-    return estimators[best](train)
+    return with_heldout(estimators[best](train), heldout)
 
 
 def _curve(estimate: Estimator, half: Profile) -> Array:

@@ -52,7 +52,7 @@ from unmask.planning.families import (
     uniform,
 )
 from unmask.planning.guarantees import Certificates, certificates
-from unmask.planning.profiles import resampled
+from unmask.planning.profiles import heldout_of, resampled
 
 __all__ = [
     "Certificates",
@@ -172,8 +172,9 @@ class PlanReport:
     """What a plan is expected to cost.
 
     ``calls`` network calls; ``kl`` nats per sequence with the order disclosed, ``kl_stderr`` its standard
-    error (0: exact profile, None: unknown); ``code_length`` nats per sequence. ``certificates`` hold for
-    every law; ``bounds`` maps the name of a bound to nats for this profile, conditions in `unmask.planning.guarantees`.
+    error (0: exact profile, None: unknown) and ``interval`` where it lies at 95 % (`Profile.kl_interval`);
+    ``code_length`` nats per sequence. ``certificates`` hold for every law; ``bounds`` maps the name of a bound to nats for
+    this profile, conditions in `unmask.planning.guarantees`.
     """
 
     plan: tuple[int, ...]
@@ -183,12 +184,14 @@ class PlanReport:
     code_length: float
     certificates: Certificates
     bounds: dict[str, float]
+    interval: tuple[float, float] | None = None
 
 
 def describe(plan: Sequence[int], profile: Profile) -> PlanReport:
     """Cost, certificates and bounds of a plan for a profile, in nats, KL with the order disclosed.
 
-    For a measured profile the bounds are estimates like everything else; pass the held-out half.
+    A profile that carries its held-out half (`profiles.choose`, ``unmask profile``) has the cost judged by that half,
+    and the bounds estimated from its own. Of a measured one that carries none the plan must be made without it.
     """
     sizes = check(plan, profile.length)
     rho = certificates(sizes)
@@ -200,15 +203,25 @@ def describe(plan: Sequence[int], profile: Profile) -> PlanReport:
         "by largest block": guarantees.by_largest_block(sizes, profile),
         "by power of two": guarantees.by_power_of_two(sizes, profile),
     }
-    cost, error = profile.kl(sizes), profile.kl_stderr(sizes)
-    return PlanReport(sizes, len(sizes), cost, error, profile.code_length(sizes), rho, limits)
+    judge = heldout_of(profile)
+    return PlanReport(
+        plan=sizes,
+        calls=len(sizes),
+        kl=judge.kl(sizes),
+        kl_stderr=judge.kl_stderr(sizes),
+        code_length=judge.code_length(sizes),
+        certificates=rho,
+        bounds=limits,
+        interval=judge.kl_interval(sizes),
+    )
 
 
 @dataclass(frozen=True)
 class PlanFile:
     """A plan as stored: its sizes, the ``family`` that made it, and what it was expected to cost, if known.
 
-    ``kl`` and ``kl_stderr`` in nats per sequence, order disclosed; ``provenance`` is that of the profile.
+    ``kl``, ``kl_stderr`` and ``interval`` (95 %, None: unknown) in nats per sequence, order disclosed;
+    ``provenance`` is that of the profile.
     """
 
     plan: tuple[int, ...]
@@ -216,12 +229,14 @@ class PlanFile:
     kl: float | None = None
     kl_stderr: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    interval: tuple[float, float] | None = None
 
 
 def save(
     path: str | Path, plan: Sequence[int], *, family: str = "explicit", profile: Profile | None = None
 ) -> None:
-    """Write a plan as JSON, whole or not at all, with its KL (nats, order disclosed) under ``profile``."""
+    """Write a plan as JSON, whole or not at all, with its KL under ``profile`` (nats, order disclosed; see `describe`)."""
+    judge = None if profile is None else heldout_of(profile)
     sizes = check(plan, boundaries(plan)[-1] if profile is None else profile.length)
     record = {
         "format": FORMAT,
@@ -229,11 +244,13 @@ def save(
         "length": sum(sizes),
         "sizes": list(sizes),
         "family": family,
-        "kl": None if profile is None else profile.kl(sizes),
-        "kl_stderr": None if profile is None else profile.kl_stderr(sizes),
+        "kl": None if judge is None else judge.kl(sizes),
+        "kl_stderr": None if judge is None else judge.kl_stderr(sizes),
+        "kl_interval": None if judge is None else judge.kl_interval(sizes),
+        "kl_level": 0.95,
         "kl_unit": "nats per sequence",
         "kl_kind": "order disclosed",
-        "provenance": {} if profile is None else profile.provenance,
+        "provenance": {} if judge is None else judge.provenance,
     }
     write_text(Path(path), json.dumps(record, indent=1, allow_nan=False))
 
@@ -248,6 +265,12 @@ def load(path: str | Path) -> PlanFile:
                 f"got a plan file with field {name} missing or wrong ({found}); save the plan again"
             )
     fields = {name: record[name] for name in ("family", "kl", "kl_stderr", "provenance")}
+    interval = record.get("kl_interval")  # older files have none
+    if not _is_interval(interval):
+        raise ValueError(
+            f"got a plan file with field kl_interval wrong ({shown(interval)}); save the plan again"
+        )
+    fields["interval"] = None if interval is None else (float(interval[0]), float(interval[1]))
     return PlanFile(check(record["sizes"], record["length"]), **fields)
 
 
@@ -257,6 +280,11 @@ def _is_count(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return value is None or type(value) in (int, float)
+
+
+def _is_interval(value: object) -> bool:
+    pair = isinstance(value, list) and len(value) == 2
+    return value is None or (pair and all(type(end) in (int, float) for end in value))  # type: ignore[attr-defined]
 
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {

@@ -22,17 +22,43 @@ from unmask.planning import measuring
 Array: TypeAlias = NDArray[np.float64]
 
 
+def with_heldout(fitted: Profile, heldout: Profile) -> Profile:
+    """The fitted profile with the raw losses of the other half of the data, nats, in its provenance."""
+    facts = fitted.provenance | {"heldout": json.loads(heldout.to_json())}
+    return Profile(fitted.entropies, fitted.stderr, fitted.counts, facts, fitted.exact)
+
+
+def carries_heldout(profile: Profile) -> bool:
+    """Whether the profile carries the losses of another half of the data than it was fitted to."""
+    return profile.provenance.get("heldout") is not None
+
+
+def heldout_of(profile: Profile) -> Profile:
+    """The held-out losses that a profile carries, nats, to judge plans by; the profile itself when it carries none."""
+    return (
+        Profile.from_json(json.dumps(profile.provenance["heldout"])) if carries_heldout(profile) else profile
+    )
+
+
+def _alone(profile: Profile) -> Profile:
+    facts = {name: fact for name, fact in profile.provenance.items() if name != "heldout"}
+    return Profile(profile.entropies, profile.stderr, profile.counts, facts, profile.exact)
+
+
 def conditioned(profile: Profile, visible: int) -> Profile:
     """The profile for infilling, nats, when ``visible`` uniformly placed positions are given: h(visible) on.
 
-    Entry i becomes h(visible + i), nats; plans for it sum to N - visible. Raises ValueError unless 0 <=
-    visible < N.
+    Entry i becomes h(visible + i), nats; plans for it sum to N - visible. So does a held-out half that it carries. Raises
+    ValueError unless 0 <= visible < N.
     """
     visible = whole(visible, "visible")
     if not 0 <= visible < profile.length:
         raise ValueError(
             f"got visible={visible}, expected 0..{profile.length - 1}; leave a position to unmask"
         )
+    if carries_heldout(profile):
+        fitted, heldout = (conditioned(half, visible) for half in (_alone(profile), heldout_of(profile)))
+        return with_heldout(fitted, heldout)
     tail = slice(visible, None)
     return Profile(
         profile.entropies[tail],
@@ -49,6 +75,8 @@ def resampled(profile: Profile, length: int) -> Profile:
     For models of sequences of any length, whose profile is measured over shares. ValueError unless length >= 1.
     """
     length = whole(length, "length", 1)
+    if carries_heldout(profile):
+        return with_heldout(resampled(_alone(profile), length), resampled(heldout_of(profile), length))
     new, old = (np.arange(n) / n for n in (length, profile.length))
     errors = None if profile.stderr is None else np.interp(new, old, profile.stderr)
     facts = profile.provenance | {"resampled_from": profile.length}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -74,19 +73,7 @@ def fit(
         )
         for part in range(2)
     )
-    return with_heldout(estimators.choose(first, second), second), second
-
-
-def with_heldout(fitted: Profile, heldout: Profile) -> Profile:
-    """The fitted profile with the raw losses of the held-out half in its provenance."""
-    facts = fitted.provenance | {"heldout": json.loads(heldout.to_json())}
-    return Profile(fitted.entropies, fitted.stderr, fitted.counts, facts, fitted.exact)
-
-
-def heldout_of(profile: Profile) -> Profile:
-    """The held-out losses that a profile carries; the profile itself when it is exact or carries none."""
-    stored = profile.provenance.get("heldout")
-    return profile if stored is None else Profile.from_json(json.dumps(stored))
+    return estimators.choose(first, second), second
 
 
 def read_profile(path: Path) -> Profile:
@@ -112,11 +99,7 @@ def save_plan(path: Path, plan: tuple[int, ...], profile: Profile) -> None:
 def infilling(profile: Profile, visible: int) -> Profile:
     """The profile, and the held-out losses it carries, when ``visible`` positions are given."""
     in_range("visible", visible, 0, profile.length - 1)
-    if visible == 0:
-        return profile
-    heldout = heldout_of(profile)
-    rest = profiles.conditioned(profile, visible)
-    return rest if heldout is profile else with_heldout(rest, profiles.conditioned(heldout, visible))
+    return profile if visible == 0 else profiles.conditioned(profile, visible)
 
 
 def grids(model: Model, data: Path | None, num: int, seed: int) -> Tensor:
@@ -149,6 +132,7 @@ def _report(fitted: Profile, heldout: Profile, count: int) -> Report:
         "estimator": fitted.provenance["estimator"],
         "unit": "nats",
         "bound": heldout.entropy,
+        "one_call": predicted(heldout, (heldout.length,)),
         "total_correlation": fitted.total_correlation,
         "dual_total_correlation": fitted.dual_total_correlation,
         "mixed": fitted.mixed,
@@ -168,6 +152,7 @@ def render_profile(report: Report, console: Console) -> None:
     )
     table = Table("", "nats", box=None)
     table.add_row("code length, one position per call (held out)", f"{report['bound']:.3f}")
+    table.add_row("KL of one call for all, predicted, 95 %", cost(report["one_call"], 3))
     for name in ("total_correlation", "dual_total_correlation", "mixed"):
         table.add_row(name.replace("_", " "), f"{report[name]:.3f}")
     gap = report["calibration"]
@@ -176,34 +161,34 @@ def render_profile(report: Report, console: Console) -> None:
 
 
 def compare(profile: Profile, *, steps: int | None, max_kl: float | None) -> tuple[Report, tuple[int, ...]]:
-    """Every family at a budget of calls or of nats, and the optimal plan; costs from the held-out losses."""
+    """Every family at a budget of calls or of nats, and the optimal plan: by the profile, judged on its held-out half."""
     if (steps is None) == (max_kl is None):
         raise ValueError("expected --steps K or --max-kl NATS, one of the two")
     in_range("steps", steps, 1, profile.length)
     in_range("max_kl", max_kl, 0)
-    heldout = heldout_of(profile)
     best = plans.optimal(profile, steps=steps) if steps is not None else plans.optimal(profile, max_kl=max_kl)
-    chosen = {name: _at(family, heldout, steps, max_kl) for name, family in FAMILIES.items()} | {
+    chosen = {name: _at(family, profile, steps, max_kl) for name, family in FAMILIES.items()} | {
         "optimal": best
     }
-    rows = [_row(name, plan, profile, heldout) for name, plan in chosen.items()]
+    rows = [_row(name, plan, profile) for name, plan in chosen.items()]
     budget = {"steps": steps} if steps is not None else {"max_kl": max_kl}
-    return {"command": "plan", "budget": budget, "length": profile.length, "kl": KIND, "families": rows}, best
+    return {
+        "command": "plan",
+        "budget": budget,
+        "length": profile.length,
+        "kl": PREDICTED,
+        "families": rows,
+    }, best
 
 
 def realised(denoiser: Denoiser, tokens: Tensor, plan: tuple[int, ...], alone: Tensor, seed: int) -> Report:
     """What a plan really costs on clean tokens int64 [n, L]: nats over ``alone``, one position per call [n].
 
-    Mean over sequences, each in its own random order, and its standard error.
+    See `REALISED`. Mean over sequences, each in its own random order, and its standard error.
     """
     excess = alone - in_random_order(denoiser, tokens, plan, seed)
     error = float(excess.std()) / len(excess) ** 0.5
-    return number(
-        float(excess.mean()),
-        "nats per sequence",
-        "log-likelihood one by one minus under the plan",
-        stderr=error,
-    )
+    return number(float(excess.mean()), "nats per sequence", REALISED, stderr=error)
 
 
 def in_random_order(denoiser: Denoiser, tokens: Tensor, plan: tuple[int, ...], seed: int) -> Tensor:
@@ -217,49 +202,87 @@ def in_random_order(denoiser: Denoiser, tokens: Tensor, plan: tuple[int, ...], s
     return torch.cat(parts)
 
 
-KIND = "nats per sequence, order disclosed; for a measured profile, excess over one position per call on held-out data"
+PREDICTED = (
+    "nats per sequence over one position per call, order disclosed, mean over random orders; of a measured profile from "
+    "its held-out half, which the plan has not seen; the model's own error, paid at one position per call too, left out"
+)
+"""What a predicted cost is."""
+
+REALISED = (
+    "log-likelihood one position per call minus that under the plan, of sequences scored now, each in one random order "
+    "(disclosed, the same for both); the model's own error, in both, left out"
+)
+"""What a realised cost is."""
+
+UNKNOWN = (
+    "not known: the profile has neither standard errors nor a held-out half; measure it with `unmask profile`"
+)
+"""What is said where a prediction has no interval."""
 
 
-def _at(family: Family, heldout: Profile, steps: int | None, max_kl: float | None) -> tuple[int, ...]:
-    """The family's plan with this many calls, or with the fewest that keep the held-out cost under max_kl."""
+def predicted(profile: Profile, plan: tuple[int, ...]) -> Report:
+    """What a plan should cost by the held-out half of a profile, with its standard error and 95 % interval."""
+    said = plans.describe(plan, profile)
+    return number(said.kl, "nats per sequence", PREDICTED, stderr=said.kl_stderr, interval=said.interval)
+
+
+def cost(said: Report, digits: int = 2) -> str:
+    """A predicted cost as ``4.40 [3.21, 5.59]``; alone where it is exact, with [?] where no interval is known."""
+    value, (low, high) = f"{said['value']:.{digits}f}", said["interval"] or (None, None)
+    if low is None:
+        return f"{value} [?]"
+    return value if low == high else f"{value} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _at(family: Family, profile: Profile, steps: int | None, max_kl: float | None) -> tuple[int, ...]:
+    """The family's plan with this many calls, or with the fewest that the profile says to keep its cost under max_kl."""
     if steps is not None:
-        return family(heldout.length, steps)
-    enough, too_few = heldout.length, 0
+        return family(profile.length, steps)
+    enough, too_few = profile.length, 0
     while enough - too_few > 1:
         middle = (enough + too_few) // 2
-        low = heldout.kl(family(heldout.length, middle)) <= (max_kl or 0.0)
+        low = profile.kl(family(profile.length, middle)) <= (max_kl or 0.0)
         enough, too_few = (middle, too_few) if low else (enough, middle)
-    return family(heldout.length, enough)
+    return family(profile.length, enough)
 
 
-def _row(name: str, plan: tuple[int, ...], profile: Profile, heldout: Profile) -> Report:
+def _row(name: str, plan: tuple[int, ...], profile: Profile) -> Report:
     """A family's plan, its cost on held-out losses, and its certificate by the fitted profile."""
-    bounds = plans.describe(plan, profile).bounds
+    said = plans.describe(plan, profile)
     return {
         "family": name,
-        "calls": len(plan),
-        "kl": heldout.kl(plan),
-        "stderr": heldout.kl_stderr(plan),
-        "certificate": min(bounds[k] for k in ("rho TC", "rho DTC", "rho M")),
+        "calls": said.calls,
+        "kl": said.kl,
+        "stderr": said.kl_stderr,
+        "interval": said.interval,
+        "certificate": min(said.bounds[k] for k in ("rho TC", "rho DTC", "rho M")),
         "plan": list(plan),
     }
 
 
 def render_plans(report: Report, console: Console) -> None:
     """Prints one line a family: calls, expected KL, certificate and sizes."""
-    table = Table("family", "calls", "KL (nats)", "certificate", "sizes", box=None)
+    table = Table("family", "calls", "predicted KL, 95 %", "certificate", "sizes", box=None)
     for row in report["families"]:
-        error = "" if not row["stderr"] else f" +- {row['stderr']:.3f}"
         sizes = " ".join(map(str, row["plan"][:16])) + (" ..." if len(row["plan"]) > 16 else "")
         table.add_row(
-            row["family"], str(row["calls"]), f"{row['kl']:.4f}{error}", f"{row['certificate']:.3f}", sizes
+            row["family"],
+            str(row["calls"]),
+            cost({"value": row["kl"], "interval": row["interval"]}, 3),
+            f"{row['certificate']:.3f}",
+            sizes,
         )
     console.print(table)
-    console.print(f"KL: {report['kl']}. Certificate: the smallest of rho TC, rho DTC and rho M.")
+    console.print(f"Predicted: {report['kl']}. Certificate: the smallest of rho TC, rho DTC and rho M.")
+    if any(row["interval"] is None for row in report["families"]):
+        console.print(f"The 95 % interval is {UNKNOWN}.")
 
 
 def draw(profile: Profile, chosen: dict[str, tuple[int, ...]], path: Path) -> None:
-    """Draws the profile and each plan as a staircase over it (PNG, SVG or PDF): the area between is the KL."""
+    """Draws the profile and each plan as a staircase over it (PNG, SVG or PDF): the area between is the KL.
+
+    The legend says what each costs by the held-out half, with 95 % intervals.
+    """
     check_plot(path)
     from matplotlib.figure import Figure
 
@@ -269,9 +292,8 @@ def draw(profile: Profile, chosen: dict[str, tuple[int, ...]], path: Path) -> No
     for name, plan in chosen.items():
         edges = plans.boundaries(plan)
         levels = [float(profile.entropies[a]) for a in edges[:-1]]
-        axes.stairs(
-            levels, edges, baseline=None, label=f"{name}: {len(plan)} calls, {profile.kl(plan):.3g} nats"
-        )
+        label = f"{name}: {len(plan)} calls, {cost(predicted(profile, plan))} nats"
+        axes.stairs(levels, edges, baseline=None, label=label)
     axes.legend()
     data = io.BytesIO()
     figure.savefig(data, format=path.suffix[1:])

@@ -112,7 +112,7 @@ def about(options: argparse.Namespace) -> str:
         lines.append(
             f"- `{settings}`: {part['date']}, commit {part['commit']}, load {part['load']} at its end"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *options.remark])
 
 
 LARGE, MEMORY, SMALL, LAW = "large", "memory", "small", "law"
@@ -135,6 +135,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=60.0, help="start no further sampler after this")
     parser.add_argument("--join", type=Path, nargs="*", help="files of --out to put together")
+    parser.add_argument("--remark", nargs="*", default=[], help="lines for the record")
     parser.add_argument("--write", action="store_true")
     return parser.parse_args()
 
@@ -316,7 +317,7 @@ def run_ours(pair: Pair, name: str, kept: Runs, network: Any, i: int) -> None:
     cpu = time.process_time()
     result = run_once(pair.ours[name], network, pair.job)
     kept.ours.setdefault(name, []).append(time.process_time() - cpu)
-    kept.found[name + " calls"] = len(result.trace)
+    kept.found[name + " calls"] = sum(bool((info.rows >= 0).any()) for info in result.trace)
     kept.found[name + " equal"] = int((result.tokens == kept.found["theirs"]).sum())
 
 
@@ -457,7 +458,8 @@ Published code, each run as it is from its checkout, and the runs that the table
 One network of random weights (head not zero, learned positions, so that positions do not tie at the start). Time is
 CPU time of one thread of the process, because the machine was shared: read the ratios, not the seconds. Bare: the
 time inside the calls of `network(tokens)`, head at every position, in the very run of the published sampler; both
-samplers are divided by it. Median of the runs [smallest, largest], theirs and ours in turn. Calls: theirs / ours.
+samplers are divided by it. Median [smallest, largest] of as many runs as the last column says, theirs and ours in
+turn. Calls: theirs / ours.
 Ours reads the masked rows only, and blind orders the chosen rows only: that is how it can cost less than the bare
 passes of theirs. A ratio over ours joins what the two samplers compute and what they ask the network for.
 
@@ -469,7 +471,7 @@ Equal tokens, of all positions:
   exp(logits) over float64 exponential noise for the whole vocabulary from torch's global generator (two of them, at
   one seed, draw the same), mdlm does so in float32, diffusers and flow_matching call `torch.multinomial` in float32;
   ours is an inverse CDF in float64 with a stream for each row and position. There the laws are compared: mean
-  log-probability of the symbols as they were kept, 192 sequences a side, network of V = 28 with a sharper head.
+  log-probability of the symbols as they were kept, 192 sequences a side (seeds shared between the rows), network of V = 28 with a sharper head.
 - diffusers' scheduler at choice temperature 0 still draws its symbols, so it has no greedy form. mdlm ends with a
   pass and an arg-max for what is still masked at t = 1e-5, one call more than its steps, and spares the call of a
   step that changed nothing. Euler steps of flow_matching jump with probability 1 - exp(-h/(1-t)), not h/(1-t): ours

@@ -471,7 +471,8 @@ Equal tokens, of all positions:
   exp(logits) over float64 exponential noise for the whole vocabulary from torch's global generator (two of them, at
   one seed, draw the same), mdlm does so in float32, diffusers and flow_matching call `torch.multinomial` in float32;
   ours is an inverse CDF in float64 with a stream for each row and position. There the laws are compared: mean
-  log-probability of the symbols as they were kept, 192 sequences a side (seeds shared between the rows), network of V = 28 with a sharper head.
+  log-probability of the symbols as they were kept, 192 sequences a side (seeds shared between the rows), network of
+  V = 28 with a sharper head.
 - diffusers' scheduler at choice temperature 0 still draws its symbols, so it has no greedy form. mdlm ends with a
   pass and an arg-max for what is still masked at t = 1e-5, one call more than its steps, and spares the call of a
   step that changed nothing. Euler steps of flow_matching jump with probability 1 - exp(-h/(1-t)), not h/(1-t): ours

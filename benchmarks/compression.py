@@ -27,8 +27,8 @@ from PIL import Image
 
 import unmask
 from unmask import codec, profiles
-from unmask.command_line.commands import sequences
-from unmask.command_line.commands.compression import suited
+from unmask.command_line import sequences
+from unmask.command_line.commands.compress import suited
 from unmask.data import tokens as folders
 from unmask.data.readers.text import text8
 from unmask.data.sources.cache import cache as cache_folder

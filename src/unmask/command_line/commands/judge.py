@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from unmask.command_line.commands.options import in_range
-from unmask.command_line.commands.output import Report, number, percent, share
+from unmask.command_line.options import in_range
+from unmask.command_line.output import Report, number, percent, share
 from unmask.data import files
 from unmask.data import tokens as folders
 from unmask.data.readers.images import png

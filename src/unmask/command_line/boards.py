@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from unmask.base.types import Info, Result
-from unmask.command_line.commands.options import in_range
-from unmask.command_line.commands.output import Report, number, share
+from unmask.command_line.options import in_range
+from unmask.command_line.output import Report, number, share
 from unmask.data import sudoku
 from unmask.models import Model
 

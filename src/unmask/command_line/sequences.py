@@ -16,9 +16,9 @@ from rich.table import Table
 from torch import Tensor
 
 from unmask.base.progress import Progress
-from unmask.command_line.commands import orders
-from unmask.command_line.commands.options import Options, in_range
-from unmask.command_line.commands.output import Report, number
+from unmask.command_line import choosing
+from unmask.command_line.options import Options, in_range
+from unmask.command_line.output import Report, number
 from unmask.data import files
 from unmask.data import tokens as folders
 from unmask.data.pieces import Piece, where
@@ -216,8 +216,8 @@ def run(
     """The bound of data under a model, and of ``exact`` sequences the log-likelihood along the order, with units."""
     in_range("samples", samples, 1)
     in_range("exact", exact, 0)
-    options = orders.suited(options, model)
-    score = orders.scored(options, model) if exact else None
+    options = choosing.suited(options, model)
+    score = choosing.scored(options, model) if exact else None
     posed = read(model, data, num, options.seed)
     bound, about = estimator(model, samples, options.seed)
     report: Report = {

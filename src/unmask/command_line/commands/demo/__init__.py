@@ -19,12 +19,12 @@ from unmask.base.devices import has_bfloat16
 from unmask.base.profile import Profile
 from unmask.base.progress import Progress
 from unmask.base.types import Cache, Denoiser, Selector, TokenSource
-from unmask.command_line import animation
-from unmask.command_line.commands import boards
-from unmask.command_line.commands import planning as work
-from unmask.command_line.commands.boards import Boards
-from unmask.command_line.commands.options import above_zero, check_seed, in_range
-from unmask.command_line.commands.output import Report, number, percent, say
+from unmask.command_line import boards
+from unmask.command_line.boards import Boards
+from unmask.command_line.commands import plan as work
+from unmask.command_line.commands.demo import animation
+from unmask.command_line.options import above_zero, check_seed, in_range
+from unmask.command_line.output import Report, number, percent, say
 from unmask.data import sudoku
 from unmask.denoisers import NetworkDenoiser, take_rows
 from unmask.engine.sampling import sample

@@ -17,9 +17,9 @@ from torch import Tensor
 from unmask.base.profile import Profile
 from unmask.base.records import write_bytes
 from unmask.base.types import Denoiser
-from unmask.command_line.commands import boards, sequences
-from unmask.command_line.commands.options import check_seed, in_range
-from unmask.command_line.commands.output import Report, number, put
+from unmask.command_line import boards, sequences
+from unmask.command_line.options import check_seed, in_range
+from unmask.command_line.output import Report, number, put
 from unmask.data import files, sudoku
 from unmask.engine.likelihood import log_likelihood
 from unmask.models import Model, load

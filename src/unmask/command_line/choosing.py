@@ -16,9 +16,9 @@ from rich.console import Console
 from torch import Tensor
 
 from unmask.base.types import Denoiser, Plan, Selector
-from unmask.command_line.commands.boards import Sampler, Solved
-from unmask.command_line.commands.options import Options, check_values, value
-from unmask.command_line.commands.output import Report
+from unmask.command_line.boards import Sampler, Solved
+from unmask.command_line.options import Options, check_values, value
+from unmask.command_line.output import Report
 from unmask.data import files
 from unmask.denoisers import nucleus, tempered
 from unmask.engine.likelihood import log_likelihood

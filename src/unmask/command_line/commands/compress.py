@@ -29,8 +29,8 @@ from unmask.codec import archive, container, parts, subjects
 from unmask.codec.archive import Summary
 from unmask.codec.settings import Method, Order, Settings, in_calls
 from unmask.codec.subjects import Item, Subject
-from unmask.command_line.commands.options import check_seed, in_range
-from unmask.command_line.commands.output import Report, say
+from unmask.command_line.options import check_seed, in_range
+from unmask.command_line.output import Report, say
 from unmask.data import files
 from unmask.data.readers.images import idx, pillow
 from unmask.data.vocabularies import Levels

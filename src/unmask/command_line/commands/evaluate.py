@@ -11,10 +11,10 @@ from rich.table import Table
 from torch import Tensor
 
 from unmask.base.progress import Progress
-from unmask.command_line.commands import boards, orders, sequences
-from unmask.command_line.commands.boards import BATCH, Boards
-from unmask.command_line.commands.options import Options, in_range
-from unmask.command_line.commands.output import Report, number, percent
+from unmask.command_line import boards, choosing, sequences
+from unmask.command_line.boards import BATCH, Boards
+from unmask.command_line.options import Options, in_range
+from unmask.command_line.output import Report, number, percent
 from unmask.data import sudoku
 from unmask.engine.likelihood import nelbo
 from unmask.models import Model
@@ -35,8 +35,8 @@ def run(
     boards.check_sudoku(model)
     in_range("samples", samples, 1)
     posed = with_solutions(posed)
-    options = orders.suited(options, model)
-    sampler = orders.sampler(options, model.denoiser, model.length)
+    options = choosing.suited(options, model)
+    sampler = choosing.sampler(options, model.denoiser, model.length)
     with Progress("eval", len(posed.puzzles), quiet=quiet) as progress:
         solved = boards.solve(posed.puzzles, sampler, seed=options.seed, advance=progress.advance)
     return {
@@ -47,7 +47,7 @@ def run(
             "puzzles": len(posed.puzzles),
             "mean_clues": _mean_clues(posed.puzzles),
         },
-        **orders.described(options, solved),
+        **choosing.described(options, solved),
         **boards.accuracy(posed, solved),
         **_bounds(model, posed, samples, options.seed),
         "seconds": solved.seconds,

@@ -1026,9 +1026,9 @@ MUTANTS = (
     ),
     Mutant(
         "sub-steps-are-free",
-        "command_line/commands/compress.py",
-        "return steps + substeps - 1",
-        "return steps",
+        "codec/settings.py",
+        "return len(sizes) + again / max(sum(sizes), 1)",
+        "return float(len(sizes))",
         "passes over the rows of a step again are not counted in the calls asked for",
         ("test_archive.py::test_the_order_suits_model_and_calls",),
     ),
@@ -1090,7 +1090,7 @@ MUTANTS = (
     ),
     Mutant(
         "crlf-becomes-lf",
-        "command_line/commands/compress.py",
+        "command_line/commands/archives/sources.py",
         "repeat(str(kind).encode(), count)",
         'repeat(b"\\n", count)',
         "lines come back with other ends than they had",

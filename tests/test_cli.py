@@ -23,7 +23,8 @@ import unmask
 from unmask.base.statistics import wilson
 from unmask.command_line import boards
 from unmask.command_line.app import fields_as_options, main
-from unmask.command_line.choosing import ADAPTIVE, EXACT, ORDERS, Task, read_plan, sampler
+from unmask.command_line.catalogue import ADAPTIVE, EXACT, ORDERS
+from unmask.command_line.choosing import BUILD, Task, read_plan, sampler
 from unmask.command_line.commands import demo, doctor
 from unmask.command_line.commands import evaluate as evaluation
 from unmask.command_line.commands.demo import animation
@@ -379,7 +380,7 @@ class TestSample:
         want = unmask.log_likelihood(
             unmask.tempered(model.denoiser, 0.5),
             tokens,
-            ORDERS[order].build(Options(seed=3), Task(model.denoiser, 81)),
+            BUILD[order](Options(seed=3), Task(model.denoiser, 81)),
             visible=torch.tensor([[c != "." for c in s["prompt"]] for s in report["samples"]]),
             order_ids=torch.arange(4),
         )
@@ -429,7 +430,7 @@ class TestSample:
         law = unmask.laws.Permutation(9)
         options = Options(order, seed=4, **more)
         denoiser = unmask.tempered(law, options.temperature)
-        chosen = ORDERS[order].build(options, Task(denoiser, 9))
+        chosen = BUILD[order](options, Task(denoiser, 9))
         assert chosen.blind == ORDERS[order].blind
         if more:
             chosen = unmask.selectors.in_blocks(unmask.orders.rules.spaced(chosen, 2), 5)
@@ -455,7 +456,7 @@ class TestSample:
         law = unmask.laws.Permutation(4)
         tokens = torch.tensor([[3, 1, 0, 2], [0, 1, 2, 3], [1, 1, 0, 2]])
         one = {"plan": "1"} if "plan" in ORDERS[order].own else {}
-        chosen = ORDERS[order].build(Options(order, **one), Task(law, 4))
+        chosen = BUILD[order](Options(order, **one), Task(law, 4))
         told = unmask.log_likelihood(law, tokens, chosen)
         assert told.tolist() == pytest.approx(law.log_prob(tokens).tolist(), abs=1e-9)
 

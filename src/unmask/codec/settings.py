@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeAlias
@@ -212,3 +212,15 @@ def _steps(masked: int, runs: list[list[int]]) -> tuple[int, ...]:
     if sum(math.prod(run) for run in runs) != masked:
         raise ValueError
     return tuple(size for size, times in runs for _ in range(times))
+
+
+# --- what it costs ----------------------------------------------------------------------------------
+
+
+def full_passes(sizes: Sequence[int], substeps: int = 1) -> float:
+    """Network calls of a row in full passes: a step of k of the N positions runs them again for each part but its first.
+
+    A step has ``substeps`` parts, or k where those are fewer.
+    """
+    again = sum(k * (min(substeps, k) - 1) for k in sizes)
+    return len(sizes) + again / max(sum(sizes), 1)

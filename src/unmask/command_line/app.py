@@ -109,13 +109,13 @@ def evaluate(
     quiet: Quiet = False,
 ) -> int:
     """Measure a model: bits per character or dimension; for puzzles also how many are solved, in how many calls."""
-    from unmask.command_line import choosing, sequences
+    from unmask.command_line import catalogue, choosing, sequences
     from unmask.command_line.commands import evaluate as work
     from unmask.command_line.output import emit
     from unmask.data.files import once
     from unmask.models import load
 
-    choosing.check(how)
+    catalogue.check(how)
     once(data, choosing.plan_path(how))
     loaded = load(model)
     if generate is None and loaded.name != "sudoku":
@@ -294,7 +294,8 @@ def compress(
 
     Under torchrun each process does its share of the blocks, and the archive is that of a single process.
     """
-    from unmask.command_line.commands import compress as work
+    from unmask.command_line.commands.archives import compress as work
+    from unmask.command_line.commands.archives.inspect import render
     from unmask.command_line.output import emit, one_document
 
     aside = one_document(out, as_json)
@@ -312,7 +313,7 @@ def compress(
         verify=not no_verify,
         quiet=quiet,
     )
-    emit(report, work.render, as_json, aside=aside)
+    emit(report, render, as_json, aside=aside)
     return 0
 
 
@@ -334,7 +335,7 @@ def decompress(
     quiet: Quiet = False,
 ) -> int:
     """Give back the items of an archive; lines go to standard output unless --out says where."""
-    from unmask.command_line.commands import compress as work
+    from unmask.command_line.commands.archives import decompress as work
     from unmask.command_line.output import emit, one_document
 
     one_document(out, as_json)
@@ -356,7 +357,7 @@ def inspect(
     as_json: Json = False,
 ) -> int:
     """Say what an archive holds: sizes, bits per symbol, model, order and plan."""
-    from unmask.command_line.commands import compress as work
+    from unmask.command_line.commands.archives import inspect as work
     from unmask.command_line.output import emit
 
     emit(work.run_inspect(archive), work.render, as_json)
@@ -366,7 +367,7 @@ def inspect(
 @app.command
 def orders(*, as_json: Json = False) -> int:
     """List the orders that eval and sample know by name."""
-    from unmask.command_line import choosing as work
+    from unmask.command_line import catalogue as work
     from unmask.command_line.output import emit
 
     emit(work.run(), work.render, as_json)

@@ -1,22 +1,21 @@
-"""The orders that the command line knows by name; in Python call `orders.presets`, `commit` and `remask` themselves."""
+"""From options to samplers; in Python call `orders.presets`, `commit` and `remask` themselves."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from unmask.base.types import Denoiser, Plan, Selector
 from unmask.command_line.boards import Sampler, Solved
+from unmask.command_line.catalogue import CHOOSES, DRAWS, REMASKS, Kind, find
 from unmask.command_line.options import Options, check_values, value
 from unmask.command_line.output import Report
 from unmask.data import files
@@ -32,11 +31,6 @@ from unmask.orders.sources import draw, greedy
 from unmask.planning import plans
 from unmask.variants import upscale
 
-EXACT = "exact at one position per call"
-ADAPTIVE = "as many as are certain"
-BIASED = "biased, with a likelihood"
-UNKNOWN = "without a likelihood"
-
 
 @dataclass(frozen=True)
 class Task:
@@ -44,15 +38,6 @@ class Task:
 
     denoiser: Denoiser
     length: int
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What `Order.build` makes and how that samples, the options that all such orders read, and whether log_prob exists."""
-
-    sampler: Callable[[Any, Options, Denoiser, bool], Sampler]
-    takes: tuple[str, ...]
-    likelihood: bool
 
 
 # --- the three kinds ------------------------------------------------------------------------------
@@ -96,32 +81,14 @@ def _remasking(kernels: tuple[Kernel, ...], _: Options, denoiser: Denoiser, __: 
     )
 
 
-CHOOSES = Kind(_choosing, ("blocks", "spacing", "substeps", "greedy"), likelihood=True)
-DRAWS = Kind(_drawing, ("blocks", "greedy"), likelihood=False)
-REMASKS = Kind(_remasking, (), likelihood=False)
+SAMPLERS: dict[Kind, Callable[[Any, Options, Denoiser, bool], Sampler]] = {
+    CHOOSES: _choosing,
+    DRAWS: _drawing,
+    REMASKS: _remasking,
+}
 
 
 # --- the orders -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Order:
-    """How to make a sampler from options, what it does in one line, and the options that it reads beside its kind's.
-
-    A ``blind`` order never reads probabilities, so the network runs at the chosen positions only.
-    """
-
-    build: Callable[[Options, Task], Any]
-    about: str
-    own: tuple[str, ...]
-    group: str = EXACT
-    kind: Kind = CHOOSES
-    blind: bool = False
-
-    @property
-    def takes(self) -> tuple[str, ...]:
-        """All options that the order reads."""
-        return self.own + self.kind.takes
 
 
 SCALED = "scaled:"
@@ -219,220 +186,45 @@ def _corrected(options: Options) -> tuple[Kernel, ...]:
     return tuple(kernel for step in _remdm(options, remask.psi(1)) for kernel in (step, remask.gibbs()))
 
 
-BUDGET = Order(
-    lambda o, _: presets.eb(value(o.gamma, 0.1)),
-    "the most certain positions whose entropies fit a budget of gamma nats a call (gamma 0.1)",
-    ("gamma",),
-    ADAPTIVE,
-)
-
-ORDERS = {
-    "random": Order(
-        lambda o, _: presets.random(read_plan(o.plan), o.seed),
-        "every order equally likely",
-        ("plan",),
-        blind=True,
+BUILD: dict[str, Callable[[Options, Task], Any]] = {
+    "random": lambda o, _: presets.random(read_plan(o.plan), o.seed),
+    "left-to-right": lambda o, _: presets.left_to_right(read_plan(o.plan)),
+    "bisection": lambda o, _: presets.bisection(_own_plan(o)),
+    "halton": lambda o, t: presets.halton(*_grid(o.grid, t.length), _own_plan(o)),
+    "ancestral": lambda o, _: presets.ancestral(_steps(o), o.seed),
+    "first-hitting": lambda o, _: presets.first_hitting(o.seed),
+    "confidence": lambda o, _: presets.confidence(read_plan(o.plan)),
+    "margin": lambda o, _: presets.margin(read_plan(o.plan)),
+    "noisy-margin": lambda o, _: presets.noisy_margin(read_plan(o.plan), value(o.alpha, 0.5), o.seed),
+    "entropy": lambda o, _: presets.entropy(read_plan(o.plan)),
+    "moment": lambda o, _: presets.moment(read_plan(o.plan), value(o.beta, 2.0), o.seed),
+    "hybrid": lambda o, _: presets.hybrid(read_plan(o.plan), value(o.share, 0.5)),
+    "pc": lambda o, t: presets.pc(_uniform(t.denoiser.vocab_size), read_plan(o.plan), value(o.decay, 0.25)),
+    "information-gain": lambda o, t: presets.information_gain(
+        t.denoiser, read_plan(o.plan), value(o.candidates, 8), o.seed
     ),
-    "left-to-right": Order(
-        lambda o, _: presets.left_to_right(read_plan(o.plan)),
-        "the first position first",
-        ("plan",),
-        blind=True,
-    ),
-    "bisection": Order(
-        lambda o, _: presets.bisection(_own_plan(o)),
-        "halves every gap; without a plan a level a call, which is exact on Markov chains",
-        ("plan",),
-        blind=True,
-    ),
-    "halton": Order(
-        lambda o, t: presets.halton(*_grid(o.grid, t.length), _own_plan(o)),
-        "quasi-random on a grid; without a plan in at most 32 calls (arccos plan)",
-        ("plan", "grid"),
-        blind=True,
-    ),
-    "ancestral": Order(
-        lambda o, _: presets.ancestral(_steps(o), o.seed),
-        "reverse diffusion on a grid of times, random counts; exact as steps grow (steps 64)",
-        ("steps",),
-        blind=True,
-    ),
-    "first-hitting": Order(
-        lambda o, _: presets.first_hitting(o.seed),
-        "ancestral sampling in continuous time, one position a call",
-        (),
-        blind=True,
-    ),
-    "confidence": Order(
-        lambda o, _: presets.confidence(read_plan(o.plan)),
-        "the position with the most probable symbol first (top probability)",
-        ("plan",),
-    ),
-    "margin": Order(
-        lambda o, _: presets.margin(read_plan(o.plan)),
-        "the largest gap between the two most probable symbols first",
-        ("plan",),
-    ),
-    "noisy-margin": Order(
-        lambda o, _: presets.noisy_margin(read_plan(o.plan), value(o.alpha, 0.5), o.seed),
-        "margin plus alpha times Gumbel noise (alpha 0.5)",
-        ("plan", "alpha"),
-    ),
-    "entropy": Order(
-        lambda o, _: presets.entropy(read_plan(o.plan)), "the position of least entropy first", ("plan",)
-    ),
-    "moment": Order(
-        lambda o, _: presets.moment(read_plan(o.plan), value(o.beta, 2.0), o.seed),
-        "drawn with weights sum p^beta, symbols from p (beta 2)",
-        ("plan", "beta"),
-    ),
-    "hybrid": Order(
-        lambda o, _: presets.hybrid(read_plan(o.plan), value(o.share, 0.5)),
-        "a share of each step by bisection, the rest by confidence (share 0.5)",
-        ("plan", "share"),
-    ),
-    "pc": Order(
-        lambda o, t: presets.pc(_uniform(t.denoiser.vocab_size), read_plan(o.plan), value(o.decay, 0.25)),
-        "early and certain first; all symbols count as equally common (decay 0.25)",
-        ("plan", "decay"),
-    ),
-    "information-gain": Order(
-        lambda o, t: presets.information_gain(t.denoiser, read_plan(o.plan), value(o.candidates, 8), o.seed),
-        "the best of several batches by one look ahead, which costs a call each (candidates 8)",
-        ("plan", "candidates"),
-    ),
-    "threshold": Order(
-        lambda o, _: presets.threshold(value(o.tau, 0.9)),
-        "all positions whose best symbol has probability tau or more, at least one (tau 0.9)",
-        ("tau",),
-        ADAPTIVE,
-    ),
-    "margin-threshold": Order(
-        lambda o, _: selectors.threshold(scores.on_base(scores.margin), value(o.tau, 0.9)),
-        "all positions whose margin is tau or more, at least one (tau 0.9)",
-        ("tau",),
-        ADAPTIVE,
-    ),
-    "entropy-budget": BUDGET,
-    "eb": replace(BUDGET, about="short for entropy-budget"),
-    "factor": Order(
-        lambda o, _: presets.factor(value(o.limit, 1.0)),
-        "the n most certain while (n + 1) (1 - p) is below the limit (limit 1)",
-        ("limit",),
-        ADAPTIVE,
-    ),
-    "klass": Order(
-        lambda o, _: presets.klass(value(o.tau, 0.6), value(o.eps, 0.015), read_plan(o.plan)),
-        "all that are above tau and moved by less than eps nats twice, else the plan (tau 0.6, eps 0.015)",
-        ("plan", "tau", "eps"),
-        ADAPTIVE,
-    ),
-    "moment-sampler": Order(
-        lambda o, _: presets.moment_sampler(read_plan(o.plan), value(o.alpha, 1.0), o.seed),
-        "moment with beta = 1 + 1/alpha, symbols from p^beta too (alpha 1)",
-        ("plan", "alpha"),
-        BIASED,
-    ),
-    "race": Order(
-        lambda o, _: presets.race(read_plan(o.plan), value(o.alpha, 1.0), o.seed),
-        "MaskGIT's law, with a likelihood given its public noise (alpha 1)",
-        ("plan", "alpha"),
-        BIASED,
-    ),
-    "maskgit": Order(
-        lambda o, _: _maskgit(o),
-        "draws everywhere, keeps the luckiest; alpha falls, counts follow a cosine (alpha 4.5, steps 12)",
-        ("plan", "alpha", "steps"),
-        UNKNOWN,
-        DRAWS,
-    ),
-    "low-confidence": Order(
-        lambda o, _: commit.low_confidence(1.0, read_plan(o.plan)),
-        "draws everywhere, keeps the symbols that are most probable before tempering (LLaDA)",
-        ("plan",),
-        UNKNOWN,
-        DRAWS,
-    ),
-    "remdm": Order(
-        lambda o, _: _remdm(o, remask.cap(value(o.eta, 0.008))),
-        "ancestral, hides visible symbols with a chance of at most eta (steps 64, eta 0.008)",
-        ("steps", "eta"),
-        UNKNOWN,
-        REMASKS,
-        blind=True,
-    ),
-    "remdm-rescale": Order(
-        lambda o, _: _remdm(o, remask.rescale(value(o.eta, 0.015))),
-        "ancestral, hides with eta times the largest chance that the schedule allows (steps 64, eta 0.015)",
-        ("steps", "eta"),
-        UNKNOWN,
-        REMASKS,
-        blind=True,
-    ),
-    "remdm-conf": Order(
-        lambda o, _: _remdm(o, remask.by_confidence(remask.rescale(value(o.eta, 1.0)))),
-        "ancestral, hides symbols that were improbable when drawn (steps 64, eta 1)",
-        ("steps", "eta"),
-        UNKNOWN,
-        REMASKS,
-    ),
-    "remdm-loop": Order(
-        lambda o, _: _looping(o),
-        "ancestral, stays at nine tenths visible for half the time and hides there (steps 64, eta 0.02)",
-        ("steps", "eta"),
-        UNKNOWN,
-        REMASKS,
-        blind=True,
-    ),
-    "psi": Order(
-        lambda o, _: _remdm(o, remask.psi(1 - value(o.eta, 0.1))),
-        "ancestral, a share eta of the positions is noised anew at each step (steps 64, eta 0.1)",
-        ("steps", "eta"),
-        UNKNOWN,
-        REMASKS,
-        blind=True,
-    ),
-    "gibbs": Order(
-        lambda o, _: _corrected(o),
-        "ancestral, a random visible symbol is drawn anew after each step (steps 64)",
-        ("steps",),
-        UNKNOWN,
-        REMASKS,
-        blind=True,
-    ),
-    "p2": Order(
-        lambda o, _: remask.p2(_steps(o, 32), value(o.eta, 1.0)),
-        "draws everywhere, keeps the most probable, hides the others (steps 32, eta 1)",
-        ("steps", "eta"),
-        UNKNOWN,
-        REMASKS,
-    ),
+    "threshold": lambda o, _: presets.threshold(value(o.tau, 0.9)),
+    "margin-threshold": lambda o, _: selectors.threshold(scores.on_base(scores.margin), value(o.tau, 0.9)),
+    "entropy-budget": lambda o, _: presets.eb(value(o.gamma, 0.1)),
+    "eb": lambda o, _: presets.eb(value(o.gamma, 0.1)),
+    "factor": lambda o, _: presets.factor(value(o.limit, 1.0)),
+    "klass": lambda o, _: presets.klass(value(o.tau, 0.6), value(o.eps, 0.015), read_plan(o.plan)),
+    "moment-sampler": lambda o, _: presets.moment_sampler(read_plan(o.plan), value(o.alpha, 1.0), o.seed),
+    "race": lambda o, _: presets.race(read_plan(o.plan), value(o.alpha, 1.0), o.seed),
+    "maskgit": lambda o, _: _maskgit(o),
+    "low-confidence": lambda o, _: commit.low_confidence(1.0, read_plan(o.plan)),
+    "remdm": lambda o, _: _remdm(o, remask.cap(value(o.eta, 0.008))),
+    "remdm-rescale": lambda o, _: _remdm(o, remask.rescale(value(o.eta, 0.015))),
+    "remdm-conf": lambda o, _: _remdm(o, remask.by_confidence(remask.rescale(value(o.eta, 1.0)))),
+    "remdm-loop": lambda o, _: _looping(o),
+    "psi": lambda o, _: _remdm(o, remask.psi(1 - value(o.eta, 0.1))),
+    "gibbs": lambda o, _: _corrected(o),
+    "p2": lambda o, _: remask.p2(_steps(o, 32), value(o.eta, 1.0)),
 }
+"""What makes an order of `catalogue.ORDERS` from options: a selector, a rule that draws first, or kernels."""
 
 
 # --- what commands ask ----------------------------------------------------------------------------
-
-
-def check(options: Options) -> None:
-    """ValueError where it can be known before the model is: see `find`."""
-    check_values(options)
-    if options.order is not None:
-        find(options)
-
-
-def find(options: Options) -> Order:
-    """The order of the options; ValueError for an unknown name, or an option that the order does not read."""
-    name = str(options.order)
-    if name not in ORDERS:
-        near = difflib.get_close_matches(name, ORDERS, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ValueError(f"no order '{name}': {hint}orders: {', '.join(ORDERS)}")
-    foreign = [option for option in options.given() if option not in ORDERS[name].takes]
-    if foreign:
-        raise ValueError(
-            f"order '{name}' does not read --{foreign[0]}; it takes {_dashed(ORDERS[name].takes)}"
-        )
-    return ORDERS[name]
 
 
 def suited(options: Options, model: Model) -> Options:
@@ -466,8 +258,8 @@ def sampler(options: Options, denoiser: Denoiser, length: int, *, entropies: boo
     check_values(options)
     order = find(options)
     changed = _changed(options, denoiser)
-    built = order.build(options, Task(changed, length))
-    return _spoken(order.kind.sampler(built, options, changed, entropies), options)
+    built = BUILD[str(options.order)](options, Task(changed, length))
+    return _spoken(SAMPLERS[order.kind](built, options, changed, entropies), options)
 
 
 T = TypeVar("T")
@@ -499,7 +291,7 @@ def scored(options: Options, model: Model) -> Callable[[Tensor], Tensor]:
     if not order.kind.likelihood:
         raise ValueError(f"order '{options.order}' has no likelihood; see `unmask orders`")
     changed = _changed(options, model.denoiser)
-    selector = _arranged(order.build(options, Task(changed, model.length)), options)
+    selector = _arranged(BUILD[str(options.order)](options, Task(changed, model.length)), options)
     substeps = value(options.substeps, 1)
 
     def score(tokens: Tensor) -> Tensor:
@@ -520,41 +312,3 @@ def described(options: Options, solved: Solved) -> Report:
         "top_p": options.top_p,
         "seed": options.seed,
     }
-
-
-def run() -> Report:
-    """The orders with one line each."""
-    return {"command": "orders", "orders": [_line(name, order) for name, order in ORDERS.items()]}
-
-
-def _line(name: str, order: Order) -> Report:
-    return {
-        "name": name,
-        "group": order.group,
-        "blind": order.blind,
-        "likelihood": order.kind.likelihood,
-        "about": order.about,
-        "options": list(order.takes),
-        "own_options": list(order.own),
-    }
-
-
-def render(report: Report, console: Console) -> None:
-    """Prints one line an order, by group."""
-    for group in (EXACT, ADAPTIVE, BIASED, UNKNOWN):
-        console.print(f"[bold]{group}[/]")
-        for order in report["orders"]:
-            if order["group"] == group:
-                console.print(_listed(order))
-    for text, kind in (("Those with a likelihood", CHOOSES), ("maskgit and low-confidence", DRAWS)):
-        console.print(f"{text} also take {_dashed(kind.takes)}.")
-    console.print("All take --temperature, --top-p and --seed.")
-
-
-def _listed(order: Report) -> str:
-    sight = "blind" if order["blind"] else "sighted"
-    return f"  {order['name']:<17}{sight:<8} {order['about']} {_dashed(order['own_options'])}".rstrip()
-
-
-def _dashed(options: Iterable[str]) -> str:
-    return " ".join(f"--{option}" for option in options)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unmask.base.progress import Progress
-from unmask.command_line import boards, choosing
+from unmask.command_line import boards, catalogue, choosing
 from unmask.command_line.boards import Boards, Solved
 from unmask.command_line.options import Options, in_range
 from unmask.command_line.output import Report, percent, put, say
@@ -33,7 +33,7 @@ def run(
 ) -> Report:
     """``num`` samples, or ``num`` of every puzzle of a prompt file, with their log-probabilities (nats)."""
     in_range("num", num, 1)
-    choosing.check(options)
+    catalogue.check(options)
     files.once(prompt, choosing.plan_path(options))
     model = load(model_name)
     options = choosing.suited(options, model)

@@ -22,7 +22,8 @@ from scipy.stats import binomtest
 import unmask
 from unmask.base.statistics import wilson
 from unmask.command_line import boards
-from unmask.command_line.app import fields_as_options, main
+from unmask.command_line.app import main
+from unmask.command_line.arguments.parsing import fields_as_options
 from unmask.command_line.catalogue import ADAPTIVE, EXACT, ORDERS
 from unmask.command_line.choosing import BUILD, Task, read_plan, sampler
 from unmask.command_line.commands import demo, doctor
@@ -281,7 +282,7 @@ class TestTrain:
         finally:
             signal.signal(signal.SIGINT, previous)
         assert (code, out) == (130, "")
-        assert err.startswith("unmask: interrupted: step 5 is saved")
+        assert err.startswith("unmask: stopped: step 5 is saved")
         assert err.count("\n") == 1
         assert (folder / "checkpoints" / "00000005").is_dir()
 
@@ -815,7 +816,7 @@ class TestShell:
 
         monkeypatch.setattr(evaluation, "nelbo", stop)
         code, out, err = run("eval", trained, "--generate", "80", "--num", 1, "--quiet")
-        assert (code, out, err) == (130, "", "unmask: interrupted\n")
+        assert (code, out, err) == (130, "", "unmask: stopped\n")
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
     def test_a_full_disk_behind_standard_output_is_one_line(self) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from unmask.base.progress import Progress
 from unmask.command_line import boards, choosing, sequences
-from unmask.command_line.boards import BATCH, Boards
-from unmask.command_line.options import Options, in_range
+from unmask.command_line.boards import Boards
+from unmask.command_line.options import MACHINE, Machine, Options, in_range
 from unmask.command_line.output import Report, number, percent
 from unmask.data import sudoku
 from unmask.engine.likelihood import nelbo
@@ -27,6 +27,7 @@ def run(
     *,
     samples: int,
     quiet: bool,
+    machine: Machine = MACHINE,
 ) -> Report:
     """Accuracy, network calls, and the bounds of the solutions, each with its unit and estimator.
 
@@ -38,7 +39,9 @@ def run(
     options = choosing.suited(options, model)
     sampler = choosing.sampler(options, model.denoiser, model.length)
     with Progress("eval", len(posed.puzzles), quiet=quiet) as progress:
-        solved = boards.solve(posed.puzzles, sampler, seed=options.seed, advance=progress.advance)
+        solved = boards.solve(
+            posed.puzzles, sampler, seed=options.seed, machine=machine, advance=progress.advance
+        )
     return {
         "command": "eval",
         "model": {"name": model.name, "hash": model.hash, "trained_steps": model.config.get("trained_steps")},
@@ -49,7 +52,7 @@ def run(
         },
         **choosing.described(options, solved),
         **boards.accuracy(posed, solved),
-        **_bounds(model, posed, samples, options.seed),
+        **_bounds(model, posed, samples, options.seed, machine),
         "seconds": solved.seconds,
         "network_seconds": solved.manifest["network_seconds"],
         "manifest": solved.manifest,
@@ -79,29 +82,32 @@ def _mean_clues(puzzles: Tensor) -> float:
     return float((puzzles != sudoku.BLANK).sum(1).double().mean())
 
 
-def _bounds(model: Model, posed: Boards, samples: int, seed: int) -> Report:
+def _bounds(model: Model, posed: Boards, samples: int, seed: int, machine: Machine) -> Report:
     """The bound of the solutions on their own, and given the clues."""
     if posed.solutions is None:
         return {"nelbo": None, "nelbo_given_clues": None}
     clues = posed.puzzles != sudoku.BLANK
-    own = _bound(model, posed.solutions, torch.zeros_like(clues), samples, seed)
-    return {"nelbo": own, "nelbo_given_clues": _bound(model, posed.solutions, clues, samples, seed)}
+    hidden = {"nelbo": torch.zeros_like(clues), "nelbo_given_clues": clues}
+    return {
+        name: _bound(model, posed.solutions, visible, samples, seed, machine)
+        for name, visible in hidden.items()
+    }
 
 
-def _bound(model: Model, grids: Tensor, visible: Tensor, samples: int, seed: int) -> Report:
+def _bound(model: Model, grids: Tensor, visible: Tensor, samples: int, seed: int, machine: Machine) -> Report:
     """NELBO of grids int64 [n, 81], nats per grid and bits per scored cell; standard error over grids."""
     parts = [
         nelbo(
             model.denoiser,
-            grids[ids],
+            grids[ids].to(machine.device),
             generator=torch.Generator().manual_seed(seed),
             samples=samples,
-            visible=visible[ids],
-            item_ids=ids,
+            visible=visible[ids].to(machine.device),
+            item_ids=ids.to(machine.device),
         )
-        for ids in torch.split(torch.arange(len(grids)), BATCH)
+        for ids in torch.split(torch.arange(len(grids)), machine.batch_size)
     ]
-    values = torch.cat([p.value for p in parts])
+    values = torch.cat([p.value for p in parts]).cpu()
     within = float(torch.cat([p.stderr for p in parts]).mean())
     error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else within
     to_bits = len(grids) / (math.log(2) * max(int((~visible).sum()), 1))

@@ -12,7 +12,7 @@ from torch import Tensor
 from unmask.base.progress import Progress
 from unmask.command_line import boards, catalogue, choosing
 from unmask.command_line.boards import Boards, Solved
-from unmask.command_line.options import Options, in_range
+from unmask.command_line.options import MACHINE, Machine, Options, in_range
 from unmask.command_line.output import Report, percent, put, say
 from unmask.data import files, sudoku
 from unmask.data.readers.images import grid_png, pillow
@@ -30,12 +30,13 @@ def run(
     out: Path | None = None,
     trace: bool,
     quiet: bool,
+    machine: Machine = MACHINE,
 ) -> Report:
     """``num`` samples, or ``num`` of every puzzle of a prompt file, with their log-probabilities (nats)."""
     in_range("num", num, 1)
     catalogue.check(options)
     files.once(prompt, choosing.plan_path(options))
-    model = load(model_name)
+    model = load(model_name, device=machine.device)
     options = choosing.suited(options, model)
     out = _checked_out(model, out)
     posed = None if prompt is None else _posed(model, prompt, num)
@@ -43,7 +44,9 @@ def run(
     tokens = model.all_masked(num, lengths) if posed is None else posed.puzzles
     with Progress("sample", len(tokens), quiet=quiet) as progress:
         sampler = choosing.sampler(options, model.denoiser, model.length, entropies=trace)
-        solved = boards.solve(tokens, sampler, seed=options.seed, trace=trace, advance=progress.advance)
+        solved = boards.solve(
+            tokens, sampler, seed=options.seed, trace=trace, machine=machine, advance=progress.advance
+        )
     return {
         "command": "sample",
         "model": model.name,

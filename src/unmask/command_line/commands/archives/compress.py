@@ -17,9 +17,9 @@ from unmask.codec.archive import Summary
 from unmask.codec.settings import Order, Settings, full_passes, in_calls
 from unmask.codec.subjects import Item, Subject
 from unmask.command_line.commands.archives.inspect import described
-from unmask.command_line.commands.archives.sources import Pile, taken
+from unmask.command_line.commands.archives.sources import Kind, Pile, taken
 from unmask.command_line.options import check_seed, in_range
-from unmask.command_line.output import Report
+from unmask.command_line.output import Report, say
 from unmask.data import files
 from unmask.data.vocabularies import Levels
 from unmask.models import Model, load, measured_profile
@@ -31,8 +31,7 @@ def run_compress(
     sources: tuple[Path, ...],
     out: Path,
     *,
-    lines: bool,
-    images: bool,
+    kind: Kind,
     calls: int | None,
     order: str | None,
     substeps: int | None,
@@ -42,17 +41,17 @@ def run_compress(
     quiet: bool,
 ) -> Report:
     """Compresses files, their lines or the images in them; under torchrun each process does its share."""
-    in_range("batch", batch, 1)
     in_range("substeps", substeps, 1, 2**16)
     check_seed(seed)
     model = load(model_name)
     if order is not None and order not in (names := [known.name for known in codec.ORDERS]):
         raise ValueError(f"--order {order}: expected one of {', '.join(names)}")
+    images = kind == "images"
     if images != isinstance(model.vocabulary, Levels):
         raise ValueError(
             f"model '{model.name}' is {'not ' if images else ''}one of images; expected {'no ' if images else ''}--images"
         )
-    pile = taken(sources, lines, images, quiet)
+    pile = taken(sources, kind, quiet)
     subject = subjects.of_model(model)
     in_range("calls", calls, 1, subject.block or subject.length, ", the positions of a row")
     settings = suited(model, subject, calls, order, substeps, seed)
@@ -69,9 +68,21 @@ def run_compress(
     )
     with Progress("compress", pile.total or 0, quiet=quiet or pile.total is None) as progress:
         summary = _written(out, job, pile, lambda s: progress.advance(s.items, **_bits(s)))
+    if summary is not None:
+        _weigh(summary, model.name, quiet)
     return {"command": "compress", "model": model.name, "file": str(out)} | (
         {"part": True} if summary is None else described(summary)
     )
+
+
+def _weigh(summary: Summary, name: str, quiet: bool) -> None:
+    """A remark where nothing was won."""
+    if summary.source_bytes and summary.bytes > summary.source_bytes:
+        say(
+            f"the archive is larger than its source: {summary.bytes} bytes for {summary.source_bytes}; "
+            f"model '{name}' may have been trained on something else, or there is too little to win",
+            quiet,
+        )
 
 
 def _bits(summary: Summary) -> dict[str, float]:

@@ -35,7 +35,6 @@ def run_decompress(
     quiet: bool,
 ) -> Report:
     """Gives back an archive's items: files and images into a folder, lines into a file or to standard output."""
-    in_range("batch", batch, 1)
     in_range("item", item, 0)
     out, streamed = (None, True) if out == files.STANDARD else (out, False)
     with opened_file(path) as file:
@@ -145,4 +144,5 @@ def _to_lines(opened: archive.Archive, target: BinaryIO, progress: Progress) -> 
 def render_decompress(report: Report, quiet: bool) -> None:
     """A remark on standard error: items go to standard output."""
     lost = f", {report['lost']} of them damaged and lost" if report["lost"] else ""
-    say(f"{report['items']} items{lost}", quiet)
+    place = "" if report["out"] is None else f" in {report['out']}"
+    say(f"{report['items']} items{lost}{place}", quiet)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,20 +78,66 @@ def line_ends(more: dict[str, Any]) -> Iterator[bytes]:
     yield from repeat(b"\n")
 
 
-def taken(sources: tuple[Path, ...], lines: bool, images: bool, quiet: bool) -> Pile:
-    """What to compress, from paths; ValueError when there is nothing, or a name twice."""
-    if lines and images:
-        raise ValueError("--lines with --images; expected one of them")
-    if files.STANDARD in sources and (len(sources) > 1 or images):
+Kind: TypeAlias = Literal["files", "lines", "JSON lines", "images"]
+"""What an item is."""
+
+
+def kind_of(lines: bool, jsonl: bool, images: bool) -> Kind:
+    """The kind that the options name; ValueError where they name several."""
+    named: dict[str, Kind] = {"--lines": "lines", "--jsonl": "JSON lines", "--images": "images"}
+    said = [option for option, given in zip(named, (lines, jsonl, images)) if given]
+    if len(said) > 1:
+        raise ValueError(f"{said[0]} with {said[1]}; expected one of them")
+    return named[said[0]] if said else "files"
+
+
+def taken(sources: tuple[Path, ...], kind: Kind, quiet: bool) -> Pile:
+    """What to compress, from paths; ValueError when there is nothing, or a name twice. Says what it takes files for."""
+    if not sources:
+        raise ValueError("nothing to compress: expected files, folders or - for standard input")
+    if files.STANDARD in sources and (len(sources) > 1 or kind == "images"):
         raise ValueError("standard input (-) with other sources or --images; expected it alone")
-    if lines:
-        return _lines(sources, quiet)
+    if kind in ("lines", "JSON lines"):
+        return _lines(sources, kind, quiet)
     if sources == (files.STANDARD,):
-        return Pile(lambda: iter([("stdin", files.standard_input().read())]), 1, True)
+        data = files.standard_input().read()
+        _remark("standard input", data, quiet)
+        return Pile(lambda: iter([("stdin", data)]), 1, True)
     found = _files(sources)
-    if images:
+    if kind == "images":
         return Pile(lambda: _images(found), _count_images(found), True)
+    if len(found) == 1:
+        _remark(str(found[0][1]), found[0][1].read_bytes(), quiet)
     return Pile(lambda: ((name, path.read_bytes()) for name, path in found), len(found), True)
+
+
+def _remark(name: str, data: bytes, quiet: bool) -> None:
+    """Says that a file of several lines is taken whole, which may not be what was meant."""
+    found = _looks_like(data)
+    if found is not None:
+        say(
+            f"{name}: {found}, taken as one item; with {'--jsonl' if 'JSON' in found else '--lines'} each line is one",
+            quiet,
+        )
+
+
+def _looks_like(data: bytes) -> str | None:
+    """``12 lines of text`` or ``12 JSON lines``; None for one line or none, and for what is no text."""
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError:
+        return None
+    if len(lines) < 2 or b"\0" in data:
+        return None
+    return f"{len(lines)} {'JSON lines' if all(map(_is_json, lines[:9])) else 'lines of text'}"
+
+
+def _is_json(line: str) -> bool:
+    """Whether a line is a JSON object or list."""
+    try:
+        return isinstance(json.loads(line), dict | list)
+    except ValueError:
+        return False
 
 
 def _files(sources: tuple[Path, ...]) -> list[tuple[str, Path]]:
@@ -117,7 +164,7 @@ def _files(sources: tuple[Path, ...]) -> list[tuple[str, Path]]:
     return found
 
 
-def _lines(sources: tuple[Path, ...], quiet: bool) -> Pile:
+def _lines(sources: tuple[Path, ...], kind: Kind, quiet: bool) -> Pile:
     """The lines of files, one after another, or of standard input; packed files are unpacked, with a remark."""
     from_files = sources != (files.STANDARD,)
     paths = [path for _, path in _files(sources)] if from_files else [files.STANDARD]
@@ -125,6 +172,7 @@ def _lines(sources: tuple[Path, ...], quiet: bool) -> Pile:
     for path in paths if from_files else ():
         if files.is_packed(path):
             say(f"{path} is packed; the archive gets its lines, unpacked", quiet)
+        _doubt(path, kind, quiet)
     found = Pile(lambda: iter(()), total, False)
 
     def pairs() -> Iterator[tuple[str, Item]]:
@@ -136,6 +184,16 @@ def _lines(sources: tuple[Path, ...], quiet: bool) -> Pile:
 
     found.pairs = pairs
     return found
+
+
+def _doubt(path: Path, kind: Kind, quiet: bool) -> None:
+    """Says that a file does not look like lines of this kind; they come back as they are all the same."""
+    with files.open_binary(path) as file:
+        start = file.read(2**16)
+    if b"\0" in start:
+        say(f"{path} looks binary; its lines are the pieces between bytes 10", quiet)
+    elif kind == "JSON lines" and start and not _is_json(start.split(b"\n")[0].decode(errors="replace")):
+        say(f"{path}, line 1 is no JSON object or list; taken as lines of text", quiet)
 
 
 def _count_lines(path: Path) -> int:

@@ -138,7 +138,8 @@ def mistake(given: Sequence[str], complaint: str) -> str:
 def options_of(name: str) -> list[str]:
     """The options of a command, as its help lists them."""
     text = _heard([*name.split(), "--help"], _Said())[2]
-    return re.findall(r"^│ (?:-\w\b[^,]*, )?(--[\w-]+)", text, re.MULTILINE)
+    names = [line[2:].split("  ")[0] for line in text.splitlines() if line.startswith("│ -")]
+    return [name for line in names for name in re.findall(r"--[\w-]+", line)]
 
 
 def _near(word: str, known: Sequence[str]) -> str:

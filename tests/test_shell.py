@@ -18,7 +18,7 @@ from unmask.command_line import catalogue, choosing
 from unmask.command_line.app import main
 from unmask.command_line.arguments import help as helping
 from unmask.command_line.arguments.parsing import options_of, parse
-from unmask.models.loading import shipped
+from unmask.models import shipped
 
 pytest.importorskip("numba")
 pytestmark = pytest.mark.global_random  # training seeds torch's generator

@@ -83,7 +83,7 @@ def evaluate(
     from unmask.command_line.commands import evaluate as work
     from unmask.command_line.output import emit
     from unmask.data.files import once
-    from unmask.models.loading import load
+    from unmask.models import load
 
     catalogue.check(how)
     once(data, choosing.plan_path(how))

@@ -1057,6 +1057,14 @@ MUTANTS = (
         ("contract/test_batches.py::test_drawn_symbols_are_those_of_one_batch[low-confidence]",),
     ),
     Mutant(
+        "batch-size-is-forgotten",
+        "command_line/boards.py",
+        "torch.split(torch.arange(len(puzzles)), machine.batch_size)",
+        "torch.split(torch.arange(len(puzzles)), 64)",
+        "--batch-size is taken and has no effect",
+        ("test_shell.py::test_batches_and_threads_change_nothing[margin]",),
+    ),
+    Mutant(
         "ends-are-scored",
         "models/model.py",
         "visible=self.visible(tokens),\n            substeps",

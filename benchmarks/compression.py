@@ -27,8 +27,9 @@ from PIL import Image
 
 import unmask
 from unmask import codec, profiles
-from unmask.command_line.commands import sequences
-from unmask.command_line.commands.compression import suited
+from unmask.codec.settings import full_passes
+from unmask.command_line import sequences
+from unmask.command_line.commands.archives.compress import suited
 from unmask.data import tokens as folders
 from unmask.data.readers.text import text8
 from unmask.data.sources.cache import cache as cache_folder
@@ -157,13 +158,12 @@ def sizes(
 
 
 def mean_passes(settings: codec.Settings, subject: codec.Subject, items: list[Any]) -> float:
-    """Network calls of an item in full passes: a step of k positions in S parts runs its k positions S - 1 times more."""
+    """Network calls of an item in full passes."""
     plan = settings.plan if callable(settings.plan) else (lambda n: (1,) * n)
     total = 0.0
     for item in items:
         for n in row_lengths(subject, len(item) if not isinstance(item, np.ndarray) else item.size):
-            steps = plan(n)
-            total += len(steps) + sum(k * (min(settings.substeps, k) - 1) for k in steps) / n
+            total += full_passes(plan(n), settings.substeps)
     return total / len(items)
 
 

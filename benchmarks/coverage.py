@@ -26,7 +26,7 @@ import torch
 import unmask
 from unmask import laws, plans, profiles
 from unmask.base.statistics import wilson
-from unmask.command_line.demo import in_bfloat16
+from unmask.command_line.commands.demo import in_bfloat16
 from unmask.data import sudoku
 from unmask.planning import measuring
 from unmask.profiles import Profile

@@ -25,7 +25,7 @@ import unmask
 from unmask import scores, selectors
 from unmask.base import checkpoints
 from unmask.base.types import Selector
-from unmask.command_line.commands.output import percent, share
+from unmask.command_line.output import percent, share
 from unmask.data import tokens as folders
 from unmask.data.readers.images import save_grid
 from unmask.data.sources.cache import cache as cache_folder

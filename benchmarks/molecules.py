@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 import unmask
-from unmask.command_line.commands import sequences
-from unmask.command_line.commands.output import percent, share
-from unmask.command_line.commands.sequences import Sequences
+from unmask.command_line import sequences
+from unmask.command_line.output import percent, share
+from unmask.command_line.sequences import Sequences
 from unmask.data import tokens as folders
 from unmask.data.sources.cache import cache as cache_folder
 from unmask.evaluation import judges as quality

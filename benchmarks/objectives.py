@@ -17,7 +17,7 @@ import record
 
 import unmask
 from unmask import recipes
-from unmask.command_line.commands import sequences
+from unmask.command_line import sequences
 from unmask.recipes.run import override
 from unmask.training.loop import train
 

@@ -17,7 +17,7 @@ import torch
 
 import unmask
 from unmask import plans, profiles
-from unmask.command_line.commands.planning import FAMILIES
+from unmask.command_line.commands.plan import FAMILIES
 from unmask.data import sudoku as boards
 
 SEED = 20_261_130

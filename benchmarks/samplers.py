@@ -17,7 +17,7 @@ from torch import Tensor
 import unmask
 from unmask import plans, profiles, scores, selectors
 from unmask.base.types import Denoiser, Plan, Result, Score, Selector
-from unmask.command_line.commands.planning import FAMILIES
+from unmask.command_line.commands.plan import FAMILIES
 from unmask.kernels import commit
 from unmask.orders import presets
 

@@ -26,7 +26,7 @@ import torch
 import unmask
 from unmask import recipes
 from unmask.base.statistics import wilson
-from unmask.command_line.demo import Remembering
+from unmask.command_line.commands.demo import Remembering
 from unmask.data import sudoku as boards
 from unmask.recipes.sudoku import GRIDS, PUZZLES, board_seed
 

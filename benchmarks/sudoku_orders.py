@@ -24,7 +24,7 @@ from torch import Tensor
 import unmask
 from unmask import plans
 from unmask.base.statistics import wilson
-from unmask.command_line.demo import Remembering
+from unmask.command_line.commands.demo import Remembering
 from unmask.data import sudoku as boards
 from unmask.kernels import commit, remask
 from unmask.masking import schedules

@@ -16,7 +16,7 @@ import samplers
 from torch import Tensor
 
 import unmask
-from unmask.command_line.commands import sequences
+from unmask.command_line import sequences
 from unmask.evaluation import judges as quality
 
 NOTES = """

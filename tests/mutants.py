@@ -244,7 +244,7 @@ MUTANTS = (
     ),
     Mutant(
         "blocks-are-ignored",
-        "command_line/commands/orders.py",
+        "command_line/choosing.py",
         "return spaced if options.blocks is None else",
         "return spaced if True else",
         "the command line takes --blocks and forgets it",
@@ -252,7 +252,7 @@ MUTANTS = (
     ),
     Mutant(
         "top-p-before-temperature",
-        "command_line/commands/orders.py",
+        "command_line/choosing.py",
         "nucleus(tempered(denoiser, options.temperature), options.top_p)",
         "tempered(nucleus(denoiser, options.top_p), options.temperature)",
         "top-p is applied to the law before tempering",
@@ -1060,15 +1060,15 @@ MUTANTS = (
     ),
     Mutant(
         "sub-steps-are-free",
-        "command_line/commands/compression.py",
-        "return steps + substeps - 1",
-        "return steps",
+        "codec/settings.py",
+        "return len(sizes) + again / max(sum(sizes), 1)",
+        "return float(len(sizes))",
         "passes over the rows of a step again are not counted in the calls asked for",
         ("test_archive.py::test_the_order_suits_model_and_calls",),
     ),
     Mutant(
         "line-ends-in-bits-per-byte",
-        "command_line/commands/sequences.py",
+        "command_line/sequences.py",
         "vocabulary.bytes_of(ids) for ids in own",
         "vocabulary.bytes_of(ids) + 1 for ids in own",
         "bits per byte are over the bytes of the file and not of what was scored",
@@ -1076,7 +1076,7 @@ MUTANTS = (
     ),
     Mutant(
         "two-bytes-count-as-one",
-        "command_line/commands/sequences.py",
+        "command_line/sequences.py",
         "found.bytes + (found.tokens == wide).sum(1)",
         "found.bytes",
         "a line end of two bytes that is one symbol counts as one byte",
@@ -1084,11 +1084,19 @@ MUTANTS = (
     ),
     Mutant(
         "kernels-by-place-in-batch",
-        "command_line/commands/orders.py",
+        "command_line/choosing.py",
         "generator=generator, item_ids=ids, entropies=entropies",
         "generator=generator, entropies=entropies",
         "the 65th puzzle gets the noise of the first",
         ("contract/test_batches.py::test_drawn_symbols_are_those_of_one_batch[low-confidence]",),
+    ),
+    Mutant(
+        "batch-size-is-forgotten",
+        "command_line/boards.py",
+        "torch.split(torch.arange(len(puzzles)), machine.batch_size)",
+        "torch.split(torch.arange(len(puzzles)), 64)",
+        "--batch-size is taken and has no effect",
+        ("test_shell.py::test_batches_and_threads_change_nothing[margin]",),
     ),
     Mutant(
         "ends-are-scored",
@@ -1124,7 +1132,7 @@ MUTANTS = (
     ),
     Mutant(
         "crlf-becomes-lf",
-        "command_line/commands/compression.py",
+        "command_line/commands/archives/sources.py",
         "repeat(str(kind).encode(), count)",
         'repeat(b"\\n", count)',
         "lines come back with other ends than they had",
@@ -1510,7 +1518,7 @@ MUTANTS = (
     ),
     Mutant(
         "realised-errors-by-n",
-        "command_line/commands/planning.py",
+        "command_line/commands/plan.py",
         "excess.std()",
         "excess.std(correction=0)",
         "what a plan was found to cost looks surer than it is",
@@ -1518,7 +1526,7 @@ MUTANTS = (
     ),
     Mutant(
         "score-errors-by-n",
-        "command_line/commands/sequences.py",
+        "command_line/sequences.py",
         "nats.std()",
         "nats.std(correction=0)",
         "eval's standard error over sequences is too small",
@@ -1526,7 +1534,7 @@ MUTANTS = (
     ),
     Mutant(
         "grid-errors-by-n",
-        "command_line/commands/evaluation.py",
+        "command_line/commands/evaluate.py",
         "values.std()",
         "values.std(correction=0)",
         "eval's standard error over grids is too small",

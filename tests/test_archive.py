@@ -18,7 +18,8 @@ from helpers import CHAIN, seeded
 from unmask import codec, laws
 from unmask.codec import container, subjects, writing
 from unmask.command_line.app import main
-from unmask.command_line.commands import compression
+from unmask.command_line.commands.archives import compress as compressing
+from unmask.command_line.commands.archives import decompress as decompressing
 from unmask.data.vocabularies import SMILES, Bytes, Characters, Levels, to_record
 from unmask.denoisers import from_logits
 from unmask.models import Model
@@ -322,7 +323,8 @@ def test_a_failed_compression_leaves_the_old_file(tmp_path):
 def tiny(monkeypatch):
     """A model of few characters that the command line finds by any name."""
     found = model(Characters('ab \n{}:"1'), length=12)
-    monkeypatch.setattr(compression, "load", lambda _: found)
+    for command in (compressing, decompressing):
+        monkeypatch.setattr(command, "load", lambda _: found)
     return found
 
 
@@ -373,7 +375,8 @@ def test_lines_go_through_the_command_line(tiny, tmp_path, capfdbinary):
 )
 def test_the_order_suits_model_and_calls(monkeypatch, tiny, tmp_path, capfdbinary, words, order, substeps):
     own = dataclasses.replace(tiny, config=tiny.config | {"order": "left-to-right"})
-    monkeypatch.setattr(compression, "load", lambda _: own)
+    for command in (compressing, decompressing):
+        monkeypatch.setattr(command, "load", lambda _: own)
     source, out = tmp_path / "in.txt", tmp_path / "o.umz"
     source.write_bytes(b"a b\nba\n")
     assert run(capfdbinary, "compress", "tiny", source, "-o", out, "--lines", *words, "--quiet")[0] == 0
@@ -407,7 +410,7 @@ def test_files_and_folders_go_through_the_command_line(tiny, tmp_path, capfdbina
     assert run(capfdbinary, "decompress", out, "--quiet")[0] == 2
     for name in ("../x", "/x", "", "a/../../x"):
         with pytest.raises(ValueError, match="expected a name inside the folder"):
-            compression._inside(tmp_path, name)
+            decompressing._inside(tmp_path, name)
     for words in (
         ("--lines", "--images"),
         ("--calls", 99),
@@ -428,7 +431,8 @@ def test_files_and_folders_go_through_the_command_line(tiny, tmp_path, capfdbina
 def test_images_go_through_the_command_line(monkeypatch, tmp_path, capfdbinary):
     image = pytest.importorskip("PIL.Image")
     grey = model(Levels(256))
-    monkeypatch.setattr(compression, "load", lambda _: grey)
+    for command in (compressing, decompressing):
+        monkeypatch.setattr(command, "load", lambda _: grey)
     folder, out, back = tmp_path / "in", tmp_path / "o.umz", tmp_path / "back"
     folder.mkdir()
     pixels = {n: np.random.default_rng(n).integers(0, 256, (4, 4 + n)).astype(np.uint8) for n in range(2)}

@@ -21,11 +21,15 @@ from scipy.stats import binomtest
 
 import unmask
 from unmask.base.statistics import wilson
-from unmask.command_line import animation, demo
-from unmask.command_line.app import fields_as_options, main
-from unmask.command_line.commands import boards, doctor, evaluation
-from unmask.command_line.commands.options import Options
-from unmask.command_line.commands.orders import ADAPTIVE, EXACT, ORDERS, Task, read_plan, sampler
+from unmask.command_line import boards
+from unmask.command_line.app import main
+from unmask.command_line.arguments.parsing import fields_as_options
+from unmask.command_line.catalogue import ADAPTIVE, EXACT, ORDERS
+from unmask.command_line.choosing import BUILD, Task, read_plan, sampler
+from unmask.command_line.commands import demo, doctor
+from unmask.command_line.commands import evaluate as evaluation
+from unmask.command_line.commands.demo import animation
+from unmask.command_line.options import Options
 from unmask.data import sudoku
 from unmask.training import loop as training
 
@@ -278,7 +282,7 @@ class TestTrain:
         finally:
             signal.signal(signal.SIGINT, previous)
         assert (code, out) == (130, "")
-        assert err.startswith("unmask: interrupted: step 5 is saved")
+        assert err.startswith("unmask: stopped: step 5 is saved")
         assert err.count("\n") == 1
         assert (folder / "checkpoints" / "00000005").is_dir()
 
@@ -377,7 +381,7 @@ class TestSample:
         want = unmask.log_likelihood(
             unmask.tempered(model.denoiser, 0.5),
             tokens,
-            ORDERS[order].build(Options(seed=3), Task(model.denoiser, 81)),
+            BUILD[order](Options(seed=3), Task(model.denoiser, 81)),
             visible=torch.tensor([[c != "." for c in s["prompt"]] for s in report["samples"]]),
             order_ids=torch.arange(4),
         )
@@ -427,7 +431,7 @@ class TestSample:
         law = unmask.laws.Permutation(9)
         options = Options(order, seed=4, **more)
         denoiser = unmask.tempered(law, options.temperature)
-        chosen = ORDERS[order].build(options, Task(denoiser, 9))
+        chosen = BUILD[order](options, Task(denoiser, 9))
         assert chosen.blind == ORDERS[order].blind
         if more:
             chosen = unmask.selectors.in_blocks(unmask.orders.rules.spaced(chosen, 2), 5)
@@ -453,7 +457,7 @@ class TestSample:
         law = unmask.laws.Permutation(4)
         tokens = torch.tensor([[3, 1, 0, 2], [0, 1, 2, 3], [1, 1, 0, 2]])
         one = {"plan": "1"} if "plan" in ORDERS[order].own else {}
-        chosen = ORDERS[order].build(Options(order, **one), Task(law, 4))
+        chosen = BUILD[order](Options(order, **one), Task(law, 4))
         told = unmask.log_likelihood(law, tokens, chosen)
         assert told.tolist() == pytest.approx(law.log_prob(tokens).tolist(), abs=1e-9)
 
@@ -812,7 +816,7 @@ class TestShell:
 
         monkeypatch.setattr(evaluation, "nelbo", stop)
         code, out, err = run("eval", trained, "--generate", "80", "--num", 1, "--quiet")
-        assert (code, out, err) == (130, "", "unmask: interrupted\n")
+        assert (code, out, err) == (130, "", "unmask: stopped\n")
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
     def test_a_full_disk_behind_standard_output_is_one_line(self) -> None:

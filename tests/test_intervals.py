@@ -13,7 +13,7 @@ from scipy import stats
 
 from unmask import laws, plans, profiles
 from unmask.base.statistics import contrast, t_quantile
-from unmask.command_line.commands import planning
+from unmask.command_line.commands import plan as planning
 from unmask.profiles import Profile
 
 N = 16

@@ -7,9 +7,9 @@ import torch
 
 import unmask
 from unmask import laws, models, plans, profiles
-from unmask.command_line import demo
 from unmask.command_line.app import main
-from unmask.command_line.commands import planning
+from unmask.command_line.commands import demo
+from unmask.command_line.commands import plan as planning
 
 pytest.importorskip("numba")
 pytestmark = pytest.mark.global_random  # training seeds torch's generator

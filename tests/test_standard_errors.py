@@ -13,7 +13,9 @@ from helpers import seeded
 import unmask
 from unmask import laws
 from unmask.base.types import Estimate
-from unmask.command_line.commands import evaluation, planning, sequences
+from unmask.command_line import sequences
+from unmask.command_line.commands import evaluate as evaluation
+from unmask.command_line.commands import plan as planning
 from unmask.planning import measuring
 
 TWO = torch.tensor([3.0, 7.0], dtype=torch.float64)

@@ -1,8 +1,23 @@
-"""``python -m unmask`` is the command `unmask`."""
+"""The command `unmask`, and ``python -m unmask``."""
 
+import os
 import sys
 
-from unmask.command_line.app import main
+
+def main() -> int:
+    """Runs the command; Ctrl-C while it is being loaded ends in one line as well."""
+    try:
+        from unmask.command_line.app import main as run
+
+        code = run()
+    except KeyboardInterrupt:
+        print("unmask: stopped", file=sys.stderr)
+        code = 130
+    if code == 130:  # what else is loaded may want long to end, or end with a signal instead of a code
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import unmask
 from unmask import laws, scores, selectors
 from unmask.base import noise
-from unmask.command_line.commands import boards as board_commands
+from unmask.command_line import boards as board_commands
 from unmask.recipes import all_recipes, sudoku
 from unmask.recipes.run import generator, override
 from unmask.recipes.sudoku import board_seed

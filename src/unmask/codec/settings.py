@@ -247,3 +247,15 @@ def _runs(masked: int, runs: list[list[int]]) -> Runs:
     if sum(size * times for size, times in pairs) != masked:
         raise ValueError
     return Runs(pairs)
+
+
+# --- what it costs ----------------------------------------------------------------------------------
+
+
+def full_passes(sizes: Sequence[int], substeps: int = 1) -> float:
+    """Network calls of a row in full passes: a step of k of the N positions runs them again for each part but its first.
+
+    A step has ``substeps`` parts, or k where those are fewer.
+    """
+    again = sum(k * (min(substeps, k) - 1) for k in sizes)
+    return len(sizes) + again / max(sum(sizes), 1)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from unmask.command_line.commands.options import check_seed, in_range
-from unmask.command_line.commands.output import Report
+from unmask.command_line.options import check_seed, in_range
+from unmask.command_line.output import Report
 from unmask.data import files, tokens
 from unmask.data.prepare import READINGS, Reading, prepare
 from unmask.data.readers import lines

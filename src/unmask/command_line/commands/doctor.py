@@ -21,7 +21,7 @@ from torch import Tensor
 
 import unmask
 from unmask import laws
-from unmask.command_line.commands.output import Report
+from unmask.command_line.output import Report
 from unmask.data import sudoku
 from unmask.engine.likelihood import log_likelihood, nelbo
 from unmask.engine.sampling import sample

@@ -19,12 +19,12 @@ from unmask.base.devices import has_bfloat16
 from unmask.base.profile import Profile
 from unmask.base.progress import Progress
 from unmask.base.types import Cache, Denoiser, Selector, TokenSource
-from unmask.command_line import animation
-from unmask.command_line.commands import boards
-from unmask.command_line.commands import planning as work
-from unmask.command_line.commands.boards import Boards
-from unmask.command_line.commands.options import above_zero, check_seed, in_range
-from unmask.command_line.commands.output import Report, percent, say
+from unmask.command_line import boards
+from unmask.command_line.boards import Boards
+from unmask.command_line.commands import plan as work
+from unmask.command_line.commands.demo import animation
+from unmask.command_line.options import MACHINE, Machine, above_zero, check_seed, in_range
+from unmask.command_line.output import Report, percent, say
 from unmask.data import sudoku
 from unmask.denoisers import NetworkDenoiser, take_rows
 from unmask.engine.sampling import sample
@@ -58,7 +58,7 @@ def settings(seed: int, tau: float) -> list[Setting]:
 
 
 def run(
-    model_name: str, *, num: int, seed: int, tau: float, precision: str, quiet: bool
+    model_name: str, *, num: int, seed: int, tau: float, precision: str, batch_size: int, quiet: bool
 ) -> tuple[Report, Denoiser]:
     """The report of the demo, and the denoiser as it computed (for `animate`)."""
     in_range("num", num, 2, more=" puzzles, one of each difficulty")
@@ -71,6 +71,8 @@ def run(
     half = precision == "bfloat16" or (precision == "auto" and has_bfloat16())
     denoiser = Remembering(in_bfloat16(model.denoiser) if half else model.denoiser)
     sets = [boards.generate("34", num - num // 2, seed), boards.generate("minimal", num // 2, seed)]
+    machine = Machine(batch_size=batch_size)
+    _say_how_long(denoiser, sets, quiet)
     report = {
         "command": "demo",
         "model": {"name": model.name, "trained_steps": model.config.get("trained_steps")},
@@ -78,13 +80,28 @@ def run(
         "threads": torch.get_num_threads(),
         "seed": seed,
         "puzzles": {s.source: len(s.puzzles) for s in sets},
-        "solving": solving(denoiser, sets, settings(seed, tau), seed, quiet),
+        "solving": solving(denoiser, sets, settings(seed, tau), seed, quiet, machine),
     }
     report["planning"] = planning(model, denoiser, seed, quiet)
     return report | {"seconds": time.monotonic() - began}, denoiser
 
 
-CALLS, GRIDS = (8, 16, 32), 24
+ALIKE = 3.0
+"""Boards that the settings run, as a multiple of the blanks: those that they share are run once."""
+
+
+def _say_how_long(denoiser: Denoiser, sets: list[Boards], quiet: bool) -> None:
+    """Runs the boards that all settings start from, and says how long the rest will take at that speed."""
+    puzzles = torch.cat([s.puzzles for s in sets])
+    began = time.monotonic()
+    denoiser(puzzles)
+    each = (time.monotonic() - began) / len(puzzles)
+    blanks = int((puzzles == sudoku.BLANK).sum())
+    count = ALIKE * blanks + GRIDS * (81 + sum(CALLS))
+    say(f"about {count * each:.0f} s to go: {count:.0f} boards at {1000 * each:.1f} ms", quiet)
+
+
+CALLS, GRIDS = (8, 16, 32), 6
 """Budgets that the demo plans for, and full grids on which it checks what the plans cost."""
 
 
@@ -114,16 +131,27 @@ def _measured(model: Model, seed: int, quiet: bool) -> Profile:
 
 
 def solving(
-    denoiser: Denoiser, sets: list[Boards], compared: list[Setting], seed: int, quiet: bool
+    denoiser: Denoiser,
+    sets: list[Boards],
+    compared: list[Setting],
+    seed: int,
+    quiet: bool,
+    machine: Machine = MACHINE,
 ) -> list[Report]:
     """Every puzzle in every setting: accuracy and network calls per set."""
     puzzles = torch.cat([s.puzzles for s in sets])
     with Progress("solve", len(compared) * len(puzzles), quiet=quiet) as progress:
-        return [_row(denoiser, sets, puzzles, setting, seed, progress) for setting in compared]
+        return [_row(denoiser, sets, puzzles, setting, seed, progress, machine) for setting in compared]
 
 
 def _row(
-    denoiser: Denoiser, sets: list[Boards], puzzles: Tensor, setting: Setting, seed: int, progress: Progress
+    denoiser: Denoiser,
+    sets: list[Boards],
+    puzzles: Tensor,
+    setting: Setting,
+    seed: int,
+    progress: Progress,
+    machine: Machine,
 ) -> Report:
     """One setting on all sets, which share batches."""
     before = progress.step
@@ -139,6 +167,7 @@ def _row(
             item_ids=ids,
         ),
         seed=seed,
+        machine=machine,
         advance=lambda done: progress.advance(before + done),
     )
     found, start = {}, 0

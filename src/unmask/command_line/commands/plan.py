@@ -16,9 +16,9 @@ from torch import Tensor
 from unmask.base.profile import Profile
 from unmask.base.records import write_bytes
 from unmask.base.types import Denoiser
-from unmask.command_line.commands import boards, sequences
-from unmask.command_line.commands.options import check_seed, in_range
-from unmask.command_line.commands.output import Report, number, put
+from unmask.command_line import boards, sequences
+from unmask.command_line.options import BATCH, MACHINE, Machine, check_seed, in_range
+from unmask.command_line.output import Report, number, put
 from unmask.data import files, sudoku
 from unmask.engine.likelihood import log_likelihood
 from unmask.models import Model, load
@@ -42,20 +42,37 @@ FRESH_GRIDS = 2**61
 
 
 def measure(
-    model_name: str, data: Path | None, *, num: int, rounds: int, seed: int, state: Path | None, quiet: bool
+    model_name: str,
+    data: Path | None,
+    *,
+    num: int,
+    rounds: int,
+    seed: int,
+    state: Path | None,
+    quiet: bool,
+    machine: Machine = MACHINE,
 ) -> tuple[Report, Profile]:
     """Measures two halves of the data; the profile is fitted to the first and carries the second, held out."""
     in_range("num", num, 2)
     in_range("rounds", rounds, 1)
     check_seed(seed)
-    model = load(model_name)
+    model = load(model_name, device=machine.device)
     tokens = grids(model, data, num, seed)
-    fitted, heldout = fit(model, tokens, rounds=rounds, seed=seed, state=state, quiet=quiet)
-    return _report(fitted, heldout, len(tokens)), fitted
+    fitted, heldout = fit(model, tokens, rounds=rounds, seed=seed, state=state, quiet=quiet, machine=machine)
+    visible = model.visible(tokens)
+    lengths = None if visible is None else (~visible).sum(1)
+    return _report(fitted, heldout, len(tokens), lengths), fitted
 
 
 def fit(
-    model: Model, tokens: Tensor, *, rounds: int, seed: int, state: Path | None, quiet: bool
+    model: Model,
+    tokens: Tensor,
+    *,
+    rounds: int,
+    seed: int,
+    state: Path | None,
+    quiet: bool,
+    machine: Machine = MACHINE,
 ) -> tuple[Profile, Profile]:
     """The profile fitted to one half of tokens int64 [n, L], carrying the other, and that other half's losses."""
     if len(tokens) < 2:
@@ -63,9 +80,10 @@ def fit(
     first, second = (
         profiles.measure(
             model.denoiser,
-            tokens[part::2],
+            tokens[part::2].to(machine.device),
             generator=torch.Generator().manual_seed(2 * seed + part),
             rounds=rounds,
+            batch_size=machine.batch_size,
             state=None if state is None else state.with_name(f"{state.name}.half{part + 1}.part"),
             quiet=quiet,
             provenance={"model": model.name, "model_hash": model.hash, "seed": seed},
@@ -121,8 +139,13 @@ def grids(model: Model, data: Path | None, num: int, seed: int) -> Tensor:
     return full
 
 
-def _report(fitted: Profile, heldout: Profile, count: int) -> Report:
-    """What the measurement says, in nats."""
+def _report(fitted: Profile, heldout: Profile, count: int, lengths: Tensor | None) -> Report:
+    """What the measurement says, in nats of a sequence of full length; where lengths differ, also of one of mean length."""
+    mean = None if lengths is None else max(1, round(float(lengths.double().mean())))
+    at_mean = None
+    if mean is not None:
+        shorter = (profiles.resampled(profile, mean) for profile in (fitted, heldout))
+        at_mean = {"length": mean} | _nats(*shorter)
     gap, error = profiles.calibration(heldout)
     return {
         "command": "profile",
@@ -131,16 +154,34 @@ def _report(fitted: Profile, heldout: Profile, count: int) -> Report:
         "length": fitted.length,
         "estimator": fitted.provenance["estimator"],
         "unit": "nats",
-        "bound": heldout.entropy,
-        "one_call": predicted(heldout, (heldout.length,)),
-        "total_correlation": fitted.total_correlation,
-        "dual_total_correlation": fitted.dual_total_correlation,
-        "mixed": fitted.mixed,
+        **_nats(fitted, heldout),
+        "at_mean_length": at_mean,
         "calibration": {
             "value": gap,
             "stderr": error,
             "of": "cross-entropy minus model entropy per position",
         },
+    }
+
+
+NATS = {
+    "bound": "code length, one position per call (held out)",
+    "one_call": "KL of one call for all, predicted, 95 %",
+    "total_correlation": "total correlation",
+    "dual_total_correlation": "dual total correlation",
+    "mixed": "mixed",
+}
+"""How the numbers of a profile are called."""
+
+
+def _nats(fitted: Profile, heldout: Profile) -> Report:
+    """What a whole sequence of the profile's length amounts to, nats."""
+    return {
+        "bound": heldout.entropy,
+        "one_call": predicted(heldout, (heldout.length,)),
+        "total_correlation": fitted.total_correlation,
+        "dual_total_correlation": fitted.dual_total_correlation,
+        "mixed": fitted.mixed,
     }
 
 
@@ -150,14 +191,18 @@ def render_profile(report: Report, console: Console) -> None:
         f"{report['model']}: {report['sequences']} sequences of {report['length']} positions, "
         f"fitted by {report['estimator']}, costs judged on the held-out half"
     )
-    table = Table("", "nats", box=None)
-    table.add_row("code length, one position per call (held out)", f"{report['bound']:.3f}")
-    table.add_row("KL of one call for all, predicted, 95 %", cost(report["one_call"], 3))
-    for name in ("total_correlation", "dual_total_correlation", "mixed"):
-        table.add_row(name.replace("_", " "), f"{report[name]:.3f}")
+    shorter = report["at_mean_length"]
+    columns = [report] if shorter is None else [report, shorter]
+    table = Table("", *(f"nats, length {found['length']}" for found in columns), box=None)
+    for name, label in NATS.items():
+        table.add_row(label, *map(_said, (found[name] for found in columns)))
     gap = report["calibration"]
     table.add_row(f"calibration: {gap['of']}", f"{gap['value']:.4f} +- {gap['stderr']:.4f}")
     console.print(table)
+    if shorter is not None:
+        console.print(
+            f"Lengths differ: {report['length']} is the longest that the model has, {shorter['length']} their mean."
+        )
 
 
 def compare(profile: Profile, *, steps: int | None, max_kl: float | None) -> tuple[Report, tuple[int, ...]]:
@@ -197,7 +242,7 @@ def in_random_order(denoiser: Denoiser, tokens: Tensor, plan: tuple[int, ...], s
     ids = torch.arange(len(tokens))
     parts = [
         log_likelihood(denoiser, tokens[part], selector, order_ids=ids[part])
-        for part in (slice(i, i + boards.BATCH) for i in range(0, len(tokens), boards.BATCH))
+        for part in (slice(i, i + BATCH) for i in range(0, len(tokens), BATCH))
     ]
     return torch.cat(parts)
 
@@ -224,6 +269,11 @@ def predicted(profile: Profile, plan: tuple[int, ...]) -> Report:
     """What a plan should cost by the held-out half of a profile, with its standard error and 95 % interval."""
     said = plans.describe(plan, profile)
     return number(said.kl, "nats per sequence", PREDICTED, stderr=said.kl_stderr, interval=said.interval)
+
+
+def _said(value: float | Report) -> str:
+    """A number of nats, or a predicted cost with its interval."""
+    return cost(value, 3) if isinstance(value, dict) else f"{value:.3f}"
 
 
 def cost(said: Report, digits: int = 2) -> str:

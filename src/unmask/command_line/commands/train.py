@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from unmask.command_line.commands.output import Report, number, say
+from unmask.command_line.output import Report, number, say
 from unmask.recipes import Run, all_recipes
 from unmask.recipes.run import describe, override
 from unmask.training.loop import train

@@ -49,6 +49,18 @@ def put(out: Path, data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def files(out: Path, plot: Path | None) -> Report:
+    """What was written, for a report."""
+    return {"file": str(out), "plot": None if plot is None else str(plot)}
+
+
+def wrote(*places: Path | None, quiet: bool) -> None:
+    """Names the files that were written, on standard error."""
+    for place in places:
+        if place not in (None, STANDARD):
+            say(f"wrote {place}", quiet)
+
+
 def say(text: str, quiet: bool = False) -> None:
     """A remark on standard error."""
     if not quiet:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from unmask.command_line.commands.options import in_range
-from unmask.command_line.commands.output import Report, number, percent, share
+from unmask.command_line.options import in_range
+from unmask.command_line.output import Report, number, percent, share
 from unmask.data import files
 from unmask.data import tokens as folders
 from unmask.data.readers.images import png
@@ -28,25 +28,18 @@ def run(kind: str, samples: Path, against: Path | None, training: Path | None, n
     """What a judge says of ``samples`` (``-``: standard input); SMILES are also compared with two token folders."""
     in_range("num", num, 1)
     files.once(samples, against, training)
-    if kind == "images":
-        if training is not None:
-            raise ValueError("images know no novelty; expected no --training")
-        return {"command": "judge", "kind": kind} | _images(samples, against, num)
     if kind not in JUDGES:
-        raise ValueError(f"kind '{kind}': expected one of {', '.join(JUDGES)}, images")
-    texts = _lines(samples)
-    if not texts:
-        raise ValueError(f"{files.shown(samples)} holds no samples; expected one a line")
-    return {"command": "judge", "kind": kind, "samples": len(texts)} | JUDGES[kind](
-        texts, against, training, num
-    )
+        raise ValueError(f"kind '{kind}': expected one of {', '.join(JUDGES)}")
+    return {"command": "judge", "kind": kind} | JUDGES[kind](samples, against, training, num)
 
 
-def _smiles(texts: list[str], against: Path | None, training: Path | None, num: int) -> Report:
+def _smiles(samples: Path, against: Path | None, training: Path | None, num: int) -> Report:
     """Validity, uniqueness, novelty against ``training``, and the Fréchet ChemNet distance to ``num`` of ``against``."""
+    texts = _lines(samples)
     seen = frozenset() if training is None else frozenset(_items(training, None))
     found = judges.molecules(texts, seen)
     report: Report = {
+        "samples": len(texts),
         "valid": share(found.valid, len(texts), "samples", "parsed by RDKit"),
         "unique": share(found.unique, found.valid, "valid samples", "distinct canonical SMILES"),
     }
@@ -68,12 +61,14 @@ def _distance(found: judges.Molecules, against: Path, num: int) -> Report:
     return number(value, "squared feature distance", f"{about}, biased upwards for few")
 
 
-def _english(texts: list[str], against: Path | None, training: Path | None, num: int) -> Report:  # noqa: ARG001
+def _english(samples: Path, against: Path | None, training: Path | None, num: int) -> Report:  # noqa: ARG001
     """A judge's nats per word with the entropy of the words, without which it means little."""
+    texts = _lines(samples)
     words = [text.split() for text in texts]
     cost = judges.judged(texts)
     about = "trigram model of CMU pocketsphinx, unknown words 13.8 nats"
     return {
+        "samples": len(texts),
         "judge": number(cost, "nats per word", about),
         "judge_perplexity": number(math.exp(cost), "per word", "exp(nats per word)"),
         "word_entropy": number(judges.entropy(words), "nats per word", "unigrams of all samples"),
@@ -81,8 +76,10 @@ def _english(texts: list[str], against: Path | None, training: Path | None, num:
     }
 
 
-def _images(samples: Path, against: Path | None, num: int) -> Report:
+def _images(samples: Path, against: Path | None, training: Path | None, num: int) -> Report:
     """The Fréchet distance of pictures to ``num`` real ones, on EfficientNet-Lite0's features."""
+    if training is not None:
+        raise ValueError("images know no novelty; expected no --training")
     if against is None:
         raise ValueError("images are judged against real ones; expected --against DATA")
     found, real = _pictures(samples, None), _pictures(against, num)
@@ -143,14 +140,16 @@ def _spread(count: int, num: int | None) -> NDArray[np.int64]:
     return np.arange(count) if num is None else np.linspace(0, count - 1, min(num, count)).round().astype(int)
 
 
-JUDGES = {"smiles": _smiles, "text": _english}
-"""Judges by the kind of samples."""
+JUDGES = {"smiles": _smiles, "text": _english, "images": _images}
+"""Judges by the kind of samples; each reads its own: (samples, against, training, num) -> numbers."""
 
 
 def _lines(path: Path) -> list[str]:
     """The first column of every line, empty samples included; what `unmask sample` says in comments is left out."""
     found = files.text_lines(path, None)
-    return [line.split("\t")[0] for line in found if not line.startswith("# ")]
+    if texts := [line.split("\t")[0] for line in found if not line.startswith("# ")]:
+        return texts
+    raise ValueError(f"{files.shown(path)} holds no samples; expected one a line")
 
 
 def _items(place: Path, num: int | None) -> list[str]:

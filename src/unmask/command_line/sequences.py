@@ -16,9 +16,9 @@ from rich.table import Table
 from torch import Tensor
 
 from unmask.base.progress import Progress
-from unmask.command_line.commands import orders
-from unmask.command_line.commands.options import Options, in_range
-from unmask.command_line.commands.output import Report, number
+from unmask.command_line import choosing
+from unmask.command_line.options import MACHINE, Machine, Options, in_range
+from unmask.command_line.output import Report, number
 from unmask.data import files
 from unmask.data import tokens as folders
 from unmask.data.pieces import Piece, where
@@ -40,7 +40,6 @@ from unmask.engine.sampling import check_tokens
 from unmask.models import Model
 from unmask.variants import upscale
 
-BATCH = 64
 Places: TypeAlias = NDArray[np.int64]
 
 
@@ -211,13 +210,21 @@ def drawn(total: int, num: int | None, seed: int) -> Places:
 
 
 def run(
-    model: Model, data: Path, options: Options, *, num: int | None, exact: int, samples: int, quiet: bool
+    model: Model,
+    data: Path,
+    options: Options,
+    *,
+    num: int | None,
+    exact: int,
+    samples: int,
+    quiet: bool,
+    machine: Machine = MACHINE,
 ) -> Report:
     """The bound of data under a model, and of ``exact`` sequences the log-likelihood along the order, with units."""
     in_range("samples", samples, 1)
     in_range("exact", exact, 0)
-    options = orders.suited(options, model)
-    score = orders.scored(options, model) if exact else None
+    options = choosing.suited(options, model)
+    score = choosing.scored(options, model) if exact else None
     posed = read(model, data, num, options.seed)
     bound, about = estimator(model, samples, options.seed)
     report: Report = {
@@ -225,12 +232,12 @@ def run(
         "model": {"name": model.name, "hash": model.hash, "trained_steps": model.config.get("trained_steps")},
         "data": {"source": posed.source, "sequences": len(posed.tokens), "characters": posed.characters}
         | ({"left_out": posed.left_out} if posed.left_out else {}),
-        "nelbo": numbers(model, posed, nats_of(posed, bound, "bound", quiet), about),
+        "nelbo": numbers(model, posed, nats_of(posed, bound, "bound", quiet, machine), about),
         "log_likelihood": None,
     }
     if score is not None:
         some = posed.part(drawn(len(posed.tokens), exact, options.seed))
-        values = nats_of(some, lambda rows, _: -score(rows), "likelihood", quiet)
+        values = nats_of(some, lambda rows, _: -score(rows), "likelihood", quiet, machine)
         name = f"exact along one order, {options.order}, plan {options.plan or 'its own'}, {len(some.tokens)} sequences"
         report["log_likelihood"] = numbers(model, some, values, name)
     return report
@@ -255,12 +262,15 @@ def estimator(model: Model, samples: int, seed: int) -> tuple[Measure, str]:
     )
 
 
-def nats_of(posed: Sequences, measure: Measure, label: str = "", quiet: bool = True) -> Tensor:
+def nats_of(
+    posed: Sequences, measure: Measure, label: str = "", quiet: bool = True, machine: Machine = MACHINE
+) -> Tensor:
     """Nats of every sequence, float64 [n]."""
     values: list[Tensor] = []
     with Progress(label, len(posed.tokens), quiet=quiet) as progress:
-        for ids in torch.split(torch.arange(len(posed.tokens)), BATCH):
-            values.append(measure(posed.tokens[ids], ids))
+        for ids in torch.split(torch.arange(len(posed.tokens)), machine.batch_size):
+            found = measure(posed.tokens[ids].to(machine.device), ids.to(machine.device))
+            values.append(found.cpu())
             progress.advance(int(ids[-1]) + 1)
     return torch.cat(values)
 

@@ -11,10 +11,10 @@ from rich.table import Table
 from torch import Tensor
 
 from unmask.base.progress import Progress
-from unmask.command_line.commands import boards, orders, sequences
-from unmask.command_line.commands.boards import BATCH, Boards
-from unmask.command_line.commands.options import Options, in_range
-from unmask.command_line.commands.output import Report, number, percent
+from unmask.command_line import boards, choosing, sequences
+from unmask.command_line.boards import Boards
+from unmask.command_line.options import MACHINE, Machine, Options, in_range
+from unmask.command_line.output import Report, number, percent
 from unmask.data import sudoku
 from unmask.engine.likelihood import nelbo
 from unmask.models import Model
@@ -27,6 +27,7 @@ def run(
     *,
     samples: int,
     quiet: bool,
+    machine: Machine = MACHINE,
 ) -> Report:
     """Accuracy, network calls, and the bounds of the solutions, each with its unit and estimator.
 
@@ -35,10 +36,12 @@ def run(
     boards.check_sudoku(model)
     in_range("samples", samples, 1)
     posed = with_solutions(posed)
-    options = orders.suited(options, model)
-    sampler = orders.sampler(options, model.denoiser, model.length)
+    options = choosing.suited(options, model)
+    sampler = choosing.sampler(options, model.denoiser, model.length)
     with Progress("eval", len(posed.puzzles), quiet=quiet) as progress:
-        solved = boards.solve(posed.puzzles, sampler, seed=options.seed, advance=progress.advance)
+        solved = boards.solve(
+            posed.puzzles, sampler, seed=options.seed, machine=machine, advance=progress.advance
+        )
     return {
         "command": "eval",
         "model": {"name": model.name, "hash": model.hash, "trained_steps": model.config.get("trained_steps")},
@@ -47,9 +50,9 @@ def run(
             "puzzles": len(posed.puzzles),
             "mean_clues": _mean_clues(posed.puzzles),
         },
-        **orders.described(options, solved),
+        **choosing.described(options, solved),
         **boards.accuracy(posed, solved),
-        **_bounds(model, posed, samples, options.seed),
+        **_bounds(model, posed, samples, options.seed, machine),
         "seconds": solved.seconds,
         "network_seconds": solved.manifest["network_seconds"],
         "manifest": solved.manifest,
@@ -79,29 +82,32 @@ def _mean_clues(puzzles: Tensor) -> float:
     return float((puzzles != sudoku.BLANK).sum(1).double().mean())
 
 
-def _bounds(model: Model, posed: Boards, samples: int, seed: int) -> Report:
+def _bounds(model: Model, posed: Boards, samples: int, seed: int, machine: Machine) -> Report:
     """The bound of the solutions on their own, and given the clues."""
     if posed.solutions is None:
         return {"nelbo": None, "nelbo_given_clues": None}
     clues = posed.puzzles != sudoku.BLANK
-    own = _bound(model, posed.solutions, torch.zeros_like(clues), samples, seed)
-    return {"nelbo": own, "nelbo_given_clues": _bound(model, posed.solutions, clues, samples, seed)}
+    hidden = {"nelbo": torch.zeros_like(clues), "nelbo_given_clues": clues}
+    return {
+        name: _bound(model, posed.solutions, visible, samples, seed, machine)
+        for name, visible in hidden.items()
+    }
 
 
-def _bound(model: Model, grids: Tensor, visible: Tensor, samples: int, seed: int) -> Report:
+def _bound(model: Model, grids: Tensor, visible: Tensor, samples: int, seed: int, machine: Machine) -> Report:
     """NELBO of grids int64 [n, 81], nats per grid and bits per scored cell; standard error over grids."""
     parts = [
         nelbo(
             model.denoiser,
-            grids[ids],
+            grids[ids].to(machine.device),
             generator=torch.Generator().manual_seed(seed),
             samples=samples,
-            visible=visible[ids],
-            item_ids=ids,
+            visible=visible[ids].to(machine.device),
+            item_ids=ids.to(machine.device),
         )
-        for ids in torch.split(torch.arange(len(grids)), BATCH)
+        for ids in torch.split(torch.arange(len(grids)), machine.batch_size)
     ]
-    values = torch.cat([p.value for p in parts])
+    values = torch.cat([p.value for p in parts]).cpu()
     within = float(torch.cat([p.stderr for p in parts]).mean())
     error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else within
     to_bits = len(grids) / (math.log(2) * max(int((~visible).sum()), 1))

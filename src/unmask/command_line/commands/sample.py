@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from unmask.base.progress import Progress
-from unmask.command_line.commands import boards, orders
-from unmask.command_line.commands.boards import Boards, Solved
-from unmask.command_line.commands.options import Options, in_range
-from unmask.command_line.commands.output import Report, percent, put, say
+from unmask.command_line import boards, catalogue, choosing
+from unmask.command_line.boards import Boards, Solved
+from unmask.command_line.options import MACHINE, Machine, Options, in_range
+from unmask.command_line.output import Report, percent, put, say
 from unmask.data import files, sudoku
 from unmask.data.readers.images import grid_png, pillow
 from unmask.data.vocabularies import Characters, Foreign, Levels
@@ -30,24 +30,27 @@ def run(
     out: Path | None = None,
     trace: bool,
     quiet: bool,
+    machine: Machine = MACHINE,
 ) -> Report:
     """``num`` samples, or ``num`` of every puzzle of a prompt file, with their log-probabilities (nats)."""
     in_range("num", num, 1)
-    orders.check(options)
-    files.once(prompt, orders.plan_path(options))
-    model = load(model_name)
-    options = orders.suited(options, model)
+    catalogue.check(options)
+    files.once(prompt, choosing.plan_path(options))
+    model = load(model_name, device=machine.device)
+    options = choosing.suited(options, model)
     out = _checked_out(model, out)
     posed = None if prompt is None else _posed(model, prompt, num)
     lengths = torch.Generator().manual_seed(options.seed)
     tokens = model.all_masked(num, lengths) if posed is None else posed.puzzles
     with Progress("sample", len(tokens), quiet=quiet) as progress:
-        sampler = orders.sampler(options, model.denoiser, model.length, entropies=trace)
-        solved = boards.solve(tokens, sampler, seed=options.seed, trace=trace, advance=progress.advance)
+        sampler = choosing.sampler(options, model.denoiser, model.length, entropies=trace)
+        solved = boards.solve(
+            tokens, sampler, seed=options.seed, trace=trace, machine=machine, advance=progress.advance
+        )
     return {
         "command": "sample",
         "model": model.name,
-        **orders.described(options, solved),
+        **choosing.described(options, solved),
         "prompt": None if prompt is None else str(prompt),
         "units": UNITS | (TRACE_UNITS | {"mask_id": model.denoiser.mask_id} if trace else {}),
         "samples": _samples(model, tokens, solved, posed is not None),

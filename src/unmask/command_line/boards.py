@@ -13,16 +13,13 @@ import torch
 from torch import Tensor
 
 from unmask.base.types import Info, Result
-from unmask.command_line.commands.options import in_range
-from unmask.command_line.commands.output import Report, number, share
+from unmask.command_line.options import MACHINE, Machine, in_range
+from unmask.command_line.output import Report, number, share
 from unmask.data import sudoku
 from unmask.models import Model
 
 Sampler: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Result]
 """Unmasks a batch: (tokens int64 [B, L], numbers of the items int64 [B], generator) -> result."""
-
-BATCH = 64
-"""Rows per network call: enough to keep two cores busy, few enough for their caches."""
 
 FRESH = 2**62
 """Start of the seeds of test puzzles; training counts up from small seeds, so the two never meet."""
@@ -89,33 +86,34 @@ def solve(
     *,
     seed: int,
     trace: bool = False,
+    machine: Machine = MACHINE,
     advance: Callable[[int], object] = lambda _: None,
 ) -> Solved:
-    """Unmasks the blanks of puzzles int64 [n, 81], `BATCH` at a time; ``advance`` hears how many are done.
+    """Unmasks the blanks of puzzles int64 [n, 81], batch by batch; ``advance`` hears how many are done.
 
     Orders and symbols of a puzzle are functions of the seed and its number, whatever batch it is in.
     """
     began, results, steps = time.monotonic(), list[Result](), list[list[Report]]()
-    for start in range(0, len(puzzles), BATCH):
-        rows = torch.arange(start, min(start + BATCH, len(puzzles)))
-        result = sampler(puzzles[rows], rows, torch.Generator().manual_seed(seed))
+    for rows in torch.split(torch.arange(len(puzzles)), machine.batch_size):
+        posed, ids = puzzles[rows].to(machine.device), rows.to(machine.device)
+        result = sampler(posed, ids, torch.Generator().manual_seed(seed))
         steps += steps_of(result.trace, len(rows)) if trace else []
         results.append(replace(result, trace=()))
         advance(int(rows[-1]) + 1)
     tokens, log_prob, nfe = (
-        torch.cat([getattr(r, k) for r in results]) for k in ("tokens", "log_prob", "nfe")
+        torch.cat([getattr(r, k) for r in results]).cpu() for k in ("tokens", "log_prob", "nfe")
     )
     seconds = time.monotonic() - began
-    record = manifest_of(results, seed) | {"seconds": seconds}
+    record = manifest_of(results, seed, machine.batch_size) | {"seconds": seconds}
     return Solved(tokens, log_prob, nfe, seconds, record, tuple(steps))
 
 
-def manifest_of(results: Sequence[Result], seed: int) -> Report:
+def manifest_of(results: Sequence[Result], seed: int, batch_size: int) -> Report:
     """The manifest of a run of batches: what they share, ``seed`` of the run, those of the batches, network seconds."""
     records = [r.manifest for r in results]
     spent = math.fsum(r["network_seconds"] for r in records)
     shape = [sum(len(r.tokens) for r in results), results[0].tokens.shape[1]]
-    own = {"seed": seed, "batch_seeds": [r["seed"] for r in records], "batch": BATCH, "shape": shape}
+    own = {"seed": seed, "batch_seeds": [r["seed"] for r in records], "batch": batch_size, "shape": shape}
     return records[0] | own | {"network_seconds": spent}
 
 

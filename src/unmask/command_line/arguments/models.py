@@ -1,0 +1,224 @@
+"""Commands about models: train one, measure it, plan its calls, judge what it makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction
+
+from unmask.command_line.arguments.parsing import How, ModelName, On, Seed, Told, command
+from unmask.command_line.options import (
+    MACHINE,
+    ORDER,
+    OUTPUT,
+    Cores,
+    option,
+    running,
+)
+
+
+@command("train")
+def train(
+    recipe: Annotated[
+        Positional[str], option(metavar="RECIPE", help="What to train: a recipe of those named below.")
+    ],
+    *,
+    out: Annotated[
+        Path | None, option(metavar="FOLDER", help="Default: runs/RECIPE. A run found there goes on.")
+    ] = None,
+    set_: Annotated[
+        UseAppendAction[tuple[str, ...]],
+        option(
+            name="set",
+            metavar="FIELD=VALUE",
+            help="Replace a field; --optimiser.steps 200 is short for it, --device cuda for --machine.device cuda.",
+        ),
+    ] = (),
+    fields: Annotated[bool, option(help="List the recipe's fields and stop.")] = False,
+    threads: Annotated[int | None, option(metavar="N", help="Threads; default what torch takes.")] = None,
+    output: Told = OUTPUT,
+) -> int:
+    """Train a recipe, or go on with a stopped training; --group.field VALUE replaces any field."""
+    from unmask.command_line.commands import train as work
+    from unmask.command_line.output import emit
+
+    if fields:
+        emit(work.fields(recipe), work.render_fields, output.json)
+        return 0
+    with running(Cores(threads)):
+        report = work.run(recipe, out, work.changes(set_), output.quiet)
+    emit(report, work.render, output.json)
+    return 0
+
+
+@command("eval")
+def evaluate(
+    model: Positional[ModelName],
+    data: Annotated[
+        Positional[Path | None],
+        option(
+            metavar="DATA",
+            help="Puzzle file, token folder, text file, -, or a fetched set such as text/test.",
+        ),
+    ] = None,
+    *,
+    generate: Annotated[
+        str | None, option(metavar="CLUES", help="Fresh puzzles instead: 34, or minimal.")
+    ] = None,
+    num: Annotated[
+        int | None,
+        option(
+            aliases=("-n",), metavar="N", help="How many sequences, at random; default all, or 100 puzzles."
+        ),
+    ] = None,
+    exact: Annotated[int, option(metavar="N", help="Also N exact log-likelihoods along the order.")] = 0,
+    samples: Annotated[int, option(metavar="N", help="Mask sets per sequence in the NELBO.")] = 8,
+    how: How = ORDER,
+    machine: On = MACHINE,
+    output: Told = OUTPUT,
+) -> int:
+    """Measure a model: bits per character or dimension; for puzzles also how many are solved, in how many calls."""
+    from unmask.command_line import catalogue, choosing, sequences
+    from unmask.command_line.commands import evaluate as work
+    from unmask.command_line.output import emit
+    from unmask.data.files import once
+    from unmask.models import load
+
+    catalogue.check(how)
+    once(data, choosing.plan_path(how))
+    with running(machine):
+        loaded = load(model, device=machine.device)
+        if generate is None and loaded.name != "sudoku":
+            if data is None:
+                raise ValueError(
+                    "no data: expected a token folder, a text file, or a fetched set such as text/test"
+                )
+            report = sequences.run(
+                loaded,
+                data,
+                how,
+                num=num,
+                exact=exact,
+                samples=samples,
+                machine=machine,
+                quiet=output.quiet,
+            )
+            emit(report, sequences.render, output.json)
+            return 0
+        if exact:
+            raise ValueError("--exact is for models of sequences; expected none for puzzles")
+        posed = work.dataset(data, generate, num, how.seed)
+        report = work.run(loaded, posed, how, samples=samples, machine=machine, quiet=output.quiet)
+    emit(report, work.render, output.json)
+    return 0
+
+
+@command("judge")
+def judge(
+    kind: Annotated[
+        Positional[str], option(metavar="KIND", help="What the samples are: smiles, text or images.")
+    ],
+    samples: Annotated[
+        Positional[Path],
+        option(metavar="FILE", help="One sample a line, - for standard input; images: .npy or a folder."),
+    ],
+    *,
+    against: Annotated[
+        Path | None, option(metavar="DATA", help="SMILES and images: real ones, for the Fréchet distance.")
+    ] = None,
+    training: Annotated[
+        Path | None, option(metavar="DATA", help="SMILES: what the model was trained on, for novelty.")
+    ] = None,
+    num: Annotated[int, option(aliases=("-n",), metavar="N", help="Real ones taken from --against.")] = 2000,
+    threads: Annotated[int | None, option(metavar="N", help="Threads; default what torch takes.")] = None,
+    output: Told = OUTPUT,
+) -> int:
+    """Judge samples: validity, novelty and FCD of SMILES, a language model's view of text, Fréchet distance of images."""
+    from unmask.command_line.commands import judge as work
+    from unmask.command_line.output import emit
+
+    with running(Cores(threads)):
+        report = work.run(kind, samples, against, training, num)
+    emit(report, work.render, output.json)
+    return 0
+
+
+@command("profile")
+def profile(
+    model: Positional[ModelName],
+    data: Annotated[
+        Positional[Path | None],
+        option(metavar="DATA", help="A token folder, text, or grids; default fresh grids."),
+    ] = None,
+    *,
+    out: Annotated[
+        Path, option(aliases=("-o",), metavar="FILE", help="Where the profile goes, JSON.")
+    ] = Path("profile.json"),
+    num: Annotated[
+        int, option(aliases=("-n",), metavar="N", help="Fresh grids, or sequences of DATA at random.")
+    ] = 1024,
+    rounds: Annotated[int, option(metavar="N", help="Passes over the data.")] = 4,
+    plot: Annotated[Path | None, option(metavar="FILE", help="Also draw it: .png, .svg or .pdf.")] = None,
+    seed: Seed = 0,
+    machine: On = MACHINE,
+    output: Told = OUTPUT,
+) -> int:
+    """Measure the information profile of a model: what visible positions tell about the others, in nats.
+
+    An interrupted measurement leaves FILE.half*.part and goes on from there; with -o - it starts afresh.
+    """
+    from unmask.command_line.commands import plan as work
+    from unmask.command_line.output import emit, files, one_document, put, wrote
+
+    aside = one_document(out, output.json)
+    work.check_plot(plot)
+    state = None if aside else out
+    with running(machine):
+        report, found = work.measure(
+            model,
+            data,
+            num=num,
+            rounds=rounds,
+            seed=seed,
+            state=state,
+            machine=machine,
+            quiet=output.quiet,
+        )
+    put(out, found.to_json().encode())
+    if plot is not None:
+        work.draw(found, {}, plot)
+    wrote(out, plot, quiet=output.quiet)
+    emit(report | files(out, plot), work.render_profile, output.json, aside=aside)
+    return 0
+
+
+@command("plan")
+def plan(
+    profile: Annotated[Positional[Path], option(metavar="PROFILE", help="Written by `unmask profile`.")],
+    *,
+    steps: Annotated[int | None, option(metavar="K", help="Budget of network calls.")] = None,
+    max_kl: Annotated[float | None, option(metavar="NATS", help="Budget of nats, order disclosed.")] = None,
+    visible: Annotated[int, option(metavar="N", help="Positions that are given (infilling).")] = 0,
+    out: Annotated[
+        Path, option(aliases=("-o",), metavar="FILE", help="Where the optimal plan goes, for sample --plan.")
+    ] = Path("plan.json"),
+    plot: Annotated[Path | None, option(metavar="FILE", help="Also draw the staircases: .png, .svg.")] = None,
+    output: Told = OUTPUT,
+) -> int:
+    """How to spend a budget: every family of plans beside the optimal one, with the KL that each costs."""
+    from unmask.command_line.commands import plan as work
+    from unmask.command_line.output import emit, files, one_document, wrote
+    from unmask.planning import plans
+
+    aside = one_document(out, output.json)
+    work.check_plot(plot)
+    known = work.infilling(work.read_profile(profile), visible)
+    report, best = work.compare(known, steps=steps, max_kl=max_kl)
+    work.save_plan(out, best, known)
+    if plot is not None:
+        uniform = plans.uniform(known.length, len(best))
+        work.draw(known, {"uniform": uniform, "optimal": best}, plot)
+    wrote(out, plot, quiet=output.quiet)
+    emit(report | files(out, plot), work.render_plans, output.json, aside=aside)
+    return 0

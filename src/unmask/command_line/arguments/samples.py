@@ -1,0 +1,102 @@
+"""Commands that show what a model makes: samples, and the tour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional
+
+from unmask.command_line.arguments.parsing import How, ModelName, On, OnCores, Seed, Told, command
+from unmask.command_line.options import (
+    CORES,
+    MACHINE,
+    ORDER,
+    OUTPUT,
+    option,
+    running,
+)
+
+
+@command("demo")
+def demo(
+    *,
+    num: Annotated[
+        int, option(aliases=("-n",), metavar="N", help="Puzzles in all, half of each difficulty.")
+    ] = 24,
+    seed: Seed = 0,
+    tau: Annotated[float, option(metavar="P", help="Probability that suffices in the threshold rule.")] = 0.9,
+    model: ModelName = "sudoku",
+    no_animation: Annotated[bool, option(help="Do not show one board step by step at the end.")] = False,
+    precision: Annotated[
+        Literal["auto", "bfloat16", "float32"],
+        option(help="auto: bfloat16 where the processor is built for it."),
+    ] = "auto",
+    machine: OnCores = CORES,
+    output: Told = OUTPUT,
+) -> int:
+    """Solve fresh Sudoku puzzles in several orders, then watch one being solved."""
+    from rich.console import Console
+
+    from unmask.command_line.commands import demo as work
+    from unmask.command_line.output import emit
+
+    with running(machine):
+        report, loaded = work.run(
+            model,
+            num=num,
+            seed=seed,
+            tau=tau,
+            precision=precision,
+            batch_size=machine.batch_size,
+            quiet=output.quiet,
+        )
+        emit(report, work.render, output.json)
+        if not no_animation and not output.json:
+            work.animate(loaded, seed, Console(highlight=False))
+    return 0
+
+
+@command("sample")
+def sample(
+    model: Positional[ModelName],
+    *,
+    num: Annotated[
+        int, option(aliases=("-n",), metavar="N", help="Samples, of each puzzle if there is a prompt.")
+    ] = 1,
+    prompt: Annotated[
+        Path | None,
+        option(
+            metavar="FILE", help="Puzzles to solve; or lines of text with _ for gaps to fill; - reads them."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        option(
+            aliases=("-o",), metavar="FILE", help="Images: a .png sheet or a .npy array; default samples.png."
+        ),
+    ] = None,
+    pretty: Annotated[bool, option(help="Boards as nine lines.")] = False,
+    trace: Annotated[bool, option(help="With --json: what each step did, with entropies.")] = False,
+    how: How = ORDER,
+    machine: On = MACHINE,
+    output: Told = OUTPUT,
+) -> int:
+    """Sample from a model, or solve the puzzles of --prompt; samples go to stdout, a summary to stderr."""
+    from unmask.command_line.commands import sample as work
+    from unmask.command_line.output import emit, one_document
+
+    aside = one_document(out, output.json)
+    if trace and not output.json:
+        raise ValueError("--trace writes JSON; expected --json beside it")
+    with running(machine):
+        report = work.run(
+            model, how, num=num, prompt=prompt, out=out, trace=trace, machine=machine, quiet=output.quiet
+        )
+    emit(
+        report,
+        lambda found, _: work.render(found, pretty=pretty, quiet=output.quiet),
+        output.json,
+        aside=aside,
+    )
+    return 0

@@ -1,0 +1,1 @@
+"""``unmask compress``, ``decompress`` and ``inspect``."""

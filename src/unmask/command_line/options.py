@@ -1,0 +1,174 @@
+"""What several commands take: an order and its settings, the machine, the output. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Annotated, TypeVar
+
+from tyro.conf import arg
+
+T = TypeVar("T")
+
+
+def _default(text: str) -> str:
+    """A default as help says it; nothing for what is off or depends."""
+    return "" if text in ("None", "False", "") else f"(default: {text})"
+
+
+option = partial(arg, help_behavior_hint=_default)
+"""An option's help, which names its default where it has one."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """An order and its settings. None leaves a setting at the order's default; orders refuse what they do not read."""
+
+    order: Annotated[
+        str | None,
+        option(
+            metavar="NAME", help="Which positions come next, of those named below; default the model's own."
+        ),
+    ] = None
+    plan: Annotated[
+        str | None,
+        option(metavar="K|SIZES|FILE", help="Positions per call (3), step sizes (3,3,2), or a plan file."),
+    ] = None
+    steps: Annotated[int | None, option(metavar="N", help="Calls, or the grid of times.")] = None
+    tau: Annotated[float | None, option(metavar="P", help="Probability or margin that suffices.")] = None
+    gamma: Annotated[float | None, option(metavar="NATS", help="Entropy that a call may spend.")] = None
+    limit: Annotated[float | None, option(metavar="X", help="Factor rule: (n + 1) (1 - p) below this.")] = (
+        None
+    )
+    eps: Annotated[float | None, option(metavar="NATS", help="How far a stable law may have moved.")] = None
+    alpha: Annotated[float | None, option(metavar="X", help="Temperature of the choice.")] = None
+    beta: Annotated[float | None, option(metavar="X", help="Exponent of the moment order, from 1.")] = None
+    share: Annotated[float | None, option(metavar="P", help="Part of each step that explores.")] = None
+    decay: Annotated[float | None, option(metavar="X", help="Preference for early positions.")] = None
+    candidates: Annotated[int | None, option(metavar="N", help="Batches that a look-ahead compares.")] = None
+    eta: Annotated[float | None, option(metavar="X", help="Strength of re-masking.")] = None
+    grid: Annotated[str | None, option(metavar="HxW", help="Rows and columns; default a square.")] = None
+    blocks: Annotated[int | None, option(metavar="LENGTH", help="Work in blocks, left to right.")] = None
+    spacing: Annotated[int | None, option(metavar="D", help="Least distance within a step.")] = None
+    substeps: Annotated[int | None, option(metavar="S", help="Parts of a step (partial caching).")] = None
+    greedy: Annotated[bool, option(help="Take the most probable symbol instead of drawing.")] = False
+    temperature: Annotated[
+        float, option(metavar="X", help="Below 1 sharpens the law, above 1 flattens it.")
+    ] = 1.0
+    top_p: Annotated[
+        float, option(metavar="P", help="Draw from the likeliest symbols that hold this probability.")
+    ] = 1.0
+    seed: Annotated[int, option(metavar="N", help="Start of all random numbers.")] = 0
+
+    def given(self) -> list[str]:
+        """The settings that an order must read, where the user said something."""
+        unread = ("order", "temperature", "top_p", "seed")
+        return [f.name for f in fields(self) if f.name not in unread and getattr(self, f.name) != f.default]
+
+
+BATCH = 64
+"""Rows per network call: enough to keep two cores busy, few enough for their caches."""
+
+
+@dataclass(frozen=True)
+class Cores:
+    """How the processor is used, for commands that compute on it. It changes speed only."""
+
+    threads: Annotated[int | None, option(metavar="N", help="Threads; default what torch takes.")] = None
+    batch_size: Annotated[
+        int,
+        option(metavar="N", aliases=("--batch",), help="Rows per network call; changes nothing but speed."),
+    ] = BATCH
+
+
+@dataclass(frozen=True)
+class Machine(Cores):
+    """Where a model runs, and how."""
+
+    device: Annotated[str, option(metavar="NAME", help="cpu, cuda, cuda:1 or mps.")] = "cpu"
+
+
+@dataclass(frozen=True)
+class Output:
+    """How a command answers."""
+
+    json: Annotated[bool, option(help="Print one JSON document on standard output.")] = False
+    quiet: Annotated[bool, option(help="No progress and remarks on standard error.")] = False
+
+
+ORDER, CORES, MACHINE, OUTPUT = Options(), Cores(), Machine(), Output()
+"""What holds where nothing is said."""
+
+
+@contextmanager
+def running(cores: Cores) -> Iterator[None]:
+    """Torch's threads as asked for, and afterwards as they were; ValueError for numbers that make no sense."""
+    in_range("threads", cores.threads, 1)
+    in_range("batch_size", cores.batch_size, 1)
+    if cores.threads is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def in_range(name: str, value: float | None, low: float, high: float = math.inf, more: str = "") -> None:
+    """ValueError in the command's own words unless option ``name`` is within low..high, or was not given."""
+    if value is None or low <= value <= high:
+        return
+    whole = isinstance(value, int) and isinstance(low, int)
+    span = (
+        f"at least {low}"
+        if high == math.inf
+        else f"{low}..{high}"
+        if whole
+        else f"a number from {low} to {high}"
+    )
+    raise ValueError(f"--{name.replace('_', '-')} {value:g}: expected {span}{more}")
+
+
+def above_zero(name: str, value: float | None, high: float = math.inf, more: str = "") -> None:
+    """ValueError in the command's own words unless option ``name`` is more than 0, at most ``high``, or was not given."""
+    if value is None or (0 < value <= high and value < math.inf):
+        return
+    span = "a number above 0" if high == math.inf else f"a number above 0, at most {high}"
+    raise ValueError(f"--{name.replace('_', '-')} {value:g}: expected {span}{more}")
+
+
+def check_seed(seed: int) -> None:
+    """ValueError unless a generator can start from the seed."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed {seed}: expected 0..2^63 - 1")
+
+
+def check_values(options: Options) -> None:
+    """ValueError for a setting that makes no sense in any order."""
+    check_seed(options.seed)
+    above_zero("temperature", options.temperature, more="; --greedy takes the most probable symbol")
+    above_zero("top_p", options.top_p, 1)
+    above_zero("limit", options.limit)
+    for name in ("steps", "candidates", "blocks", "spacing", "substeps"):
+        in_range(name, getattr(options, name), 1)
+    for name in ("tau", "share"):
+        in_range(name, getattr(options, name), 0, 1)
+    for name in ("gamma", "eps", "alpha", "decay", "eta"):
+        in_range(name, getattr(options, name), 0)
+    in_range("beta", options.beta, 1)
+    if options.order in ("race", "moment-sampler") and options.alpha is not None:
+        above_zero("alpha", options.alpha, more=f" for order {options.order}")
+    if options.order != "p2":
+        in_range("eta", options.eta, 0, 1)
+
+
+def value(said: T | None, default: T) -> T:
+    """What was said, or the default."""
+    return default if said is None else said

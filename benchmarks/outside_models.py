@@ -51,8 +51,8 @@ MOST = {"confidence": 0.95, "random": 0.45}
 
 NOTES = f"""
 Processor time, on one thread, of `unmask.sample` (all masked, uniform plan of {CALLS} steps, symbols drawn) over
-{CALLS} calls of `network(input_ids=tokens)` in inference mode, same batch, in turn. V {VOCAB}, length {LENGTH}, batch {BATCH}, width
-{WIDTH}, {DEPTH} layers, random weights, the mask inside the vocabulary, transformers {transformers.__version__}.
+{CALLS} calls of `network(input_ids=tokens)` in inference mode, same batch, in turn. V {VOCAB}, length {LENGTH}, batch
+{BATCH}, width {WIDTH}, {DEPTH} layers, random weights, the mask in the vocabulary, transformers {transformers.__version__}.
 "before": `from_logits(.., head=False)`, the head at every position; "after": as `from_logits` makes it. Ratios: medians
 over the repeats, with the smallest and largest of "after". Wanted: at most {MOST["confidence"]} (confidence) and
 {MOST["random"]} (random). "same": the tokens drawn are equal, and the largest difference of their log-probabilities in
@@ -83,16 +83,16 @@ def measured(name: str, repeats: int) -> list[dict[str, Any]]:
     probe = first_call(network)
     denoisers = [unmask.from_logits(network, MASK, VOCAB, head=head) for head in (False, None)]
     sides = {(order, after): drawing(denoisers[after], masked, order) for order in ORDERS for after in (0, 1)}
-    drawn = {side: draw() for side, draw in sides.items()}  # also the turn that is not timed
+    drawn, times = {}, []
+    for _ in range(repeats):
+        turn = {side: timed(draw) for side, draw in sides.items()} | {
+            "bare": timed(lambda: bare(network, masked))
+        }
+        drawn = {side: result for side, (_, result) in turn.items()}
+        times.append({side: seconds for side, (seconds, _) in turn.items()})
+        print(name, *(f"{x:.1f} s" for x in times[-1].values()), flush=True)
     assert denoisers[1].head is not None
     assert not denoisers[1].head.why, denoisers[1].head.why
-    times = []
-    for _ in range(repeats):
-        times.append(
-            {side: spent(draw) for side, draw in sides.items()}
-            | {"bare": spent(lambda: bare(network, masked))}
-        )
-        print(name, *(f"{x:.1f} s" for x in times[-1].values()), flush=True)
     same = {order: agreement(drawn[order, 0], drawn[order, 1]) for order in ORDERS}
     return [{"model": name, "order": o, **ratios(times, o), **same[o], "probe s": probe} for o in ORDERS]
 
@@ -128,15 +128,15 @@ def first_call(network: torch.nn.Module) -> float:
     denoiser = unmask.from_logits(network, MASK, VOCAB)
     tokens, rows = torch.full((BATCH, LENGTH), MASK), torch.arange(16).expand(BATCH, -1)
     unmask.from_logits(network, MASK, VOCAB, head=False)(tokens, rows)
-    first, second = (spent(lambda: denoiser(tokens, rows)) for _ in range(2))
+    first, second = (timed(lambda: denoiser(tokens, rows))[0] for _ in range(2))
     return first - second
 
 
-def spent(work: Callable[[], Any]) -> float:
-    """Seconds of processor time of one run: a machine that others use too says little by the clock."""
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of processor time of one run, and what it gives: a machine that others use says little by the clock."""
     began = time.process_time()
-    work()
-    return time.process_time() - began
+    result = work()
+    return time.process_time() - began, result
 
 
 def bare(network: torch.nn.Module, masked: torch.Tensor) -> None:

@@ -384,6 +384,7 @@ def test_a_head_of_zeros_shows_nothing_until_it_is_trained() -> None:
     net = CentredAfter()
     with torch.no_grad():
         net.head.weight.zero_()
+        net.head.bias.zero_()
     denoiser, full = both(net)
     assert_same(denoiser(TOKENS, ROWS["one"]), full(TOKENS, ROWS["one"]))
     assert "alike" in denoiser.head.why
@@ -638,6 +639,16 @@ def test_a_network_that_tells_no_head(answer: Any) -> None:
 
     net.get_output_embeddings = tell
     assert unmask.from_logits(net, MASK, VOCAB).head is None
+
+
+def test_tokens_elsewhere_are_one_line_as_in_full() -> None:
+    denoiser, full = both(Net())
+    for d in (denoiser, full):
+        with pytest.raises(ValueError, match=r"on cpu.*expected .* on meta$") as found:
+            d(TOKENS.to("meta"), ROWS["one"].to("meta"))
+        assert "\n" not in str(found.value)
+    assert_same(denoiser(TOKENS, ROWS["one"]), full(TOKENS, ROWS["one"]))
+    assert not denoiser.head.why
 
 
 def test_time_reaches_the_probe_too() -> None:

@@ -78,7 +78,8 @@ class Head:
     def _seen(self, tokens: Tensor) -> Any:
         """What a proof depends on: device, precision, and every weight's place and version."""
         device = tokens.device.type
-        half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        half = torch.get_autocast_dtype(device) if mixed else None
         weights = [_version(p) for module in roots(self.network) for p in module.parameters()]
         return tokens.device, half, hash(tuple(weights))
 
@@ -93,7 +94,7 @@ class Head:
         with _forked(tokens.device):
             for length in sorted({min(SHORT, tokens.shape[1]), tokens.shape[1]}):
                 probe, rows = (x.to(tokens.device) for x in _asked(len(tokens), length, symbols, generator))
-                full = _full(run, probe, None if time is None else time[: len(probe)])
+                full = _full(run, probe, _some(time, len(probe)))
                 if full is not None:
                     return self._first(run, probe, rows, time, full)
         return None, why
@@ -102,7 +103,7 @@ class Head:
         self, run: Run, probe: Tensor, rows: Tensor, time: Tensor | None, full: Tensor
     ) -> tuple[nn.Module | None, str]:
         """The first place that gives the full logits, or None and why the last one does not."""
-        why, some = "", None if time is None else time[: len(probe)]
+        why, some = "", _some(time, len(probe))
         for place in self.places:
             logits, why = at_rows(place, lambda: run(probe, some), probe, rows)
             why = why if logits is None else difference(logits, full, rows)
@@ -124,7 +125,8 @@ def head_of(network: Any, told: nn.Module | bool | None) -> Head | None:
         raise ValueError(
             f"head {told!r}: expected the network's last module(s) of position-wise layers, or False for none"
         )
-    owners = [x for x in layers(network) if isinstance(x, nn.Module) and hasattr(x, "get_output_embeddings")]
+    inside = [getattr(x, "__self__", x) for x in layers(network)]  # a method's module
+    owners = [x for x in inside if isinstance(x, nn.Module) and hasattr(x, "get_output_embeddings")]
     places = _places(owners[-1]) if owners else ()
     return Head(network, places) if places else None
 
@@ -145,10 +147,7 @@ def at_rows(
         if handle is not None:
             handle.remove()
     if ask.calls != 1 or not ask.taken:
-        return (
-            None,
-            f"it runs {ask.calls} times a call, {ask.taken} of them on hidden states [batch, length, width]",
-        )
+        return None, f"it runs {ask.calls} times a call, {ask.taken} on hidden states [batch, length, width]"
     return (logits, "") if logits.shape[:2] == rows.shape else (None, "its logits have another shape")
 
 
@@ -210,7 +209,7 @@ class _Ask:
         if not hidden.is_floating_point():
             return None
         self.taken += 1
-        return take_rows(hidden, self.rows), *args[1:]
+        return take_rows(hidden, self.rows.to(hidden.device)), *args[1:]
 
 
 def _places(owner: nn.Module) -> tuple[nn.Module, ...]:
@@ -249,6 +248,11 @@ def _full(run: Run, tokens: Tensor, time: Tensor | None) -> Tensor | None:
         return None
     fits = logits.ndim == 3 and logits.shape[:2] == tokens.shape and logits.is_floating_point()
     return logits if fits else None
+
+
+def _some(time: Tensor | None, batch: int) -> Tensor | None:
+    """The times of the first sequences."""
+    return time if time is None or not time.ndim else time[:batch]
 
 
 def _forked(device: torch.device) -> AbstractContextManager[None]:

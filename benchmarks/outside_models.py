@@ -1,15 +1,17 @@
 """What does it save that an outside model runs its output head at the asked rows only? `sample` over bare passes.
 
 Run: python benchmarks/outside_models.py [--repeats 5] [--write]; it needs the extra ``hf``. The weights are random, and
-all sides of each ratio run in turn in one process.
+all sides of each ratio run in turn in one process, each model in its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import record
@@ -65,10 +67,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--processes", type=int, default=1, help="models at a time")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = [row for name in options.models for row in measured(name, options.repeats)]
+    with ProcessPoolExecutor(options.processes) as pool:
+        parts = list(pool.map(measured, options.models, itertools.repeat(options.repeats)))
+    rows = [row for part in parts for row in part]
     print("\n".join(record.table(rows)))
     if options.write:
         print(record.write("outside_models", rows, NOTES))
@@ -77,6 +81,7 @@ def main() -> None:
 
 def measured(name: str, repeats: int) -> list[dict[str, Any]]:
     """The rows of one model: both orders, each with the head at every position and at the asked rows."""
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     network = MODELS[name]().eval()
     masked = torch.full((BATCH, LENGTH), MASK)

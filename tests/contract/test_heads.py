@@ -562,7 +562,7 @@ def test_compiled_networks_run_in_full(wrapper: str, seen: bool, monkeypatch: py
     if not seen:
         monkeypatch.setattr("unmask.denoisers.heads.compiled", lambda network: False)
     denoiser, full = both(COMPILED[wrapper](Net(Transform)))
-    for rows in (*ROWS.values(), *ROWS.values()):
+    for rows in (ROWS["all, mixed"], ROWS["one"], ROWS["all, mixed"]):
         assert_same(denoiser(TOKENS, rows), full(TOKENS, rows))
     assert_same(denoiser(TOKENS), full(TOKENS))
     assert denoiser.head.why
@@ -575,7 +575,7 @@ def test_compiled_after_the_probe() -> None:
     denoiser, full = both(net)
     denoiser(TOKENS, ROWS["one"])
     net.compile(backend="eager")
-    for rows in ROWS.values():
+    for rows in (ROWS["one"], ROWS["all, mixed"]):
         assert_same(denoiser(TOKENS, rows), full(TOKENS, rows))
     assert_same(denoiser(TOKENS), full(TOKENS))
     torch._dynamo.reset()
@@ -777,7 +777,7 @@ def test_transformers_models(name: str, compiled: bool) -> None:
     denoiser, full = (unmask.from_logits(network, 39, 40, head=head) for head in (None, False))
     tokens = torch.randint(40, (BATCH, LENGTH), generator=torch.Generator().manual_seed(0))
     tokens[:, ::3] = 39
-    for rows in ROWS.values():
+    for rows in [ROWS["all, mixed"]] if compiled else ROWS.values():
         found, expected = denoiser(tokens, rows)[..., :39], full(tokens, rows)[..., :39]
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 if not compiled else 1e-5)
     assert (denoiser.head.why == "") != compiled

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unmask.base.numbers import whole
 from unmask.base.types import Cache
+from unmask.denoisers.heads import Head, asking, head_of
 from unmask.denoisers.modes import evaluating
 from unmask.denoisers.rows import take_rows
 from unmask.denoisers.signature import layers, name_of, settle
@@ -18,13 +19,17 @@ from unmask.denoisers.signature import layers, name_of, settle
 
 @dataclass(frozen=True)
 class NetworkDenoiser:
-    """A network ``(tokens, rows=None) -> logits`` as a denoiser; made by `from_logits`."""
+    """A network ``(tokens, rows=None) -> logits`` as a denoiser; made by `from_logits`.
+
+    ``head`` is for networks that take no rows: what runs at the asked ones only, where that is shown to be the same.
+    """
 
     network: Any
     mask_id: int
     vocab_size: int
     takes_time: bool = False
     takes_rows: bool = True
+    head: Head | None = field(default=None, compare=False)
 
     normalised = True
     """Its laws sum to one by construction (see `checks.ask`)."""
@@ -33,12 +38,8 @@ class NetworkDenoiser:
         """Log-probabilities float [B, R, V] at rows."""
         stored = torch.is_inference_mode_enabled()
         with torch.inference_mode(), evaluating(self.network):
-            asked = {"rows": rows} if self.takes_rows else {}
-            logits = _logits_of(self.network, tokens, **asked, **self._time(time))
-            if rows is None or self.takes_rows:
-                return self._normalised(logits, tokens, tokens if rows is None else rows, stored)
-            self._check(logits, tokens, tokens)
-            return self._normalised(take_rows(logits, rows), tokens, rows, stored)
+            logits = self._logits_at(tokens, rows, time)
+            return self._normalised(logits, tokens, tokens if rows is None else rows, stored)
 
     def full(
         self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None
@@ -55,6 +56,27 @@ class NetworkDenoiser:
         with torch.inference_mode(), evaluating(network):
             logits = network.partial(tokens, rows, cache, **self._time(time))
             return self._normalised(logits, tokens, rows, stored)
+
+    def _logits_at(self, tokens: Tensor, rows: Tensor | None, time: Tensor | None) -> Tensor:
+        """Logits [B, R, ..] at rows: by the network's own ``rows``, by its head at those alone, or of all, gathered."""
+        if self.takes_rows or rows is None:
+            return self._run(tokens, time, **({"rows": rows} if self.takes_rows else {}))
+        if self.head is not None:
+            run, symbols = self._run_as_asked, (self.mask_id, self.vocab_size)
+            logits = self.head.at(run, tokens, rows, time, symbols)
+            if logits is not None:
+                return logits
+        logits = self._run(tokens, time)
+        self._check(logits, tokens, tokens)
+        return take_rows(logits, rows)
+
+    def _run(self, tokens: Tensor, time: Tensor | None, **extra: Tensor | None) -> Tensor:
+        """The network's logits; no hook of ours acts within."""
+        with asking(None):
+            return self._run_as_asked(tokens, time, **extra)
+
+    def _run_as_asked(self, tokens: Tensor, time: Tensor | None, **extra: Tensor | None) -> Tensor:
+        return _logits_of(self.network, tokens, **extra, **self._time(time))
 
     def _time(self, time: Tensor | None) -> dict[str, Tensor]:
         return {"time": time} if self.takes_time and time is not None else {}
@@ -122,6 +144,7 @@ def from_logits(
     *,
     timed: bool | None = None,
     with_rows: bool | None = None,
+    head: nn.Module | bool | None = None,
 ) -> NetworkDenoiser:
     """A denoiser from a network ``(tokens int64 [B, L], rows=None) -> logits [B, R, >= vocab_size]``.
 
@@ -130,12 +153,24 @@ def from_logits(
     False; one without ``rows`` is evaluated everywhere and gathered. Both are read off the signature, through compiled,
     parallel and partial wrappers; where it does not tell, ``timed`` and ``with_rows`` say it. The network always runs in
     evaluation mode, and its modules are put back into their own. There are no gradients.
+
+    Of a network without ``rows``, the output head alone runs at the asked rows, if the network tells it (``head`` does, or
+    the method ``get_output_embeddings`` of transformers) and a probe at the first such call, and after each change of the
+    weights, gives its own logits; otherwise, and if it is compiled, it runs in full. Hooks of others on the head see those
+    rows. ``head=False`` asks for none of this; ``denoiser.head.why`` says why a network runs in full.
     """
     mask_id, vocab_size = whole(mask_id, "mask_id", 0), whole(vocab_size, "vocab_size", 1)
     if not callable(network):
         raise ValueError(f"network {type(network).__name__}: expected a module or function of tokens")
     takes_time, takes_rows = settle(network, timed, with_rows)
-    return NetworkDenoiser(network, mask_id, vocab_size, takes_time, takes_rows)
+    if takes_rows and isinstance(head, nn.Module):
+        raise ValueError(
+            f"head {name_of(head)}: {name_of(network)} takes rows itself; leave head out, or say with_rows=False"
+        )
+    found = head_of(network, head)
+    return NetworkDenoiser(
+        network, mask_id, vocab_size, takes_time, takes_rows, None if takes_rows else found
+    )
 
 
 def _logits_of(network: Callable[..., Any], tokens: Tensor, **extra: Tensor | None) -> Tensor:

@@ -26,6 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     cases = [(10, 81, 128, 4), (10, 256, 256, 4), (50_257, 256, 256, 4)]
     rows = [measure(*case, name, options.repeats) for case in cases for name in ("blind", "sighted")]
+    rows += [smallest(name, options.repeats) for name in ("blind", "sighted, greedy")]
     print("\n".join(record.table(rows)))
     if options.write:
         print(record.write("overhead", rows, NOTES))
@@ -34,7 +35,8 @@ def main() -> None:
 NOTES = f"""
 Time of `unmask.sample` (all masked, uniform plan of {STEPS} steps, batch {BATCH}, symbols drawn) over {STEPS} calls of
 `network(tokens)` with the head at every position, same batch, in turn. Blind: `at_random`; sighted: `confidence`.
-Ratio: median over repeats, with the smallest and largest.
+Ratio: median over repeats, with the smallest and largest. The rows at V = 28 are a network of two layers, batch 1, one
+position a call: 64 calls on both sides.
 """
 
 
@@ -57,6 +59,31 @@ def measure(
         "V": vocab_size,
         "L": length,
         "width": width,
+        "order": order,
+        "sample s": statistics.median(a for a, _ in pairs),
+        f"{STEPS} calls s": statistics.median(b for _, b in pairs),
+        "ratio": statistics.median(ratios),
+        "min": min(ratios),
+        "max": max(ratios),
+    }
+
+
+def smallest(order: str, repeats: int) -> dict[str, object]:
+    """Ratios for a very small network, batch 1, one position a call."""
+    network = made(28, 64, 64, 2).eval()
+    denoiser, masked = unmask.from_logits(network, 28, 28), torch.full((1, 64), 28)
+    score = unmask.scores.at_random(0) if order == "blind" else unmask.scores.confidence
+    selector, source = unmask.selectors.top_k(score, 1), unmask.draw if order == "blind" else unmask.greedy
+
+    def ours() -> None:
+        unmask.sample(denoiser, masked, selector, generator=torch.Generator().manual_seed(1), source=source)
+
+    pairs = [(seconds(ours), seconds(lambda: bare(network, masked, 64))) for _ in range(repeats + 1)][1:]
+    ratios = [a / b for a, b in pairs]
+    return {
+        "V": 28,
+        "L": 64,
+        "width": 64,
         "order": order,
         "sample s": statistics.median(a for a, _ in pairs),
         f"{STEPS} calls s": statistics.median(b for _, b in pairs),

@@ -16,6 +16,7 @@ from unmask.base.types import Estimate
 from unmask.command_line import sequences
 from unmask.command_line.commands import evaluate as evaluation
 from unmask.command_line.commands import plan as planning
+from unmask.command_line.options import MACHINE
 from unmask.planning import measuring
 
 TWO = torch.tensor([3.0, 7.0], dtype=torch.float64)
@@ -58,5 +59,7 @@ def test_scores_of_sequences():
 def test_bounds_of_grids(monkeypatch):
     monkeypatch.setattr(evaluation, "nelbo", lambda *_, **__: Estimate(TWO, torch.zeros(2)))
     hidden = torch.zeros(2, 81, dtype=torch.bool)
-    found = evaluation._bound(SimpleNamespace(denoiser=None), torch.zeros(2, 81).long(), hidden, 1, 0)
+    found = evaluation._bound(
+        SimpleNamespace(denoiser=None), torch.zeros(2, 81).long(), hidden, 1, 0, MACHINE
+    )
     assert found["stderr"] == pytest.approx(HALF)

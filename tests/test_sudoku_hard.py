@@ -16,7 +16,7 @@ pytest.importorskip("numba")
 from test_sudoku_data import PEERS, PUZZLE, SOLUTION, UNITS
 
 import unmask
-from unmask.command_line.commands.boards import check_sudoku
+from unmask.command_line.boards import check_sudoku
 from unmask.data import sudoku, tokens
 from unmask.data.sources import fetch, packages, puzzle_sets
 from unmask.data.sudoku import BLANK

@@ -838,6 +838,38 @@ MUTANTS = (
         "a grid passes when it keeps any clue instead of all",
         ("test_sudoku_data.py::TestChecking::test_every_clue_must_be_kept",),
     ),
+    Mutant(
+        "climb-downhill",
+        "data/sudoku/hard_jit.py",
+        "if cost >= best:",
+        "if cost <= best:",
+        "climbing makes puzzles easier",
+        ("test_sudoku_hard.py::test_climbing_ends_at_hard_minimal_puzzles_of_the_grid",),
+    ),
+    Mutant(
+        "symmetry-copies-kept",
+        "data/sources/puzzle_sets.py",
+        "kept = [ordered[i] for i in sorted(first)]",
+        "kept = ordered",
+        "copies of one grid stay in a published set, so that its test part leaks",
+        ("test_sudoku_hard.py::test_one_puzzle_of_each_class_is_kept",),
+    ),
+    Mutant(
+        "gradient-through-every-span",
+        "recipes/sudoku_hard.py",
+        "@torch.no_grad()\n",
+        "",
+        "the loops before the last span are trained through as well, at three times the cost",
+        ("test_sudoku_hard.py::test_no_gradient_goes_through_the_spans_before",),
+    ),
+    Mutant(
+        "muon-steps-of-the-small-side",
+        "training/muon.py",
+        "0.2 * max(p.shape) ** 0.5",
+        "0.2 * min(p.shape) ** 0.5",
+        "oblong matrices move less than AdamW would move them",
+        ("test_muon.py::test_a_matrix_moves_as_far_as_adamw_would_move_it",),
+    ),
     # Upscaling and the U-Net.
     Mutant(
         "upscale-weight-of-one-stage",

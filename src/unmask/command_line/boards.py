@@ -56,7 +56,7 @@ class Solved:
 
 def check_sudoku(model: Model) -> None:
     """ValueError unless the model is one of Sudoku grids."""
-    if model.name != "sudoku":
+    if not model.sudoku:
         raise ValueError(
             f"model '{model.name}' is not a Sudoku model; puzzles need one trained by recipe 'sudoku'"
         )

@@ -42,6 +42,11 @@ class Model:
         return int(self.config["network"]["length"])
 
     @property
+    def sudoku(self) -> bool:
+        """Whether it is a model of Sudoku grids: it solves puzzles."""
+        return self.name in ("sudoku", "sudoku_hard")
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the weights, in hexadecimal: which model a measurement belongs to."""
         digest = hashlib.sha256()

@@ -138,6 +138,13 @@ class Transformer(nn.Module):
         """Logits [B, L, V] after every loop, the last as `forward` gives them (for deep supervision)."""
         return [self.head(self.norm(x)) for x in self._loops(tokens, None, None, time, label)]
 
+    def refine(self, tokens: Tensor, stream: Tensor | None, loops: int) -> list[Tensor]:
+        """The residual stream [B, L, D] after each of ``loops`` more loops from ``stream`` (None: the start).
+
+        For training through the last loops only; `logits` reads a stream out. Networks without time and label.
+        """
+        return self._loops(tokens, None, None, None, None, stream, loops)
+
     def states(self, tokens: Tensor, *, time: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         """What the head reads, float [B, L, D]: for losses that want logits at some positions only."""
         states: Tensor = self.norm(self._run(tokens, None, None, time, label))
@@ -169,6 +176,8 @@ class Transformer(nn.Module):
         cache: list[tuple[Tensor, Tensor]] | None,
         time: Tensor | None,
         label: Tensor | None,
+        stream: Tensor | None = None,
+        loops: int | None = None,
     ) -> list[Tensor]:
         check_length(tokens, self.shape.length, cut=self.shape.ends)
         changes = self._changes(tokens, time, label)
@@ -178,8 +187,8 @@ class Transformer(nn.Module):
             inputs = inputs + at_rows(self.positions(), rows, inputs.shape[1])
         angles = self._angles(rows, tokens.shape[1]) if self.shape.rotary else None
         past = self._seen(tokens, rows)
-        x, states = torch.zeros_like(inputs), []
-        for loop in range(self.shape.loops):
+        x, states = torch.zeros_like(inputs) if stream is None else stream, []
+        for loop in range(self.shape.loops if loops is None else loops):
             x = x + inputs
             for i, (block, change) in enumerate(zip(self.blocks, changes)):
                 q, k, v = block.project(x, angles, rows, change)  # type: ignore[operator]

@@ -14,6 +14,7 @@ from unmask.recipes.molecules import molecules
 from unmask.recipes.records import records
 from unmask.recipes.run import Batch, Machine, Optimiser, Run
 from unmask.recipes.sudoku import sudoku
+from unmask.recipes.sudoku_hard import sudoku_hard
 from unmask.recipes.text import text, text_autoregressive, text_d3pm, text_genmd4, text_md4
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "molecules",
     "records",
     "sudoku",
+    "sudoku_hard",
     "text",
     "text_autoregressive",
     "text_d3pm",
@@ -43,4 +45,4 @@ def all_recipes() -> dict[str, Callable[[], Run]]:
     """Every recipe by name."""
     images = (digits, digits_md4, digits_upscale4, digits_upscale16, digits_autoregressive, emoji)
     texts = (text, text_md4, text_genmd4, text_d3pm, text_autoregressive)
-    return {recipe.__name__: recipe for recipe in (*images, molecules, records, sudoku, *texts)}
+    return {recipe.__name__: recipe for recipe in (*images, molecules, records, sudoku, sudoku_hard, *texts)}

@@ -32,7 +32,7 @@ def check_ranges(record: Any, **ranges: tuple[float, float]) -> None:
 
 @dataclass(frozen=True)
 class Optimiser:
-    """AdamW: linear warm-up, plateau and linear decay to 0 over the last ``decay`` share of the steps."""
+    """AdamW or Muon: linear warm-up, plateau and linear decay to 0 over the last ``decay`` share of the steps."""
 
     steps: int = 10_000
     learning_rate: float = 1e-3
@@ -42,6 +42,8 @@ class Optimiser:
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.999
+    muon: bool = False
+    """Muon for the matrices of linear layers but the output head (`unmask.training.muon`)."""
 
     def __post_init__(self) -> None:
         anything = (0, math.inf)

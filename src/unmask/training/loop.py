@@ -30,6 +30,7 @@ from unmask.base.progress import Progress
 from unmask.recipes.run import Optimiser, Run, describe
 from unmask.training import resuming
 from unmask.training.locks import locked
+from unmask.training.muon import Muon
 
 
 def train(run: Run, folder: Path, *, quiet: bool = False) -> Path:
@@ -54,7 +55,7 @@ def _train(run: Run, folder: Path, quiet: bool) -> Path:
     checkpoints.write_json(folder / "run.json", describe(run))
     network = _initialised(run, fresh=not resuming.saved(folder))
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
-    optimiser = _adamw(network, run.optimiser)
+    optimiser = _optimiser(network, run.optimiser)
     step = _resume(run, folder, network, average, optimiser)
     objective = torch.compile(run.objective) if run.machine.compile else run.objective
     saved = time.monotonic()
@@ -182,6 +183,18 @@ def _initialised(run: Run, fresh: bool = True) -> nn.Module:
         weights = Path(run.start) / "weights.safetensors"
         checkpoints.fill(network.state_dict(), checkpoints.read_tensors(weights), weights)
     return network.to(run.machine.device)
+
+
+def _optimiser(network: nn.Module, o: Optimiser) -> torch.optim.Optimizer:
+    """AdamW, or Muon for the matrices of linear layers but the output head, and AdamW for the rest."""
+    if not o.muon:
+        return _adamw(network, o)
+    layers = {f"{name}.weight" for name, m in network.named_modules() if isinstance(m, nn.Linear)} - {
+        "head.weight"
+    }
+    matrices = [p for name, p in network.named_parameters() if name in layers]
+    others = [p for name, p in network.named_parameters() if name not in layers]
+    return Muon(matrices, others, lr=o.learning_rate, weight_decay=o.weight_decay, beta2=o.beta2)
 
 
 def _adamw(network: nn.Module, o: Optimiser) -> torch.optim.AdamW:

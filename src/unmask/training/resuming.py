@@ -126,11 +126,16 @@ def _head(name: str) -> str:
 
 
 def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Tensors like those of AdamW's state after a step, for every parameter."""
-    parameters = [p.detach() for group in optimiser.param_groups for p in group["params"]]
+    """Tensors like those of the state after a step, AdamW's or Muon's, for every parameter."""
+    groups = [
+        (p.detach(), group.get("orthogonal", False))
+        for group in optimiser.param_groups
+        for p in group["params"]
+    ]
     made: dict[str, Tensor] = {}
-    for i, value in enumerate(parameters):
-        made |= {f"{i}.step": torch.zeros(()), f"{i}.exp_avg": value, f"{i}.exp_avg_sq": value}
+    for i, (value, orthogonal) in enumerate(groups):
+        adam = {f"{i}.step": torch.zeros(()), f"{i}.exp_avg": value, f"{i}.exp_avg_sq": value}
+        made |= {f"{i}.momentum": value} if orthogonal else adam
     return made
 
 

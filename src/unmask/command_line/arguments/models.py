@@ -89,7 +89,7 @@ def evaluate(
     once(data, choosing.plan_path(how))
     with running(machine):
         loaded = load(model, device=machine.device)
-        if generate is None and loaded.name != "sudoku":
+        if generate is None and not loaded.sudoku:
             if data is None:
                 raise ValueError(
                     "no data: expected a token folder, a text file, or a fetched set such as text/test"

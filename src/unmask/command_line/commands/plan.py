@@ -122,7 +122,7 @@ def infilling(profile: Profile, visible: int) -> Profile:
 
 def grids(model: Model, data: Path | None, num: int, seed: int) -> Tensor:
     """Clean sequences to measure on: the solutions of a puzzle file, or ``num`` fresh grids."""
-    if model.name != "sudoku":
+    if not model.sudoku:
         if data is None:
             raise ValueError(
                 f"no data for model '{model.name}': expected a token folder or text it was not trained on"

@@ -77,7 +77,7 @@ def _posed(model: Model, path: Path, num: int) -> Boards:
     """The puzzles of a file, each ``num`` times; for models of text its lines, with ``_`` for what is to be filled in."""
     if isinstance(model.vocabulary, Levels):
         raise ValueError(f"model '{model.name}' makes images; expected no --prompt")
-    if model.name != "sudoku":
+    if not model.sudoku:
         return Boards(str(path), _with_gaps(model, path).repeat_interleave(num, 0))
     found = boards.read(path)
     solutions = None if found.solutions is None else found.solutions.repeat_interleave(num, 0)
@@ -151,7 +151,7 @@ def _picture(model: Model, solved: Solved, out: Path) -> str:
 
 def _accuracy(model: Model, posed: Boards | None, solved: Solved) -> Report | None:
     """How many grids are right, where that has a meaning."""
-    if model.name != "sudoku":
+    if not model.sudoku:
         return None
     blank = torch.full_like(solved.grids, sudoku.BLANK)
     return boards.accuracy(posed or Boards("no prompt", blank), solved)
@@ -165,7 +165,11 @@ def render(report: Report, *, pretty: bool = False, quiet: bool = False) -> None
     if report["prompt"] is None:
         print("# sample\tlog-probability (nats)\tnetwork calls")
     for found in report["samples"]:
-        line = _squared(found["text"]) if pretty and report["model"] == "sudoku" else found["text"]
+        line = (
+            _squared(found["text"])
+            if pretty and report["model"] in ("sudoku", "sudoku_hard")
+            else found["text"]
+        )
         tail = "" if report["prompt"] else f"\t{found['log_prob']:.4f}\t{found['nfe']:g}"
         print(line + tail)
     if report["file"]:

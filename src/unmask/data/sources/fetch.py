@@ -26,7 +26,7 @@ from unmask.data.pieces import Piece, size
 from unmask.data.readers import images, rdata
 from unmask.data.readers.text import text8
 from unmask.data.readers.wikipedia import visible
-from unmask.data.sources import packages
+from unmask.data.sources import packages, puzzle_sets
 from unmask.data.sources.cache import cache
 from unmask.data.sources.packages import Package
 from unmask.data.vocabularies import SMILES, TEXT8, Bytes, Characters, Levels, Vocabulary
@@ -44,6 +44,9 @@ SHUFFLED = "shuffled: in the order of the SHA-256 of each {}"
 
 MOLECULES_VALID = 10_000
 """Molecules that are set apart from the training list."""
+
+PUZZLES_VALID = 2_000
+"""Puzzles of a published set that are set apart for choosing between models."""
 
 GCIDE_BYTES = 5_000_000
 """Bytes of the dictionary that are used, of 40 million."""
@@ -201,6 +204,14 @@ def _glosses(folder: Path, quiet: bool) -> None:
     _records(folder, records, Bytes(), WORDNET, quiet)
 
 
+def _puzzles(folder: Path, quiet: bool, records: Callable[[], list[str]]) -> None:
+    """Puzzles with their solutions, shuffled, the first 2,000 set apart."""
+    pieces = [Piece(text, puzzle_sets.LARSDOKU.name, n) for n, text in enumerate(_by_hash(records()), 1)]
+    form = Form("items", Characters(puzzle_sets.ALPHABET), NONE, note=SHUFFLED.format("record"))
+    for part, chosen in {"valid": pieces[:PUZZLES_VALID], "test": pieces[PUZZLES_VALID:]}.items():
+        _write(folder / part, chosen, form, [puzzle_sets.LARSDOKU], quiet)
+
+
 # --- images ---------------------------------------------------------------------------------------
 
 
@@ -297,6 +308,18 @@ DATASETS = {
     "molecules": Dataset("1.76 million drug-like molecules as SMILES (MOSES)", "MIT", THREE, _molecules),
     "fingerprints": Dataset("10,000 descriptions of browsers in JSON", "BSD-2-Clause", THREE, _fingerprints),
     "glosses": Dataset("82,115 definitions of nouns (WordNet)", "WordNet", THREE, _glosses),
+    "sudoku_17_clues": Dataset(
+        "46,301 Sudoku puzzles of 17 clues, solutions, one of each symmetry class",
+        "AGPL-3.0+",
+        ("valid", "test"),
+        partial(_puzzles, records=puzzle_sets.seventeen),
+    ),
+    "sudoku_very_hard": Dataset(
+        "33,677 very hard Sudoku puzzles, solutions, one of each symmetry class",
+        "AGPL-3.0+",
+        ("valid", "test"),
+        partial(_puzzles, records=puzzle_sets.very_hard),
+    ),
     "mnist": Dataset(
         "70,000 hand-written digits, 28x28 grey, labels", "CC BY-SA 3.0", ("train", "test"), _mnist
     ),

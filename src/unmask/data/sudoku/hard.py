@@ -1,0 +1,74 @@
+"""Sudoku puzzles that take guessing: how much one takes, and making harder ones.
+
+Conventions as in `unmask.data.sudoku`; everything here needs numba.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmask.data.sudoku import boards
+from unmask.data.sudoku.boards import _array, _in_kind, _jit, _number, _word
+
+Ints = NDArray[np.int64]
+Boards = TypeVar("Boards", Ints, Tensor)
+
+ROUNDS = 4
+"""Searches of which `effort` takes the shortest."""
+
+MOST = 2000
+"""Guesses after which a search is cut off."""
+
+
+def _loops() -> ModuleType:
+    """The compiled loops; ImportError that says what to install when numba is missing."""
+    _jit()
+    from unmask.data.sudoku import hard_jit
+
+    return hard_jit
+
+
+def effort(puzzles: Boards, seed: int = 0) -> Boards:
+    """Guesses that a search of each puzzle needs to find all its solutions, int64 [n]; 0 where singles are enough.
+
+    The fewest of 4 randomised searches, which fill naked and hidden singles and guess at a cell with the
+    fewest symbols; 2000 stands for that many or more.
+    """
+    array = _array(puzzles, "puzzles")
+    out = np.empty(len(array), np.int64)
+    _loops().efforts(array, _word(seed), 0, ROUNDS, MOST, out)
+    found: Boards = _in_kind(out, puzzles)
+    return found
+
+
+def hardest(n: int, tries: int, seed: int) -> tuple[Ints, Ints]:
+    """The ``n`` minimal puzzles of most effort among ``tries`` times as many, and their solutions."""
+    puzzles, solutions = boards.puzzles(_number(n) * tries, seed)
+    chosen = np.argsort(-effort(puzzles, seed), kind="stable")[:n]
+    return puzzles[chosen], solutions[chosen]
+
+
+def climb(n: int, seed: int, *, first: int = 0, steps: int = 24, moves: int = 250) -> tuple[Ints, Ints]:
+    """Hard minimal puzzles, ``steps`` of each of ``n`` grids, and the grids: int64 [n, steps, 81], [n, 81].
+
+    Grids number ``first``, ``first`` + 1, ... of the seed. On each a puzzle is changed at random (one to three clues
+    less, others more, then minimal again) and the change is kept when a search needs hardly fewer guesses; every
+    ``moves`` tries the puzzle is noted. A few seconds a grid.
+    """
+    puzzles, solutions = np.empty((_number(n), steps, 81), np.int64), np.empty((n, 81), np.int64)
+    for i in range(n):
+        _loops().climb(puzzles[i], solutions[i], moves, MOST, _jit().seeded(_word(seed), first + i))
+    return puzzles, solutions
+
+
+def settle(puzzles: Boards) -> Boards:
+    """Puzzles with the cells filled that naked and hidden singles give, one after another until none is left."""
+    array = _array(puzzles, "puzzles").copy()
+    _loops().settle(array)
+    settled: Boards = _in_kind(array, puzzles)
+    return settled

@@ -1,0 +1,153 @@
+"""Recipe `sudoku_hard`: the network of `sudoku`, looped more often, trained on puzzles that take guessing.
+
+It goes on from the weights of `sudoku`. Three things differ. Puzzles: half of each batch comes from a bank of puzzles made
+hard by hill climbing (`unmask.data.sudoku.hard`), the fresh minimal ones are the harder half of those made. States: the
+cells that naked and hidden singles give are filled in every second puzzle, as an order by margin fills them first. Depth:
+a third of each batch starts from nothing, a third from the network's state after one span of loops, a third after two;
+the gradient goes through the last span only (as in arXiv 2510.04871).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from unmask.data import sudoku as boards
+from unmask.data.sudoku import hard
+from unmask.masking.corruption import low_discrepancy, random_subset
+from unmask.masking.objectives import masked_cross_entropy
+from unmask.recipes.run import Batch, Optimiser, Run, check_ranges, generator
+from unmask.recipes.sudoku import sudoku
+
+SPAN = 4
+"""Loops that the gradient goes through."""
+
+STAGES = 3
+"""Parts of a batch by the number of spans that come before those loops: 0, 1, .."""
+
+
+@dataclass(frozen=True)
+class HardData:
+    """Batches: ``grids`` is the share of full grids masked uniformly, ``banked`` that of puzzles from a bank.
+
+    ``bank`` is a file that `unmask.data.sudoku.read` reads, with solutions; the rest are fresh minimal puzzles, the
+    hardest of ``tries`` times as many, each in ``copies`` symmetric copies. floor(blanks * u^reveal) blanks are shown; in
+    the share ``settled`` of puzzles also what singles then give.
+    """
+
+    grids: float = 0.125
+    banked: float = 0.5
+    bank: str = ""
+    copies: int = 4
+    tries: int = 2
+    reveal: float = 4.0
+    settled: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self, grids=(0, 1), banked=(0, 1 - self.grids), copies=(1, math.inf), tries=(1, math.inf)
+        )
+        check_ranges(self, reveal=(0, math.inf), settled=(0, 1))
+
+
+def sudoku_hard() -> Run:
+    """The shipped model's network with 12 loops, trained on from it."""
+    easy = sudoku()
+    return replace(
+        easy,
+        name="sudoku_hard",
+        network=replace(easy.network, loops=SPAN * STAGES),
+        data=HardData(),
+        prepare=prepare,
+        batch=batch,
+        objective=objective,
+        optimiser=Optimiser(steps=6000, learning_rate=7e-4, warmup=100, decay=0.4, ema=0.998),
+    )
+
+
+def prepare(run: Run) -> Run:
+    """The run, once its bank is known to be there."""
+    if run.data.banked and not run.data.bank:
+        raise ValueError(
+            "field 'data.bank': got none; expected a file of puzzles and solutions, or data.banked 0"
+        )
+    if run.data.banked:
+        _bank(run.data.bank)
+    return run
+
+
+@lru_cache(maxsize=2)
+def _bank(path: str) -> tuple[Tensor, Tensor]:
+    """Puzzles and solutions of a file, int64 [n, 81] each."""
+    found = boards.read(path)
+    if found.solutions is None:
+        raise ValueError(f"{path} has no solutions; expected puzzle and solution in each line")
+    return torch.as_tensor(found.puzzles), torch.as_tensor(found.solutions)
+
+
+def batch(run: Run, step: int) -> Batch:
+    """The boards of one step and what is hidden of them; a function of (seed, step) only."""
+    random, data = generator(run, step), run.data
+    grids, banked = round(run.batch_size * data.grids), round(run.batch_size * data.banked)
+    full = torch.as_tensor(boards.full_grids(grids, seed=run.seed * 2**32 + step))
+    counts = (1 + torch.floor(81 * low_discrepancy(grids, random))).long()
+    puzzles, solutions = _puzzles(run, step, banked, random)
+    tokens = torch.cat([full, solutions])
+    hidden = [
+        random_subset(torch.ones_like(full, dtype=torch.bool), counts, random),
+        _hidden(run, puzzles, solutions, random),
+    ]
+    masked = torch.cat(hidden)
+    mixed = torch.randperm(len(tokens), generator=random)
+    return Batch(tokens[mixed], masked[mixed], (81.0 / masked.sum(1))[mixed])
+
+
+def _puzzles(run: Run, step: int, banked: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Puzzles and solutions: ``banked`` from the bank, the others fresh; int64 [n, 81] each."""
+    data, seed = run.data, run.seed * 2**32 + step
+    others = run.batch_size - round(run.batch_size * data.grids) - banked
+    fresh = -(-others // data.copies)
+    made = hard.hardest(fresh, data.tries, seed=seed + 2**31)
+    pairs = [torch.as_tensor(b).repeat(data.copies, 1)[:others] for b in made]
+    if banked:
+        bank = _bank(data.bank)
+        index = torch.randint(len(bank[0]), (banked,), generator=random)
+        pairs = [torch.cat([own, b[index]]) for own, b in zip(pairs, bank)]
+    return boards.symmetries(pairs[0], pairs[1], seed=seed)
+
+
+def _hidden(run: Run, puzzles: Tensor, solutions: Tensor, random: torch.Generator) -> Tensor:
+    """Which cells stay hidden, bool [n, 81]: blanks less those shown, less what singles give in some puzzles."""
+    blank = puzzles == boards.BLANK
+    blanks = blank.sum(1)
+    shown = torch.floor(blanks * low_discrepancy(len(blank), random) ** run.data.reveal).long()
+    hidden = random_subset(blank, (blanks - shown).clamp(min=1), random)
+    settled = hard.settle(solutions.masked_fill(hidden, boards.BLANK)) == boards.BLANK
+    takes = (torch.rand(len(blank), generator=random) < run.data.settled) & settled.any(1)
+    return torch.where(takes[:, None], settled, hidden)
+
+
+def objective(network: nn.Module, data: Batch) -> Tensor:
+    """Weighted masked cross-entropy, nats per cell: half the last loop's, half all loops' mean, of the last span."""
+    tokens = data.tokens.masked_fill(data.masked, boards.BLANK)
+    streams = network.refine(tokens, _ahead(network, tokens), SPAN)  # type: ignore[operator]
+    losses = [
+        masked_cross_entropy(network.logits(x, None), data.tokens, data.masked, data.weight)  # type: ignore[operator]
+        for x in streams
+    ]
+    return (losses[-1] + torch.stack(losses).mean()) / 2
+
+
+@torch.no_grad()
+def _ahead(network: nn.Module, tokens: Tensor) -> Tensor:
+    """Where each board starts, [B, L, D]: the state after 0, 1, .. spans of loops, a part of the batch each."""
+    stream = torch.zeros_like(network.refine(tokens[:1], None, 1)[-1]).repeat(len(tokens), 1, 1)  # type: ignore[operator]
+    for stage in range(1, STAGES):
+        first = len(tokens) * stage // STAGES
+        later = network.refine(tokens[first:], stream[first:], SPAN)[-1]  # type: ignore[operator]
+        stream = torch.cat([stream[:first], later])
+    return stream

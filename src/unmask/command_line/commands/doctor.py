@@ -119,8 +119,14 @@ def _stroke(model: Model) -> Tensor:
     return model.encode(image)
 
 
+def _grids(model: Model) -> Tensor:
+    """Symmetry copies of one full grid."""
+    return sudoku.symmetries(model.encode([GRID] * 16), seed=0)
+
+
 PROBES: dict[str, Callable[[Model], Tensor]] = {
-    "sudoku": lambda model: sudoku.symmetries(model.encode([GRID] * 16), seed=0),
+    "sudoku": _grids,
+    "sudoku_hard": _grids,
     "molecules": lambda model: model.encode(MOLECULES),
     "text": lambda model: model.encode((PROSE * 3)[: model.length]),
     "records": lambda model: model.encode([RECORD]),

@@ -318,6 +318,8 @@ class Stub:
 
 def small(name):
     run = replace(all_recipes()[name](), batch_size=8)
+    if name == "sudoku_hard":  # its bank is a file
+        return replace(run, data=replace(run.data, banked=0.0))
     return run if name == "sudoku" else replace(run, data=Stub())
 
 

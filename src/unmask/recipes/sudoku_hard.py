@@ -21,7 +21,7 @@ from unmask.data.sudoku import hard
 from unmask.masking.corruption import low_discrepancy, random_subset
 from unmask.masking.objectives import masked_cross_entropy
 from unmask.recipes.run import Batch, Optimiser, Run, check_ranges, generator
-from unmask.recipes.sudoku import sudoku
+from unmask.recipes.sudoku import GRIDS, PUZZLES, SYMMETRIES, board_seed, sudoku
 
 SPAN = 4
 """Loops that the gradient goes through."""
@@ -93,7 +93,7 @@ def batch(run: Run, step: int) -> Batch:
     """The boards of one step and what is hidden of them; a function of (seed, step) only."""
     random, data = generator(run, step), run.data
     grids, banked = round(run.batch_size * data.grids), round(run.batch_size * data.banked)
-    full = torch.as_tensor(boards.full_grids(grids, seed=run.seed * 2**32 + step))
+    full = torch.as_tensor(boards.full_grids(grids, seed=board_seed(run, step, GRIDS)))
     counts = (1 + torch.floor(81 * low_discrepancy(grids, random))).long()
     puzzles, solutions = _puzzles(run, step, banked, random)
     tokens = torch.cat([full, solutions])
@@ -108,16 +108,16 @@ def batch(run: Run, step: int) -> Batch:
 
 def _puzzles(run: Run, step: int, banked: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """Puzzles and solutions: ``banked`` from the bank, the others fresh; int64 [n, 81] each."""
-    data, seed = run.data, run.seed * 2**32 + step
+    data = run.data
     others = run.batch_size - round(run.batch_size * data.grids) - banked
     fresh = -(-others // data.copies)
-    made = hard.hardest(fresh, data.tries, seed=seed + 2**31)
+    made = hard.hardest(fresh, data.tries, seed=board_seed(run, step, PUZZLES))
     pairs = [torch.as_tensor(b).repeat(data.copies, 1)[:others] for b in made]
     if banked:
         bank = _bank(data.bank)
         index = torch.randint(len(bank[0]), (banked,), generator=random)
         pairs = [torch.cat([own, b[index]]) for own, b in zip(pairs, bank)]
-    return boards.symmetries(pairs[0], pairs[1], seed=seed)
+    return boards.symmetries(pairs[0], pairs[1], seed=board_seed(run, step, SYMMETRIES))
 
 
 def _hidden(run: Run, puzzles: Tensor, solutions: Tensor, random: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 import unmask
 from unmask import laws, scores, selectors
 from unmask.orders import rules
+from unmask.variants import genmd4
 
 TABLE = laws.Table(
     torch.tensor([0.0, 0.1, 0.2, 0.0, 0.05, 0.15, 0.1, 0.0, 0.4], dtype=torch.float64).repeat(9).div(9).log(),
@@ -83,6 +84,15 @@ WAYS: dict[str, Callable[[Any], Any]] = {
     ),
     "scored": lambda d: unmask.log_likelihood(d, MARKOV.sample(3, generator()), MARGIN),
     "bound": lambda d: unmask.nelbo(d, MARKOV.sample(3, generator()), generator=generator(), samples=4),
+    "profile": lambda d: unmask.profiles.measure(
+        d, MARKOV.sample(9, generator()), generator=generator(), batch_size=3
+    ),
+    "gains": lambda d: unmask.profiles.measure_gains(
+        d, MARKOV.sample(9, generator()), generator=generator(), edges=(0, 1, 3), batch_size=3
+    ),
+    "timed bound": lambda d: genmd4.nelbo(
+        d, MARKOV.sample(9, generator()), torch.ones(3), generator=generator(1), samples=4
+    ),
     "tempered": lambda d: unmask.sample(unmask.tempered(d, 0.7), masked(), MARGIN, generator=generator()),
     "guided": lambda d: unmask.sample(unmask.guided(d, MARKOV, 1.0), masked(), BLIND, generator=generator()),
     "guide": lambda d: unmask.sample(unmask.guided(MARKOV, d, 1.0), masked(), MARGIN, generator=generator()),

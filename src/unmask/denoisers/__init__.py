@@ -1,6 +1,6 @@
 """Denoisers: networks under one contract, wrappers that change the law, and the checks of what enters."""
 
-from unmask.denoisers.checks import ask, lawful, shaped, unlawful, vouched
+from unmask.denoisers.checks import ask, ask_everywhere, lawful, shaped, unlawful, vouched
 from unmask.denoisers.contract import NetworkDenoiser, from_logits, log_normalise_
 from unmask.denoisers.rows import masked_rows, take_rows, take_symbols
 from unmask.denoisers.wrappers import (
@@ -19,6 +19,7 @@ __all__ = [
     "NetworkDenoiser",
     "Wrapped",
     "ask",
+    "ask_everywhere",
     "certain",
     "denoiser_name",
     "from_logits",

@@ -24,6 +24,15 @@ def ask(
     return lawful(denoiser(tokens, rows, **extra), tokens, rows, denoiser, valid)
 
 
+def ask_everywhere(
+    denoiser: Denoiser, tokens: Tensor, valid: Tensor | None = None, *, time: Tensor | None = None
+) -> Tensor:
+    """Log-probabilities [B, L, V] of a denoiser at all positions, those of ``valid`` bool [B, L] checked by `lawful`."""
+    extra = {} if time is None else {"time": time}
+    place = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+    return lawful(denoiser(tokens, **extra), tokens, place, denoiser, valid)
+
+
 def lawful(
     log_probs: Tensor, tokens: Tensor, rows: Tensor, denoiser: Denoiser, valid: Tensor | None = None
 ) -> Tensor:

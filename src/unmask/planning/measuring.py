@@ -23,6 +23,7 @@ from unmask.base.numbers import whole
 from unmask.base.progress import Progress
 from unmask.base.records import read_record, write_text
 from unmask.base.types import Denoiser
+from unmask.denoisers import ask_everywhere, take_symbols
 from unmask.masking.corruption import Draws, least
 
 Array = NDArray[np.float64]
@@ -102,8 +103,9 @@ def losses_and_entropies(
     size = maskable.sum(1)
     masked = least(maskable, size - torch.floor(size * levels).long(), keys)
     index = torch.floor(tokens.shape[1] * levels).long()
-    log_probs = denoiser(tokens.masked_fill(masked, denoiser.mask_id)).double()
-    loss = -log_probs.gather(-1, tokens[..., None])[..., 0]
+    hidden = tokens.masked_fill(masked, denoiser.mask_id)
+    log_probs = ask_everywhere(denoiser, hidden, masked).double()
+    loss = -take_symbols(log_probs, tokens)
     both = torch.stack([loss, torch.special.entr(log_probs.exp()).sum(-1)], dim=-1)
     return index[:, None], _mean_over(both, masked)[:, None]
 
@@ -122,7 +124,12 @@ def nested_gains(edges: tuple[int, ...]) -> Observe:
 
     def observe(denoiser: Denoiser, tokens: Tensor, keys: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         rank = keys.argsort(1).argsort(1)
-        seen = [denoiser(tokens.masked_fill(rank >= edge, denoiser.mask_id)).double() for edge in edges]
+        seen = [
+            ask_everywhere(
+                denoiser, tokens.masked_fill(rank >= edge, denoiser.mask_id), rank >= edge
+            ).double()
+            for edge in edges
+        ]
         gains = [
             _mean_over(_kl(b, a)[..., None], rank >= edge) for a, b, edge in zip(seen, seen[1:], edges[1:])
         ]

@@ -17,6 +17,7 @@ from unmask.base import noise
 from unmask.base.numbers import listed, whole
 from unmask.base.profile import Profile
 from unmask.base.types import Denoiser
+from unmask.denoisers import ask_everywhere
 from unmask.planning import measuring
 
 Array: TypeAlias = NDArray[np.float64]
@@ -179,7 +180,7 @@ def measure_gains(
     tally = _tally(denoiser, tokens, generator, columns=1, entries=len(points) - 1)
     passes = measuring.Passes(rounds, batch_size)
     sums = measuring.collect(denoiser, tokens, measuring.nested_gains(points), tally, passes)
-    hidden = denoiser(torch.full_like(tokens[:1], denoiser.mask_id)).double()
+    hidden = ask_everywhere(denoiser, torch.full_like(tokens[:1], denoiser.mask_id)).double()
     start = float(torch.special.entr(hidden.exp()).sum(-1).mean())
     falls = np.concatenate([[0.0], np.cumsum(sums.means[:, 0])])
     errors = np.sqrt(np.concatenate([[0.0], np.cumsum(sums.stderrs[:, 0] ** 2)]))

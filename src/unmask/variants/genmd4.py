@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unmask.base.numbers import real, whole
 from unmask.base.numbers import seed as checked_seed
 from unmask.base.types import Choice, Denoiser, Estimate, Selector, View
-from unmask.denoisers import take_symbols
+from unmask.denoisers import ask_everywhere, take_symbols
 from unmask.masking.corruption import Draws, low_discrepancy
 from unmask.masking.schedules import check_times
 from unmask.networks import Transformer
@@ -149,7 +149,7 @@ def nelbo(
     for s in range(samples):
         time = first + (1 - first) * (1 - draw.level(s, samples))
         hidden = draw.uniforms(tokens.shape[1], s) < hidden_probability(tokens, powers, time, eps)
-        log_probs = denoiser(tokens.masked_fill(hidden, denoiser.mask_id), time=time)
+        log_probs = ask_everywhere(denoiser, tokens.masked_fill(hidden, denoiser.mask_id), hidden, time=time)
         draws.append((1 - first) * losses(log_probs.double(), tokens, hidden, powers, time))
     values = torch.stack(draws)
     error = values.std(0) / math.sqrt(samples) if samples > 1 else torch.full_like(values[0], torch.nan)
@@ -183,7 +183,8 @@ def exact_bound(
     for row in tokens:
         clean = row.expand(len(hidden), -1)
         chance = log_mask_probability(hidden, hidden_probability(clean, powers, time, eps)).exp()
-        log_probs = denoiser(clean.masked_fill(hidden, denoiser.mask_id), time=time).double()
+        visible = clean.masked_fill(hidden, denoiser.mask_id)
+        log_probs = ask_everywhere(denoiser, visible, hidden, time=time).double()
         values.append((share * chance) @ losses(log_probs, clean, hidden, powers, time))
     return torch.stack(values) + sum(end_terms(tokens, powers, eps, first))
 

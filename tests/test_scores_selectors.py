@@ -161,6 +161,40 @@ def test_scores_within_the_grid_tie_and_the_lowest_position_wins():
     assert chosen(selectors.threshold(close, 0.5 + 4e-10)(blank(1, 4))) == [[3, 0, 1, 2]]
 
 
+def test_of_equals_the_first_comes_next():
+    equal = selectors.top_k(scored(0.5, 0.5, 0.5), 1)
+    law, masked = laws.Parity(3, 2), torch.full((2, 3), 2)
+    found = unmask.sample(law, masked, equal, generator=torch.Generator().manual_seed(0))
+    assert [info.rows.tolist() for info in found.trace] == [[[i], [i]] for i in range(3)]
+
+
+@pytest.mark.parametrize("block_length", [None, 3, 5])
+@pytest.mark.parametrize(
+    "score",
+    [
+        scores.left_to_right,
+        scores.bisection,
+        scores.bisection_levels,
+        scores.at_random(4),
+        scores.halton(2, 5, 3),
+    ],
+    ids=lambda score: score.name,
+)
+def test_an_order_made_once_is_the_order_made_at_every_step(score, block_length):
+    length, again = 10, Score(score.compute, blind=True)
+    assert score.constant
+    tokens = torch.full((3, length), 2)
+    tokens[0, 3], tokens[1, 6:8] = 0, 1
+    rows = []
+    for each in (score, again):
+        order = selectors.top_k(each, 2)
+        order = order if block_length is None else selectors.in_blocks(order, block_length)
+        law = laws.Polya(torch.ones(2), length)
+        found = unmask.sample(law, tokens, order, generator=torch.Generator().manual_seed(0))
+        rows.append([(info.items.tolist(), info.rows.tolist()) for info in found.trace])
+    assert rows[0] == rows[1]
+
+
 def test_many_ties_keep_their_order():
     assert chosen(selectors.top_k(scored(*[0.25] * 300), 300)(blank(1, 300))) == [list(range(300))]
 

@@ -73,7 +73,10 @@ _FEW = 8
 
 def _one_by_one(first: Tensor, second: Tensor, rest: tuple[int, int], key: tuple[int, int]) -> Tensor:
     """The same for few numbers, without arrays."""
-    a, b = torch.broadcast_tensors(first, second)  # type: ignore[no-untyped-call]
+    if first.shape == second.shape:
+        a, b = first, second
+    else:
+        a, b = torch.broadcast_tensors(first, second)  # type: ignore[no-untyped-call]
     pairs = zip(a.flatten().tolist(), b.flatten().tolist())
     counters = [(_whole("first", x), _whole("second", y, -1, WORD - 1) % WORD, *rest) for x, y in pairs]
     return torch.tensor([_one(counter, key) for counter in counters], dtype=torch.float64).view(a.shape)

@@ -119,12 +119,19 @@ class View:
 
     def constant(self, key: Any, make: Callable[[Tensor], Tensor]) -> Tensor:
         """``make(order_ids int64 [B])`` [B, ..] for these rows, made once in a run where ``key`` says what it is."""
-        zeros = self.tokens.new_zeros(len(self.tokens))
         if self.fixed is None:
+            zeros = self.tokens.new_zeros(len(self.tokens))
             return make(zeros if self.order_ids is None else self.order_ids)
         if key not in self.fixed:
             self.fixed[key] = make(self.fixed["order_ids"])
         return self.fixed[key] if self.items is None else self.fixed[key][self.items]
+
+    def all_true(self, width: int) -> Tensor:
+        """True everywhere, bool [B, width]: a part of one map that a run makes."""
+        whole = self.constant(
+            "true", lambda ids: ids.new_ones(len(ids), self.tokens.shape[1], dtype=torch.bool)
+        )
+        return whole[:, :width]
 
     def within(self, eligible: Tensor) -> View:
         """The same view with only ``eligible`` bool [B, L] positions open to choice."""
@@ -168,12 +175,15 @@ class Choice:
 class Score:
     """A preference among positions: ``score(view)`` is float [B, L], -inf where not eligible; high goes first.
 
-    ``blind`` scores never read log-probabilities, so the choice can be made before the network runs.
+    ``blind`` scores never read log-probabilities, so the choice can be made before the network runs. Those that are
+    ``constant`` too depend on order_ids, positions and what was masked at the start, but not on the step: the order that
+    they give is made once in a run.
     """
 
     compute: Callable[[View], Tensor]
     blind: bool = False
     name: str = "score"
+    constant: bool = False
 
     def __call__(self, view: View) -> Tensor:
         """Scores float [B, L] of the masked positions; -inf elsewhere."""
@@ -233,7 +243,7 @@ class State:
     log_prob: Tensor
     nfe: Tensor
     fixed: dict[Any, Tensor]
-    """What no step changes: ``order_ids``, ``places`` 0..B-1, and what `View.constant` makes of them."""
+    """What no step changes: ``order_ids``, ``places`` 0..B-1, ``start``, and what `View.constant` makes of them."""
     step: int = 0
     memory: tuple[Tensor, ...] = ()
     remembered: Any = None

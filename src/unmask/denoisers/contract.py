@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,7 +98,7 @@ class NetworkDenoiser:
         (``stored``: they may be the network's own), are overwritten.
         """
         self._check(logits, tokens, rows)
-        kept = logits[..., : self.vocab_size]
+        kept = logits if logits.shape[-1] == self.vocab_size else logits[..., : self.vocab_size]
         kept = kept if kept.dtype == torch.float64 else kept.float()
         own = kept.is_inference() and not stored
         return log_normalise_(kept if own else kept.clone(), self.mask_id)
@@ -120,17 +121,20 @@ def log_normalise_(logits: Tensor, forbidden: int | None = None) -> Tensor:
     """Subtracts the log of the sum of exponentials along the last axis, in place, a few rows at a time.
 
     The symbol ``forbidden``, if it lies within, gets probability zero. Working in slices keeps the peak memory at one copy
-    of the logits. ValueError when a row has no finite sum; that is asked once, whatever the number of slices.
+    of the logits; what fits into one slice comes back as a tensor of its own. ValueError when a row has no finite sum: all
+    of it is NaN then. That is asked once, whatever the number of slices.
     """
     size = logits.shape[-1]
     flat = logits.view(-1, size) if logits.is_contiguous() else logits.reshape(-1, size)
     if forbidden is not None and forbidden < size:
         flat[:, forbidden] = -torch.inf
-    sums = []
-    for part in torch.split(flat, max(1, 2**18 // max(1, size))):
-        sums.append(torch.logsumexp(part, dim=-1, keepdim=True))
-        part -= sums[-1]
-    if sums and not torch.isfinite(torch.cat(sums) if len(sums) > 1 else sums[0]).all():
+    rows = max(1, 2**18 // max(1, size))
+    if len(flat) <= rows:
+        flat = torch.log_softmax(flat, dim=-1)
+    else:
+        for part in torch.split(flat, rows):
+            part.copy_(torch.log_softmax(part, dim=-1))
+    if size and math.isnan(flat[:, 0].sum().item()):  # of numbers up to 0
         raise ValueError(
             "the network returned NaN or infinite logits; expected finite numbers: check its weights and inputs"
         )

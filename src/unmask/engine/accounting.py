@@ -48,7 +48,9 @@ class Moved:
 
     def total(self) -> Tensor | float:
         """The log-probability of what was unmasked, nats [B]."""
-        return 0.0 if self.log_probs is None else self.log_probs.sum(1)
+        if self.log_probs is None:
+            return 0.0
+        return self.log_probs[:, 0] if self.log_probs.shape[1] == 1 else self.log_probs.sum(1)
 
     def info(self, view: View, choice: Chosen, look: Look) -> Info:
         """The entry of the trace."""

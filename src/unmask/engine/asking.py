@@ -64,7 +64,8 @@ class Look:
             view = replace(view, left=None, total=None)
             rows, marked = masked_rows(view.masked & self.blocks.inside(view.tokens))
             rows = torch.where(marked < 0, rows[:, :1], rows)
-        base, law = self._laws(lambda: self._ask(view, rows), view, rows, marked >= 0)
+        valid = view.all_true(rows.shape[1]) if rows is marked else marked >= 0
+        base, law = self._laws(lambda: self._ask(view, rows), view, rows, valid)
         self.before = (law, rows if rows is marked else None)
         if rows is not marked:
             place = torch.arange(rows.shape[1], device=rows.device).expand_as(rows)

@@ -72,7 +72,8 @@ def chosen(choice: Choice, view: View, selector: object, doubts: Doubts) -> Chos
         )
     if choice.doubt is not None:
         doubts.add(choice.doubt, lambda: _NAN)
-    valid, full = rows >= 0, choice.packed is rows
+    full = choice.packed is rows
+    valid = view.all_true(rows.shape[1]) if full else rows >= 0
     if getattr(selector, "time", None) is None and (not full or rows.shape[1] == 0):
         doubts.add(~valid.any(1), lambda: _NOTHING)
     if full:

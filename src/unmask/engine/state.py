@@ -31,7 +31,7 @@ def init(
     orders = tokens.new_zeros(len(tokens)) if order_ids is None else order_ids.to(tokens.device)
     places = torch.arange(len(tokens), device=tokens.device)
     items = places if item_ids is None else item_ids.to(tokens.device)
-    fixed = {"order_ids": orders, "places": places}
+    fixed = {"order_ids": orders, "places": places, "start": masked}
     left = tuple(masked.sum(1).tolist())
     return State(tokens, masked, masked, left, left, orders, items, zeros, zeros.clone(), fixed)
 

@@ -172,7 +172,7 @@ def stable(
         values, calm = score(view), _calm_steps(view, eps)
         ready = view.masked & (values > tau) & (spread(view, calm) >= history)
         some = ready.any(1, keepdim=True)
-        counts = torch.where(some[:, 0], ready.sum(1), sizes(view).to(ready.device))
+        counts = torch.where(some[:, 0], ready.sum(1), torch.tensor(sizes(view), device=ready.device))
         choice = take(view, values.masked_fill(some & ~ready, -torch.inf), counts)
         return replace(choice, memory=(_slots(view), law_of(view), calm))
 

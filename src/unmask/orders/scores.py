@@ -165,7 +165,7 @@ def _background(values: Tensor) -> Tensor:
 
 
 left_to_right = Score(
-    lambda view: -_positions(view).expand(view.tokens.shape), blind=True, name="left_to_right"
+    lambda view: -_positions(view).expand(view.tokens.shape), blind=True, name="left_to_right", constant=True
 )
 """Minus the position: the order of an autoregressive model."""
 
@@ -189,7 +189,7 @@ def _bit_length(values: Tensor) -> Tensor:
     return torch.frexp(values.double()).exponent.long()
 
 
-bisection = Score(_bisection, blind=True, name="bisection")
+bisection = Score(_bisection, blind=True, name="bisection", constant=True)
 """Bit reversal, 0 4 2 6 1 5 3 7 for 8 positions: each position halves what is left of its gap, largest gaps first.
 
 A gap is a run of positions masked at the start; offsets count from the visible position before it, or from
@@ -199,7 +199,9 @@ nothing is visible) is exact for every first-order Markov chain, in at most 1 + 
 is visible at the start. Derived; DUS, arXiv 2506.19037, dilates in this way.
 """
 
-bisection_levels = Score(lambda view: torch.ceil(_bisection(view)), blind=True, name="bisection_levels")
+bisection_levels = Score(
+    lambda view: torch.ceil(_bisection(view)), blind=True, name="bisection_levels", constant=True
+)
 """Minus the level of `bisection`: positions of one level tie."""
 
 
@@ -221,7 +223,7 @@ def halton(height: int, width: int, shift_seed: int | None = None) -> Score:
             )
         return -_shifted(place.to(view.tokens.device), view, shift_seed).double()
 
-    return Score(compute, blind=True, name=f"halton({height}, {width}, {shift_seed})")
+    return Score(compute, blind=True, name=f"halton({height}, {width}, {shift_seed})", constant=True)
 
 
 def _halton_places(height: int, width: int) -> Tensor:
@@ -262,7 +264,9 @@ def _shifted(place: Tensor, view: View, seed: int | None) -> Tensor:
 def at_random(seed: int) -> Score:
     """A uniformly random order, a pure function of (seed, order_id, position); values in (0, 1), blind."""
     seed = checked_seed(seed)
-    return Score(lambda view: public_uniform(view, seed), blind=True, name=f"at_random({seed})")
+    return Score(
+        lambda view: public_uniform(view, seed), blind=True, name=f"at_random({seed})", constant=True
+    )
 
 
 def with_noise(score: Score, scale: PerStep, seed: int) -> Score:
@@ -287,8 +291,12 @@ def on_base(score: Score) -> Score:
 
 def public_uniform(view: View, seed: int) -> Tensor:
     """Float64 [B, L] uniforms on (0, 1) that depend on (seed, order_id, position) only: constant over the steps."""
-    place = torch.arange(view.tokens.shape[1], device=view.tokens.device)[None]
-    return view.constant(("uniform", seed), lambda ids: noise.uniform(seed, noise.ORDER, ids[:, None], place))
+
+    def make(ids: Tensor) -> Tensor:
+        place = torch.arange(view.tokens.shape[1], device=view.tokens.device)[None]
+        return noise.uniform(seed, noise.ORDER, ids[:, None], place)
+
+    return view.constant(("uniform", seed), make)
 
 
 def public_gumbel(view: View, seed: int) -> Tensor:

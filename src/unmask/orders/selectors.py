@@ -8,7 +8,7 @@ between steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -34,8 +34,9 @@ def top_k(score: Score, plan: Plan) -> Selector:
     a function from a row's masked count to such a tuple. ValueError when it does not sum to the masked count.
     """
     sizes = step_sizes(plan)
+    keys = _known if getattr(score, "constant", False) else _compared
     return Selector(
-        lambda view: take(view, score(view), sizes(view)),
+        lambda view: _best(view, keys(score, view), sizes(view)),
         blind=is_blind(score),
         name=f"top_k({_name(score)}, {plan_name(plan)})",
     )
@@ -98,7 +99,7 @@ def hybrid(explore: Score, exploit: Score, share: PerStep, plan: Plan) -> Select
     sizes, share = step_sizes(plan), per_step(share, "share", 0, 1)
 
     def choose(view: View) -> Choice:
-        counts, part = sizes(view).to(view.masked.device), at_step(share, view.step)
+        counts, part = torch.tensor(sizes(view), device=view.masked.device), at_step(share, view.step)
         values = [score(view) for score in (explore, exploit)]
         first, second = (_places(v, view.masked) for v in values)
         mine = first < torch.floor(part * counts + 0.5)[:, None]
@@ -207,14 +208,30 @@ def on_grid(score: Tensor) -> Tensor:
 
 def ranked(score: Tensor, masked: Tensor) -> Tensor:
     """Positions int64 [B, L] from the highest score to the lowest, ties by position, visible ones last."""
-    return _sorted(score, masked)[1]
+    keys = torch.where(masked, _keys(score), -torch.inf)
+    return keys.sort(dim=1, descending=True, stable=True).indices
 
 
-def _sorted(score: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys [B, L] from the highest to the lowest, NaN first, and the positions int64 [B, L] that they belong to."""
+def _keys(score: Tensor) -> Tensor:
+    """What is compared, [B, L]: the score on its grid, finite or NaN: what is not eligible is open to choice, if last."""
     keys = on_grid(score)
-    keys.clamp_(min=torch.finfo(keys.dtype).min)  # open to choice, if last
-    return torch.where(masked, keys, -torch.inf).sort(dim=1, descending=True, stable=True)
+    return keys.clamp_(min=torch.finfo(keys.dtype).min)
+
+
+def _compared(score: Score, view: View) -> Tensor:
+    return _keys(score(view))
+
+
+def _known(score: Score, view: View) -> Tensor:
+    """The same of a score that no step changes, made once in a run unless blocks leave some positions out."""
+    if view.fixed is None or view.left is None:
+        return _compared(score, view)
+    start, shared = view.fixed["start"], view.fixed
+
+    def make(ids: Tensor) -> Tensor:
+        return _compared(score, View(start.long(), start, start=start, order_ids=ids, fixed=shared))
+
+    return view.constant(score, make)
 
 
 def _places(score: Tensor, masked: Tensor) -> Tensor:
@@ -225,11 +242,20 @@ def _places(score: Tensor, masked: Tensor) -> Tensor:
     )
 
 
-def take(view: View, score: Tensor, counts: Tensor) -> Choice:
+def take(view: View, score: Tensor, counts: Tensor | Sequence[int]) -> Choice:
     """The ``counts`` int64 [B] best positions of each row that are masked, best first."""
-    sizes = [min(pair) for pair in zip(counts.tolist(), view.counts())]
+    return _best(view, _keys(score), counts.tolist() if isinstance(counts, Tensor) else counts)
+
+
+def _best(view: View, keys: Tensor, counts: Sequence[int]) -> Choice:
+    """The same by keys [B, L]."""
+    sizes = [min(pair) for pair in zip(counts, view.counts())]
     few, width = min(sizes, default=0), max(sizes, default=0)
-    keys, order = _sorted(score, view.masked)
+    keys = torch.where(view.masked, keys, -torch.inf)
+    if few == width == 1:
+        best, rows = keys.max(1, keepdim=True)  # of equals the first
+        return Choice(rows, doubt=best[:, 0].isnan(), packed=rows)
+    keys, order = keys.sort(dim=1, descending=True, stable=True)
     rows, doubt = order[:, :width], keys[:, 0].isnan()
     if few == width:
         return Choice(rows, doubt=doubt, packed=rows)
@@ -237,17 +263,17 @@ def take(view: View, score: Tensor, counts: Tensor) -> Choice:
     return Choice(rows.masked_fill(place >= ends[:, None], -1), doubt=doubt)
 
 
-def step_sizes(plan: Plan) -> Callable[[View], Tensor]:
-    """How many positions each row unmasks at this step, int64 [B], from what is masked now and was at the start."""
+def step_sizes(plan: Plan) -> Callable[[View], list[int]]:
+    """How many positions each row unmasks at this step, from what is masked now and was at the start."""
     fixed = None if callable(plan) else plain(plan)
     if isinstance(fixed, int):
-        return lambda view: torch.full((len(view.tokens),), fixed, dtype=torch.int64)
+        return lambda view: [fixed] * len(view.tokens)
     sizes = plan if callable(plan) else _constant(fixed or ())
     table = cache(lambda total: _next_sizes(plain(sizes(total)), total))
 
-    def counts(view: View) -> Tensor:
+    def counts(view: View) -> list[int]:
         pairs = zip(view.totals(), view.counts())
-        return torch.tensor([_look_up(table(total), left, total) for total, left in pairs], dtype=torch.int64)
+        return [_look_up(table(total), left, total) for total, left in pairs]
 
     return counts
 

@@ -40,9 +40,9 @@ def inverse_cdf(log_probs: Tensor, levels: Tensor) -> Tensor:
 def _passed(log_probs: Tensor, levels: Tensor) -> Tensor:
     """The same for rows [n, V] and levels [n, 1]; int64 [n]."""
     total = log_probs.double().contiguous().exp().cumsum_(dim=-1)
-    symbol = torch.searchsorted(total, levels * total[:, -1:], right=True)
-    last = torch.searchsorted(total, total[:, -1:].contiguous())  # the last symbol that has probability
-    return torch.minimum(symbol, last)[:, 0]
+    whole = total[:, -1:]
+    below = torch.nextafter(whole, whole.new_zeros(()))  # so that a symbol of some probability passes
+    return torch.searchsorted(total, torch.minimum(levels * whole, below), right=True)[:, 0]
 
 
 def greedy(request: Request) -> Tensor:

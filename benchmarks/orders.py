@@ -9,9 +9,11 @@ denoiser run on those, and every sequence that has probability collects its log-
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,8 @@ import torch
 from torch import Tensor
 
 from unmask import engine, laws, plans, scores
-from unmask.base.types import Request, Selector, State
+from unmask.base.types import Request, Selector
+from unmask.engine.state import branched
 from unmask.laws import Law
 from unmask.orders import presets, rules
 
@@ -94,6 +97,25 @@ def by_plan(preset: Callable[[tuple[int, ...]], Selector]) -> Make:
     return lambda case: [preset(case.uniform)]
 
 
+def planned(preset: Callable[[tuple[int, ...]], Selector]) -> Make:
+    """A preset under every plan of K calls: the cheapest is the best that planned sizes can do for that order.
+
+    Left out where there are more than a hundred plans.
+    """
+
+    def make(case: Case) -> list[Selector]:
+        many = math.comb(case.law.length - 1, case.calls - 1) > 100
+        return [] if many else [preset(plan) for plan in compositions(case.law.length, case.calls)]
+
+    return make
+
+
+def compositions(total: int, parts: int) -> list[tuple[int, ...]]:
+    """All ways to write ``total`` as a sum of ``parts`` positive numbers, in order."""
+    cuts = itertools.combinations(range(1, total), parts - 1)
+    return [tuple(b - a for a, b in itertools.pairwise((0, *cut, total))) for cut in cuts]
+
+
 def within(*options: Selector) -> Make:
     """The same selectors whatever the number of calls."""
     return lambda _: list(options)
@@ -142,13 +164,18 @@ PRESETS: dict[str, Preset] = {
     "left to right": Preset(by_plan(presets.left_to_right)),
     "bisection": Preset(by_plan(presets.bisection)),
     "bisection, by level": Preset(within(presets.bisection())),
+    "left to right, best plan": Preset(planned(presets.left_to_right)),
+    "bisection, best plan": Preset(planned(presets.bisection)),
     "halton": Preset(halton),
     "confidence": Preset(by_plan(presets.confidence)),
+    "confidence, best plan": Preset(planned(presets.confidence)),
     "confidence, slow start": Preset(slow_start),
     "confidence, spaced": Preset(within(*SPACED)),
     "margin": Preset(by_plan(presets.margin)),
+    "margin, best plan": Preset(planned(presets.margin)),
     "margin, noise .5": Preset(by_plan(presets.noisy_margin), noisy=True),
     "entropy": Preset(by_plan(presets.entropy)),
+    "entropy, best plan": Preset(planned(presets.entropy)),
     "moment, beta 2": Preset(by_plan(presets.moment), noisy=True),
     "hybrid, bisection + confidence": Preset(by_plan(presets.hybrid)),
     "hybrid, random + moment": Preset(
@@ -255,7 +282,8 @@ def expanded(law: Law, tokens: Tensor, selector: Selector, orders: int) -> tuple
         code = torch.where(valid[group], symbols + 1, 0) @ (law.vocab_size + 1) ** torch.arange(mine.shape[1])
         keys, group = (group * (law.vocab_size + 1) ** mine.shape[1] + code).unique(return_inverse=True)
         member = torch.empty(len(keys), dtype=torch.int64).scatter_(0, group, torch.arange(total))
-        state = continued(after, sequence, member, parent=keys // (law.vocab_size + 1) ** mine.shape[1])
+        parent = keys // (law.vocab_size + 1) ** mine.shape[1]
+        state = branched(after, parent, sequence[member])
     shape = (orders, len(tokens))
     return values.view(shape), steps.view(shape), state.nfe[group].view(shape)
 
@@ -268,21 +296,6 @@ def spread_out(request: Request, rows: Tensor, count: int, vocab: int) -> tuple[
         0, request.items, request.log_probs
     )
     return places, law, torch.zeros(shape, dtype=torch.bool).index_copy_(0, request.items, rows >= 0)
-
-
-def continued(after: State, sequence: Tensor, member: Tensor, parent: Tensor) -> State:
-    """The states after a step: each keeps its parent's record and shows the symbols of its members."""
-    masked = after.masked[parent]
-    return replace(
-        after,
-        tokens=torch.where(masked, after.tokens[parent], sequence[member]),
-        masked=masked,
-        start=after.start[parent],
-        order_ids=after.order_ids[parent],
-        log_prob=after.log_prob[parent],
-        nfe=after.nfe[parent],
-        memory=tuple(m[parent] for m in after.memory),
-    )
 
 
 def ranked(raw: list[dict[str, Any]], names: list[str], presets_: list[str]) -> list[dict[str, Any]]:
@@ -325,10 +338,11 @@ stroke the KL with the order disclosed, which is what a code length pays (standa
 samplers (moment sampler, race, which is MaskGIT's law): the mixed law only; along one order_id the race is far sharper
 than its samples. Ranks compare mixed laws, so a random order gains by being random.
 
-Plans are uniform in K calls unless the name says otherwise; K is rounded. Rules with adaptive counts (entropy budget,
-threshold, factor, klass, spaced) have no K: of a grid of settings the best counts whose mean number of calls under the
-data law is at most K, so these rows flatter them. "bisection, by level" needs 1 + ceil(log2 N) calls. Information gain
-looks ahead at 8 candidates, so each of its K steps costs 9 calls. Halton needs a grid.
+Plans are uniform in K calls unless the name says otherwise; K is rounded. "Best plan": of a random order the optimal one
+of the exact profile; of other orders the cheapest of all compositions of N into K sizes, each by its exact KL, where there
+are at most a hundred. Rules with adaptive counts (entropy budget, threshold, factor, klass, spaced) have no K: of a grid of
+settings the best counts whose mean number of calls under the data law is at most K, so these rows flatter them.
+"Bisection, by level" needs 1 + ceil(log2 N) calls. Information gain looks ahead at 8 candidates, so each of its K steps costs 9 calls. Halton needs a grid.
 
 chain: 3 symbols, N = 8, stationary, rows Dirichlet(.35) of seed 0. sticky: 3 symbols, N = 8, stays with .9. ising: 3 x 3
 open grid, field .1. sudoku 4x4: uniform on 288 grids. hamming: [7, 4] code. permutation: of 6. repetition: 8 copies of

@@ -36,6 +36,30 @@ def init(
     return State(tokens, masked, masked, left, left, orders, items, zeros, zeros.clone(), fixed)
 
 
+def branched(state: State, parent: Tensor, tokens: Tensor) -> State:
+    """A state of new rows, each going on from row ``parent`` int64 [M], with tokens int64 [M, L] where nothing is masked.
+
+    For searches and trees over symbols: rows may come several times, or not at all.
+    """
+    masked, start = state.masked[parent], state.start[parent]
+    places, parents = torch.arange(len(parent), device=parent.device), parent.tolist()
+    return replace(
+        state,
+        tokens=torch.where(masked, state.tokens[parent], tokens),
+        masked=masked,
+        start=start,
+        left=tuple(state.left[p] for p in parents),
+        total=tuple(state.total[p] for p in parents),
+        order_ids=state.order_ids[parent],
+        item_ids=state.item_ids[parent],
+        log_prob=state.log_prob[parent],
+        nfe=state.nfe[parent],
+        fixed={"order_ids": state.order_ids[parent], "places": places, "start": start},
+        memory=tuple(m[parent] for m in state.memory),
+        remembered=None,
+    )
+
+
 def seen(state: State, selector: object) -> View:
     """What the selector may see: the unfinished rows of the batch."""
     whole = View(

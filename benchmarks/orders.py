@@ -342,7 +342,8 @@ Plans are uniform in K calls unless the name says otherwise; K is rounded. "Best
 of the exact profile; of other orders the cheapest of all compositions of N into K sizes, each by its exact KL, where there
 are at most a hundred. Rules with adaptive counts (entropy budget, threshold, factor, klass, spaced) have no K: of a grid of
 settings the best counts whose mean number of calls under the data law is at most K, so these rows flatter them.
-"Bisection, by level" needs 1 + ceil(log2 N) calls. Information gain looks ahead at 8 candidates, so each of its K steps costs 9 calls. Halton needs a grid.
+"Bisection, by level" needs 1 + ceil(log2 N) calls. Information gain
+looks ahead at 8 candidates, so each of its K steps costs 9 calls. Halton needs a grid.
 
 chain: 3 symbols, N = 8, stationary, rows Dirichlet(.35) of seed 0. sticky: 3 symbols, N = 8, stays with .9. ising: 3 x 3
 open grid, field .1. sudoku 4x4: uniform on 288 grids. hamming: [7, 4] code. permutation: of 6. repetition: 8 copies of

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 
 import unmask
-from unmask.base.statistics import wilson
+from unmask.base.statistics import sign_test, wilson
 from unmask.command_line import boards
 from unmask.command_line.app import main
 from unmask.command_line.arguments.parsing import fields_as_options
@@ -835,3 +835,9 @@ class TestShell:
         assert process.stderr.read() == b""
         assert process.wait() == 141
         process.stderr.close()
+
+
+def test_a_sign_test_is_that_of_fair_coins():
+    assert sign_test(5, 0) == 2 / 2**5
+    assert sign_test(1, 3) == sign_test(3, 1) == 2 * (4 + 1) / 2**4
+    assert sign_test(0, 0) == sign_test(2, 2) == 1.0

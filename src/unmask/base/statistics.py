@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 from typing import TypeAlias
 
@@ -37,6 +38,12 @@ def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, flo
     spread = (z2 * (share * (1 - share) / trials + z2 / (4 * trials**2))) ** 0.5
     low, high = (max(0.0, min(1.0, (middle + s * spread) / (1 + z2 / trials))) for s in (-1, 1))
     return (0.0 if successes == 0 else low), (1.0 if successes == trials else high)
+
+
+def sign_test(first: int, second: int) -> float:
+    """Two-sided p-value of ``first`` wins against ``second`` if either is equally likely (exact McNemar test)."""
+    n, most = first + second, max(first, second)
+    return float(min(1.0, 2 * sum(math.comb(n, i) for i in range(most, n + 1)) / 2**n))
 
 
 def t_quantile(level: float, freedom: float) -> float:

@@ -130,6 +130,13 @@ def steps_of(trace: Sequence[Info], count: int) -> list[list[Report]]:
     return steps
 
 
+def exact(boards: Boards, solved: Solved) -> Tensor:
+    """Which grids are the known solutions, bool [n]; ValueError where none are known."""
+    if boards.solutions is None:
+        raise ValueError(f"{boards.source}: no solutions are known; expected puzzles with them")
+    return (solved.grids == boards.solutions).all(1)
+
+
 def accuracy(boards: Boards, solved: Solved) -> Report:
     """Shares of puzzles and network calls per puzzle; exact match only where solutions are known."""
     valid = sudoku.is_valid(solved.grids)
@@ -145,5 +152,9 @@ def accuracy(boards: Boards, solved: Solved) -> Report:
     }
     if boards.solutions is None:
         return {"exact_match": None, **report}
-    exact = int((solved.grids == boards.solutions).all(1).sum())
-    return {"exact_match": share(exact, n, "puzzles", "grid equal to the known solution"), **report}
+    return {
+        "exact_match": share(
+            int(exact(boards, solved).sum()), n, "puzzles", "grid equal to the known solution"
+        ),
+        **report,
+    }

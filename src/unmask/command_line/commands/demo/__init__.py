@@ -18,6 +18,7 @@ from torch import Tensor
 from unmask.base.devices import has_bfloat16
 from unmask.base.profile import Profile
 from unmask.base.progress import Progress
+from unmask.base.statistics import sign_test
 from unmask.base.types import Cache, Denoiser, Selector, TokenSource
 from unmask.command_line import boards
 from unmask.command_line.boards import Boards
@@ -80,7 +81,8 @@ def run(
         "threads": torch.get_num_threads(),
         "seed": seed,
         "puzzles": {s.source: len(s.puzzles) for s in sets},
-        "solving": solving(denoiser, sets, settings(seed, tau), seed, quiet, machine),
+        "solving": (rows := solving(denoiser, sets, settings(seed, tau), seed, quiet, machine)),
+        "pairs": paired(rows, ("random", "margin"), "arg-max"),
     }
     report["planning"] = planning(model, denoiser, seed, quiet)
     return report | {"seconds": time.monotonic() - began}, denoiser
@@ -172,9 +174,35 @@ def _row(
     )
     found, start = {}, 0
     for posed in sets:
-        found[posed.source] = boards.accuracy(posed, solved.part(slice(start, start + len(posed.puzzles))))
+        part = solved.part(slice(start, start + len(posed.puzzles)))
+        each = boards.exact(posed, part).tolist()
+        found[posed.source] = boards.accuracy(posed, part) | {"each": each}
         start += len(posed.puzzles)
     return {"order": setting.order, "symbols": setting.symbols, "sets": found, "seconds": solved.seconds}
+
+
+def paired(rows: list[Report], orders: tuple[str, str], symbols: str) -> list[Report]:
+    """Two orders puzzle by puzzle: which of them alone solved how many, and how likely that is if they are equal."""
+    first, second = (
+        next(row["sets"] for row in rows if (row["order"], row["symbols"]) == (order, symbols))
+        for order in orders
+    )
+    report = []
+    for name in first:
+        alone = [
+            sum(a and not b for a, b in zip(x[name]["each"], y[name]["each"]))
+            for x, y in ((first, second), (second, first))
+        ]
+        report.append(
+            {
+                "set": name,
+                "orders": list(orders),
+                "symbols": symbols,
+                "alone": alone,
+                "p_value": sign_test(*alone),
+            }
+        )
+    return report
 
 
 def render(report: Report, console: Console) -> None:
@@ -195,6 +223,12 @@ def render(report: Report, console: Console) -> None:
         cells = ((percent(f["exact_match"], 0), f"{f['calls']['value']:.1f}") for f in row["sets"].values())
         table.add_row(row["order"], row["symbols"], *(text for pair in cells for text in pair))
     console.print(table)
+    for pair in report["pairs"]:
+        (first, second), (a, b) = pair["orders"], pair["alone"]
+        console.print(
+            f"{pair['set']}, {pair['symbols']}, puzzle by puzzle: only {second} solved {b}, only {first} {a} "
+            f"(sign test, p = {pair['p_value']:.2g})"
+        )
     render_planning(report["planning"], console)
     console.print(f"{report['seconds']:.0f} s, {report['precision']}, {report['threads']} threads")
 

@@ -106,3 +106,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, past: bool | Tensor = False) -> Tens
     with torch.autocast("cpu", enabled=False):
         attended = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, is_causal=causal)
         return attended.to(v.dtype)
+
+
+def remember(
+    k: Tensor, v: Tensor, rows: Tensor | None, cache: list[tuple[Tensor, Tensor]] | None, layer: int
+) -> tuple[Tensor, Tensor]:
+    """Stores fresh keys and values [B, H, R, D/H] of rows in the cache, if any, and returns those to attend to."""
+    if cache is None:
+        return k, v
+    if rows is None:
+        cache.append((k.contiguous(), v.contiguous()))
+        return k, v
+    index = rows[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3])
+    kept_k, kept_v = cache[layer]
+    kept_k.scatter_(2, index, k)
+    kept_v.scatter_(2, index, v)
+    return kept_k, kept_v

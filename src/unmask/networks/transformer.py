@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.base.numbers import whole
-from unmask.networks.blocks import Block
+from unmask.networks.blocks import Block, remember
 from unmask.networks.conditioning import Condition
 from unmask.networks.config import TransformerConfig, check_length
 from unmask.networks.positions import AxisEmbedding, at_rows
@@ -192,7 +192,7 @@ class Transformer(nn.Module):
             x = x + inputs
             for i, (block, change) in enumerate(zip(self.blocks, changes)):
                 q, k, v = block.project(x, angles, rows, change)  # type: ignore[operator]
-                k, v = self._remember(k, v, rows, cache, loop * self.shape.depth + i)
+                k, v = remember(k, v, rows, cache, loop * self.shape.depth + i)
                 x = block.finish(x, q, k, v, change, past)  # type: ignore[operator]
             states.append(x)
         return states
@@ -230,22 +230,6 @@ class Transformer(nn.Module):
         frequency = 10_000.0 ** (-(pair // axes).to(kind) * axes / half)
         angles = self.coordinates.T[:, pair % axes] * frequency
         return angles[None, None, :count] if rows is None else angles[rows][:, None]
-
-    @staticmethod
-    def _remember(
-        k: Tensor, v: Tensor, rows: Tensor | None, cache: list[tuple[Tensor, Tensor]] | None, layer: int
-    ) -> tuple[Tensor, Tensor]:
-        """Stores fresh keys and values in the cache and returns those to attend to."""
-        if cache is None:
-            return k, v
-        if rows is None:
-            cache.append((k.contiguous(), v.contiguous()))
-            return k, v
-        index = rows[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[3])
-        kept_k, kept_v = cache[layer]
-        kept_k.scatter_(2, index, k)
-        kept_v.scatter_(2, index, v)
-        return kept_k, kept_v
 
 
 def from_config(config: TransformerConfig) -> Transformer:

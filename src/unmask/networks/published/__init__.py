@@ -1,0 +1,20 @@
+"""Architectures of published masked diffusion models, each reading the names of the published weights."""
+
+from unmask.networks.published.dream import Dream, DreamConfig
+from unmask.networks.published.llada import LLaDA, LLaDAConfig
+from unmask.networks.published.llada2 import LLaDA2, LLaDA2Config
+from unmask.networks.published.mdlm import MDLM, SEDD, DiTConfig
+from unmask.networks.published.pieces import Published
+
+__all__ = [
+    "MDLM",
+    "SEDD",
+    "DiTConfig",
+    "Dream",
+    "DreamConfig",
+    "LLaDA",
+    "LLaDA2",
+    "LLaDA2Config",
+    "LLaDAConfig",
+    "Published",
+]

@@ -21,7 +21,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -49,7 +48,11 @@ def mdlm(peers: Path) -> dict[str, Any]:
     """models/dit.py at noise level zero; the published weights have its names below ``backbone``."""
     config = cases.CONFIGS["mdlm"]
     module = from_folder(peers / "mdlm", "models.dit", keep=("models",))
-    model = {"hidden_size": config["hidden_dim"], "n_heads": config["n_heads"], "cond_dim": config["cond_dim"]}
+    model = {
+        "hidden_size": config["hidden_dim"],
+        "n_heads": config["n_heads"],
+        "cond_dim": config["cond_dim"],
+    }
     model |= {"n_blocks": config["n_blocks"], "dropout": 0.1, "scale_by_sigma": True}
     network = module.DIT({"model": model}, vocab_size=config["vocab_size"])
     return record(network, "backbone.", lambda: network(cases.tokens(), torch.zeros(2)))
@@ -94,7 +97,9 @@ def llada(peers: Path) -> dict[str, Any]:
 
 def dream(peers: Path) -> dict[str, Any]:
     """modeling_dream.py; its sampler moves the logits by one."""
-    module = from_folder(peers / "dllm" / "dllm" / "pipelines" / "dream", "models.modeling_dream", keep=("models",))
+    module = from_folder(
+        peers / "dllm" / "dllm" / "pipelines" / "dream", "models.modeling_dream", keep=("models",)
+    )
     network = module.DreamModel(with_defaults(module.DreamConfig(**cases.CONFIGS["dream"])))
 
     def shifted() -> Tensor:
@@ -109,7 +114,9 @@ def llada2(peers: Path) -> dict[str, Any]:
     folder = peers / "dllm" / "dllm" / "pipelines" / "llada2"
     module = from_folder(folder, "models.modeling_llada2_moe", keep=("models",))
     config = cases.CONFIGS["llada2"]
-    network = module.LLaDA2MoeModelLM(with_defaults(module.LLaDA2MoeConfig(**config), _attn_implementation="sdpa"))
+    network = module.LLaDA2MoeModelLM(
+        with_defaults(module.LLaDA2MoeConfig(**config), _attn_implementation="sdpa")
+    )
     block = torch.arange(cases.LENGTH) // config["block_length"]
     seen = (block[:, None] >= block)[None, None].expand(2, -1, -1, -1)
     return record(network, "", lambda: network(cases.tokens(), attention_mask=seen).logits)
@@ -164,7 +171,9 @@ def stand_in() -> None:
             if not hasattr(home, name):
                 setattr(home, name, value)
     masks = ("_prepare_4d_causal_attention_mask", "_prepare_4d_causal_attention_mask_for_sdpa")
-    module("transformers.modeling_attn_mask_utils", **dict.fromkeys(masks))  # not called: ours has four dimensions
+    module(
+        "transformers.modeling_attn_mask_utils", **dict.fromkeys(masks)
+    )  # not called: ours has four dimensions
     rope_utils.ROPE_INIT_FUNCTIONS.setdefault("default", plain_positions)
 
 
@@ -179,7 +188,9 @@ def module(name: str, **contents: Any) -> Any:
 
 def namespace(value: Any) -> Any:
     """Records as namespaces, all the way down."""
-    return SimpleNamespace(**{k: namespace(v) for k, v in value.items()}) if isinstance(value, dict) else value
+    return (
+        SimpleNamespace(**{k: namespace(v) for k, v in value.items()}) if isinstance(value, dict) else value
+    )
 
 
 def turned(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -191,7 +202,9 @@ def turned(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def attended(qkv: Tensor, starts: Tensor, most: int, dropout: float, causal: bool) -> Tensor:
     """flash-attn's attention of sequences of equal length, [B L, 3, H, d] to [B L, H, d]."""
-    assert not causal and not dropout and len(starts) * most == len(qkv) + most
+    assert not causal
+    assert not dropout
+    assert len(starts) * most == len(qkv) + most
     q, k, v = qkv.unflatten(0, (-1, most)).permute(2, 0, 3, 1, 4)
     scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
     return (scores.softmax(-1) @ v).transpose(1, 2).flatten(0, 1)

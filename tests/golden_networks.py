@@ -134,7 +134,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vocab_size": VOCAB,
     },
 }
-"""What a published config.json says, made small; ``mask_token_id`` and ``block_length`` of LLaDA2 are its code's defaults."""
+"""What a published config.json says, made small; LLaDA2 has ``mask_token_id`` and ``block_length`` in code."""
 
 SIGMA = (0.3, 4.0)
 """Noise levels of the two sequences, for SEDD."""
@@ -165,7 +165,7 @@ def weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
         if name.endswith("inv_freq"):
             continue
         unit = torch.from_numpy(_uniform(zlib.crc32(name.encode()), int(np.prod(shape)))).view(shape)
-        scale = 3 ** 0.5 * (shape[-1] ** -0.5 if len(shape) > 1 else 0.2)
+        scale = 3**0.5 * (shape[-1] ** -0.5 if len(shape) > 1 else 0.2)
         made[name] = (unit * scale + (len(shape) == 1 and name.endswith("weight"))).float()
     return made
 

@@ -17,7 +17,6 @@ from unmask.networks.published.pieces import (
     GatedMLP,
     Published,
     RMSNorm,
-    at,
     attended,
     heads_of,
     powers,
@@ -136,7 +135,9 @@ class Dream(Published):
     def frequencies(self) -> Tensor:
         """Radians per position of each pair of channels."""
         return powers(
-            self.shape.theta, self.shape.width // self.shape.heads, self.model["embed_tokens"].weight  # type: ignore[arg-type]
+            self.shape.theta,
+            self.shape.width // self.shape.heads,
+            self.model["embed_tokens"].weight,  # type: ignore[arg-type]
         )
 
     def embed(self, symbols: Tensor) -> Tensor:
@@ -151,11 +152,12 @@ class Dream(Published):
             return F.linear(inner, self.model["embed_tokens"].weight)  # type: ignore[arg-type]
         return self.lm_head(inner)  # type: ignore[no-any-return]
 
-    def logits(self, x: Tensor, rows: Tensor | None, told: Tensor | None) -> Tensor:
-        """The output head at the rows before those that are asked for."""
+    def source(self, tokens: Tensor, rows: Tensor | None) -> Tensor:
+        """The position before each of rows; the own one where a sequence begins."""
         if rows is None:
-            rows = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
-        return super().logits(x, _before(rows), told)
+            rows = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        before = (rows - 1).clamp(min=0)
+        return before if self.pad_id is None else before + (tokens.gather(1, before) == self.pad_id).long()
 
     def partial(
         self,
@@ -166,22 +168,17 @@ class Dream(Published):
         time: Tensor | None = None,
     ) -> Tensor:
         """Logits [B, R, V] at rows, running those and the ones before them against cached keys and values."""
-        told = self.told(tokens, time)
-        run = _united(rows, tokens.shape[1])
+        told, read = self.told(tokens, time), self.source(tokens, rows)
+        run = _united(rows, read, tokens.shape[1])
         x = self._run(tokens, run, cache, told)
         place = torch.zeros_like(tokens).scatter_reduce_(1, run, _counted(run), "amin", include_self=False)
-        return self._readable(self.read(at(x, place.gather(1, _before(rows))), told))
+        return self.logits(x, place.gather(1, read), told)
 
 
-def _before(rows: Tensor) -> Tensor:
-    """The position whose state gives the logits at rows."""
-    return (rows - 1).clamp(min=0)
-
-
-def _united(rows: Tensor, length: int) -> Tensor:
-    """Rows int64 [B, k] and those before them, each once and in order; shorter ones repeat their first."""
+def _united(rows: Tensor, others: Tensor, length: int) -> Tensor:
+    """Rows int64 [B, k] and others, each once and in order; shorter ones repeat their first."""
     wanted = torch.zeros(len(rows), length, dtype=torch.uint8, device=rows.device)
-    wanted = wanted.scatter_(1, rows, 1).scatter_(1, _before(rows), 1)
+    wanted = wanted.scatter_(1, rows, 1).scatter_(1, others, 1)
     sizes = wanted.sum(1)
     order = wanted.sort(dim=1, stable=True, descending=True).indices[:, : int(sizes.max())]
     return torch.where(_counted(order) < sizes[:, None], order, order[:, :1])

@@ -82,7 +82,10 @@ class LLaDABlock(nn.Module):
         self.heads, self.kv_heads = config.heads, config.kv_heads
         self.attn_norm, self.ff_norm = RMSNorm(width, config.eps), RMSNorm(width, config.eps)
         self.q_proj = nn.Linear(width, width, bias=biases)
-        self.k_proj, self.v_proj = nn.Linear(width, shared, bias=biases), nn.Linear(width, shared, bias=biases)
+        self.k_proj, self.v_proj = (
+            nn.Linear(width, shared, bias=biases),
+            nn.Linear(width, shared, bias=biases),
+        )
         self.attn_out = nn.Linear(width, width, bias=False)
         self.ff_proj = nn.Linear(width, config.hidden, bias=False)
         self.up_proj = nn.Linear(width, config.hidden, bias=False)
@@ -132,7 +135,9 @@ class LLaDA(Published):
     def frequencies(self) -> Tensor:
         """Radians per position of each pair of channels."""
         return powers(
-            self.shape.theta, self.shape.width // self.shape.heads, self.transformer["wte"].weight  # type: ignore[arg-type]
+            self.shape.theta,
+            self.shape.width // self.shape.heads,
+            self.transformer["wte"].weight,  # type: ignore[arg-type]
         )
 
     def embed(self, symbols: Tensor) -> Tensor:
@@ -147,4 +152,4 @@ class LLaDA(Published):
             logits = F.linear(inner, self.transformer["wte"].weight)  # type: ignore[arg-type]
         else:
             logits = self.transformer["ff_out"](inner)
-        return logits / math.sqrt(self.shape.width) if self.shape.scaled else logits  # type: ignore[no-any-return]
+        return logits / math.sqrt(self.shape.width) if self.shape.scaled else logits

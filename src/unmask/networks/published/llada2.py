@@ -126,7 +126,7 @@ class Gate(nn.Module):
         """Experts int64 [N, K] of positions x [N, D] and their weights [N, K]; the bias moves the choice only."""
         shape, kind = self.shape, torch.promote_types(x.dtype, torch.float32)
         scores = torch.sigmoid(F.linear(x.to(kind), self.weight.to(kind)))
-        wanted = (scores + self.expert_bias).unflatten(-1, (shape.groups, -1))
+        wanted = (scores + self.expert_bias).view(len(scores), shape.groups, -1)
         best = wanted.topk(2, dim=-1).values.sum(-1).topk(shape.groups_taken, dim=-1).indices
         open_ = torch.zeros_like(wanted[..., 0], dtype=torch.bool).scatter_(1, best, True)
         taken = wanted.masked_fill(~open_[..., None], -torch.inf).flatten(1).topk(shape.taken, dim=-1).indices
@@ -155,7 +155,7 @@ class Experts(nn.Module):
         taken, weights = self.gate(flat)
         order = taken.flatten().argsort(stable=True)
         sizes = torch.bincount(taken.flatten(), minlength=len(self.experts)).tolist()
-        parts = flat[order // taken.shape[1]].split(sizes)
+        parts = torch.split(flat[order // taken.shape[1]], sizes)
         made = torch.cat([expert(part) for expert, part in zip(self.experts, parts) if len(part)])
         each = torch.empty_like(made).index_copy_(0, order, made).view(*taken.shape, -1)
         mixed = (each.to(weights.dtype) * weights[..., None]).sum(1).to(x.dtype).view(x.shape)
@@ -191,7 +191,7 @@ class LLaDA2Block(nn.Module):
         del told
         shape, maps = self.shape, self.attention
         every = heads_of(maps.query_key_value(self.input_layernorm(x)), shape.heads + 2 * shape.kv_heads)
-        q, k, v = every.split([shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
+        q, k, v = torch.split(every, [shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
         if shape.normed:
             q, k = maps.query_layernorm(q), maps.key_layernorm(k)
         return turned(q, angles), turned(k, angles), v

@@ -117,7 +117,7 @@ class Level(nn.Module):
         half = torch.arange(WAVES // 2, device=sigma.device, dtype=torch.float32)
         angles = sigma.float()[:, None] * torch.exp(-math.log(10_000) * half / (WAVES // 2))
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        vector: Tensor = self.mlp(waves.to(self.mlp[0].weight.dtype))
+        vector: Tensor = self.mlp(waves.to(next(self.mlp.parameters()).dtype))
         return vector
 
 

@@ -65,6 +65,11 @@ class Published(nn.Module):
         del tokens, time
         return None
 
+    def source(self, tokens: Tensor, rows: Tensor | None) -> Tensor | None:
+        """The positions whose state gives the logits at rows: the same."""
+        del tokens
+        return rows
+
     def seen(self, tokens: Tensor, rows: Tensor | None) -> bool | Tensor:
         """What `attend` lets rows see: all keys but pads."""
         del rows
@@ -73,7 +78,7 @@ class Published(nn.Module):
     def forward(self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None) -> Tensor:
         """Logits float [B, R, V] at rows int64 [B, R] (None: all positions)."""
         told = self.told(tokens, time)
-        return self.logits(self._run(tokens, None, None, told), rows, told)
+        return self.logits(self._run(tokens, None, None, told), self.source(tokens, rows), told)
 
     def full(
         self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None
@@ -81,7 +86,7 @@ class Published(nn.Module):
         """Logits at rows, and every layer's keys and values [B, K, L, d] for `partial`."""
         cache: list[tuple[Tensor, Tensor]] = []
         told = self.told(tokens, time)
-        return self.logits(self._run(tokens, None, cache, told), rows, told), cache
+        return self.logits(self._run(tokens, None, cache, told), self.source(tokens, rows), told), cache
 
     def partial(
         self,
@@ -93,14 +98,11 @@ class Published(nn.Module):
     ) -> Tensor:
         """Logits [B, R, V] at rows, running only those against cached keys and values, updated in place."""
         told = self.told(tokens, time)
-        return self._readable(self.read(self._run(tokens, rows, cache, told), told))
+        return self.logits(self._run(tokens, rows, cache, told), None, told)
 
-    def logits(self, x: Tensor, rows: Tensor | None, told: Tensor | None) -> Tensor:
-        """The output head at rows of the residual stream x [B, L, D]."""
-        return self._readable(self.read(x if rows is None else at(x, rows), told))
-
-    def _readable(self, logits: Tensor) -> Tensor:
-        """Logits with the pad impossible."""
+    def logits(self, x: Tensor, places: Tensor | None, told: Tensor | None) -> Tensor:
+        """The output head at places of the residual stream x [B, R, D]; the pad is impossible."""
+        logits = self.read(x if places is None else at(x, places), told)
         if self.pad_id is None:
             return logits
         return logits.index_fill(-1, torch.tensor(self.pad_id, device=logits.device), -torch.inf)
@@ -163,7 +165,7 @@ def powers(theta: float, channels: int, like: Tensor) -> Tensor:
 
 def heads_of(x: Tensor, heads: int) -> Tensor:
     """x [B, R, heads d] as [B, heads, R, d]."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.reshape(*x.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def turned(x: Tensor, angles: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """Golden outputs of the published architectures: ``python benchmarks/golden_architectures.py --peers FOLDER``.
 
-FOLDER holds checkouts of mdlm, Score-Entropy-Discrete-Diffusion, dllm and Fast-dLLM, whose model files are run as they are;
-none of their code is here. What they import but cannot have on a CPU is stood in for: flash-attn by PyTorch's attention,
-omegaconf by namespaces, einops by reshapes, names that transformers has dropped by their old meaning. Writes
-tests/golden/architectures.json, and says how far the numbers moved.
+FOLDER holds checkouts of mdlm, Score-Entropy-Discrete-Diffusion, dllm, Fast-dLLM and Halton-MaskGIT. Their model files are
+run as they are; none of their code is here. What they import but cannot have on a CPU is stood in for: flash-attn by
+PyTorch's attention, omegaconf by namespaces, einops by reshapes, names that transformers has dropped by their old meaning.
+Writes tests/golden/architectures.json, and says how far the numbers moved.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     stand_in()
     old = cases.golden() if cases.FILE.exists() else {}
-    new = {name: CASES[name](peers) for name in cases.CONFIGS}
+    new = {name: run(peers) for name, run in CASES.items()}
     for name, found in new.items():
         moved = "new"
         if name in old:
@@ -120,6 +120,24 @@ def llada2(peers: Path) -> dict[str, Any]:
     block = torch.arange(cases.LENGTH) // config["block_length"]
     seen = (block[:, None] >= block)[None, None].expand(2, -1, -1, -1)
     return record(network, "", lambda: network(cases.tokens(), attention_mask=seen).logits)
+
+
+def maskgit(peers: Path) -> dict[str, Any]:
+    """Network/transformer.py: one image with its class, one without."""
+    module = from_folder(peers / "Halton-MaskGIT", "Network.transformer", keep=("Network",))
+    network = module.Transformer(**cases.MASKGIT)
+    drop = torch.tensor([False, True])
+    return record(network, "", lambda: network(cases.image(), cases.LABELS, drop))
+
+
+def pixels(peers: Path) -> dict[str, Any]:
+    """Network/vq_model.py: a decoder with few features; the published code fixes the width of codes to 8."""
+    module = from_folder(peers / "Halton-MaskGIT", "Network.vq_model", keep=("Network",))
+    network = module.VQModel(module.ModelArgs(codebook_size=cases.VOCAB - 1, z_channels=16))
+    network.encoder, network.decoder = None, module.Decoder(z_channels=16, ch=32, ch_mult=(1, 2))
+    network.quant_conv = None
+    del network.quantize.codebook_used
+    return record(network, "", lambda: network.decode_code(cases.codes()))
 
 
 def record(
@@ -256,6 +274,8 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "llada": llada,
     "dream": dream,
     "llada2": llada2,
+    "maskgit": maskgit,
+    "pixels": pixels,
 }
 
 if __name__ == "__main__":

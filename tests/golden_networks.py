@@ -136,6 +136,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 """What a published config.json says, made small; LLaDA2 has ``mask_token_id`` and ``block_length`` in code."""
 
+MASKGIT = {
+    "input_size": 3,
+    "hidden_dim": 32,
+    "codebook_size": VOCAB - 1,
+    "depth": 2,
+    "heads": 4,
+    "mlp_dim": 48,
+    "nclass": 5,
+    "register": 2,
+    "proj": 1,
+}
+"""What the published class of MaskGIT is built with; nothing of it is in a file."""
+
+LABELS = torch.tensor([2, 4])
+
 SIGMA = (0.3, 4.0)
 """Noise levels of the two sequences, for SEDD."""
 
@@ -146,6 +161,16 @@ BLOCK = (3, 7)
 def tokens() -> Tensor:
     """Two sequences with masks; the masks of all cases are symbols 21 and 23."""
     return torch.tensor([[5, 21, 7, 23, 21, 23, 2, 21, 23], [21, 23, 21, 23, 0, 11, 23, 21, 3]])
+
+
+def image() -> Tensor:
+    """Codes of two images, 3 x 3, with masks (23)."""
+    return tokens().masked_fill(tokens() == 21, VOCAB - 1).view(2, 3, 3)
+
+
+def codes() -> Tensor:
+    """Codes of one image, 2 x 2, without masks."""
+    return torch.tensor([[[3, 17], [0, 22]]])
 
 
 def changed() -> Tensor:

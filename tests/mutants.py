@@ -1755,6 +1755,23 @@ MUTANTS = (
         (PUBLISHED + "test_what_files_hold_besides_is_ignored_by_name_only",),
     ),
     Mutant(
+        "maskgit-hears-no-class",
+        "networks/published/maskgit.py",
+        "self.cls_emb(none if label is None else label)",
+        "self.cls_emb(none)",
+        "images of a class are images of any",
+        ("test_published_images.py::test_rows_alone_are_rows_of_all_and_classes_differ",),
+    ),
+    Mutant(
+        "maskgit-norms-each-head",
+        "networks/published/maskgit.py",
+        "parts = maps.norm(maps.wq(inner)), maps.norm(maps.wk(inner)), maps.wv(inner)",
+        "parts = maps.norm(heads_of(maps.wq(inner), self.heads)).transpose(1, 2).flatten(2), "
+        "maps.norm(maps.wk(inner)), maps.wv(inner)",
+        "queries and keys are normalised over all heads together",
+        ("test_published_images.py::test_the_numbers_are_those_of_the_published_code",),
+    ),
+    Mutant(
         "all-tensors-at-once",
         "models/published/shards.py",
         "                _put(network, name, value.to(device=device, dtype=kind))",

@@ -3,8 +3,10 @@
 from unmask.networks.published.dream import Dream, DreamConfig
 from unmask.networks.published.llada import LLaDA, LLaDAConfig
 from unmask.networks.published.llada2 import LLaDA2, LLaDA2Config
+from unmask.networks.published.maskgit import MaskGIT, MaskGITConfig
 from unmask.networks.published.mdlm import MDLM, SEDD, DiTConfig
 from unmask.networks.published.pieces import Published
+from unmask.networks.published.vq import Pixels, PixelsConfig
 
 __all__ = [
     "MDLM",
@@ -16,5 +18,9 @@ __all__ = [
     "LLaDA2",
     "LLaDA2Config",
     "LLaDAConfig",
+    "MaskGIT",
+    "MaskGITConfig",
+    "Pixels",
+    "PixelsConfig",
     "Published",
 ]

@@ -358,6 +358,13 @@ def test_a_model_never_needs_twice_its_memory(parts, dtype, tmp_path):
     assert grown < 1.25 * size
 
 
+def test_a_few_tensors_of_another_dtype_follow_the_others(tmp_path):
+    values = {k: v if k.endswith("norm.weight") else v.bfloat16() for k, v in tensors("dream").items()}
+    denoiser, _ = reading.from_folder(folder_of(tmp_path / "mixed", "dream", values=values))
+    assert {p.dtype for p in denoiser.network.parameters()} == {torch.bfloat16}
+    assert (denoiser(cases.tokens()).exp().sum(-1) - 1).abs().max() < 1e-5
+
+
 def test_config_and_tokenizer_say_what_a_model_needs(folders, tmp_path):
     _, config = reading.from_folder(folders["llada2"])
     assert (config["mask_id"], config["block_length"], config["end_of_text"]) == (21, 4, 1)
@@ -377,6 +384,29 @@ def test_config_and_tokenizer_say_what_a_model_needs(folders, tmp_path):
         reading.model(home).encode(["w7 w8", "w9"])
     with pytest.raises(ValueError, match=r"no tokenizer\.json"):
         reading.model(folders["llada2"]).encode("w7")
+
+
+def test_what_a_config_leaves_open_comes_from_the_published_code_or_the_files():
+    """LLaDA2's sampler has its mask as a default, 156895; its file tells whether the output maps have biases."""
+    family, config = reading.FAMILIES["llada2_moe"], {"model_type": "llada2_moe", "vocab_size": 157184}
+    completed = reading.reading._completed
+    assert completed(config, family, {}, {})["mask_token_id"] == 156895
+    assert completed(config, family, {}, {"<|mask|>": 7})["mask_token_id"] == 7
+    assert completed(config | {"mask_token_id": 8}, family, {}, {"<|mask|>": 7})["mask_token_id"] == 8
+    assert "mask_token_id" not in completed(config | {"vocab_size": 9}, family, {}, {})
+    assert not completed(config, family, {}, {})["use_bias"]
+    assert completed(config, family, {"model.layers.0.attention.dense.bias": None}, {})["use_bias"]
+
+
+def test_biases_of_llada2_are_read_where_a_file_has_them(folders, tmp_path):
+    bare = {k: v for k, v in cases.CONFIGS["llada2"].items() if k != "use_bias"}
+    without, _ = reading.from_folder(folder_of(tmp_path / "without", "llada2", config=bare))
+    assert close(without(cases.tokens()), reading.from_folder(folders["llada2"])[0](cases.tokens()))
+    more = {f"model.layers.{i}.attention.dense.bias": torch.full((32,), 0.5) for i in range(2)}
+    biased, _ = reading.from_folder(
+        folder_of(tmp_path / "biased", "llada2", config=bare, values=tensors("llada2") | more)
+    )
+    assert not close(without(cases.tokens()), biased(cases.tokens()))
 
 
 def words_only(special):

@@ -34,7 +34,7 @@ def from_folder(
 ) -> tuple[NetworkDenoiser, dict[str, Any]]:
     """The denoiser of a folder with config.json and model.safetensors (or shards and their index), and what it needs.
 
-    ``dtype`` None keeps the weights as they are stored. ``pad_id`` names a symbol that fills sequences up: it is seen by
+    ``dtype`` None is the one that most weights are stored in. ``pad_id`` names a symbol that fills sequences up: it is seen by
     nobody and never drawn (None: there is no such symbol). The second value says ``mask_id``, ``end_of_text`` and
     ``end_of_turn`` (symbols or None; a law that forbids the first is LLaDA's logits_eos_inf), ``block_length`` (None: no
     blocks), ``prompt`` (the form of a question), ``order`` and ``network``, its length and vocabulary. ValueError in one
@@ -57,7 +57,7 @@ def from_folder(
         (*family.ignored, "lm_head.weight", "transformer.ff_out.weight") if _tied(shape) else family.ignored
     )
     shards.check(network, found, ignored, folder)
-    shards.fill(network, found, dtype, device)
+    shards.fill(network, found, shards.common_dtype(found) if dtype is None else dtype, device)
     denoiser = from_logits(network.eval(), mask_id=_mask_of(shape), vocab_size=shape.vocab_size - family.data)
     return denoiser, {
         "name": family.name,

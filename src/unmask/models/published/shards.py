@@ -6,6 +6,7 @@ What a file holds is known from its first bytes, so that a foreign or damaged fo
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import RawIOBase
@@ -116,9 +117,9 @@ def check(network: nn.Module, found: Mapping[str, Stored], ignored: Iterable[str
 
 
 def fill(
-    network: nn.Module, found: Mapping[str, Stored], dtype: torch.dtype | None, device: torch.device | str
+    network: nn.Module, found: Mapping[str, Stored], dtype: torch.dtype, device: torch.device | str
 ) -> None:
-    """Gives a network on the meta device its tensors, file by file, each turned into ``dtype`` (None: as stored) at once.
+    """Gives a network on the meta device its tensors, file by file, each turned into ``dtype`` at once.
 
     Beside the network there is never more than one tensor in memory. Buffers keep the kind that the network gave them.
     """
@@ -160,8 +161,16 @@ def _put(network: nn.Module, name: str, value: Tensor) -> None:
         module._buffers[last] = value
 
 
-def checked_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
-    """The dtype; ValueError unless weights may have it."""
+def checked_dtype(dtype: torch.dtype | None) -> None:
+    """ValueError unless weights may have this dtype, or None."""
     if dtype is not None and dtype not in FLOATS:
         raise ValueError(f"dtype {dtype}; expected one of {', '.join(map(str, FLOATS))}, or None: as stored")
-    return dtype
+
+
+def common_dtype(found: Mapping[str, Stored]) -> torch.dtype:
+    """The dtype that most numbers are stored in: one for all, as layers of several do not fit together."""
+    numbers = dict.fromkeys(KINDS, 0)
+    for entry in found.values():
+        if entry.kind in numbers:
+            numbers[entry.kind] += math.prod(entry.shape)
+    return KINDS[max(numbers, key=lambda kind: numbers[kind])]

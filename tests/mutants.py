@@ -38,9 +38,9 @@ JOINT = "test_engine.py::test_one_token_per_step_in_any_order_is_the_joint_law[t
 SUBSTEPS = "test_engine.py::test_substeps_are_a_law_of_their_own[table-2]"
 WEIGHTS = "test_schedules.py::test_the_weight_makes_every_position_count_once"
 LOSS = "test_objectives.py::test_the_training_loss_estimates_the_bound"
+PUBLISHED = "test_published.py::"
 NELBO = "test_objectives.py::test_nelbo_of_the_exact_denoiser_is_the_entropy[markov]"
 CODEC = "test_codec.py::"
-PUBLISHED = "test_published.py::"
 HOSTILE = "contract/test_hostile.py::"
 TIES = "test_scores_selectors.py::test_scores_within_the_grid_tie_and_the_lowest_position_wins"
 
@@ -49,6 +49,113 @@ PEEK = """view = look.at_masked(view)
         view = replace(view, log_probs=view.log_probs.gather(-1, guess[..., None]).expand_as(view.log_probs))"""
 
 MUTANTS = (
+    # Published architectures.
+    Mutant(
+        "dream-logits-not-moved",
+        "networks/published/dream.py",
+        "before = (rows - 1).clamp(min=0)",
+        "before = rows.clamp(min=0)",
+        "the logits at a position predict the symbol after it",
+        (PUBLISHED + "test_the_numbers_are_those_of_the_published_code[dream]",),
+    ),
+    Mutant(
+        "dream-partial-runs-the-asked-rows-only",
+        "networks/published/dream.py",
+        "run = _united(rows, read, tokens.shape[1])",
+        "run = _united(read, read, tokens.shape[1])",
+        "the symbols that changed are never seen",
+        (PUBLISHED + "test_a_partial_pass_leaves_the_keys_of_other_rows_as_they_were[dream]",),
+    ),
+    Mutant(
+        "dream-reads-its-first-symbol-off-a-pad",
+        "networks/published/dream.py",
+        "return before if self.pad_id is None else before +",
+        "return before if self.pad_id is None else before + 0 *",
+        "a sequence after pads has another law than alone",
+        (PUBLISHED + "test_sequences_of_several_lengths_have_the_laws_that_they_have_alone[True-dream]",),
+    ),
+    Mutant(
+        "pads-are-seen",
+        "networks/published/pieces.py",
+        "(tokens != self.pad_id)[:, None, None]",
+        "(tokens == tokens)[:, None, None]",
+        "a sequence in a padded batch has another law than alone",
+        (PUBLISHED + "test_sequences_of_several_lengths_have_the_laws_that_they_have_alone[False-llada]",),
+    ),
+    Mutant(
+        "experts-weighted-with-their-bias",
+        "networks/published/llada2.py",
+        "weights = scores.gather(1, taken)",
+        "weights = (scores + self.expert_bias).gather(1, taken)",
+        "the bias moves the choice of experts only",
+        (PUBLISHED + "test_the_numbers_are_those_of_the_published_code[llada2]",),
+    ),
+    Mutant(
+        "experts-of-all-groups",
+        "networks/published/llada2.py",
+        "wanted.masked_fill(~open_[..., None], -torch.inf)",
+        "wanted",
+        "experts are taken from the best groups only",
+        (PUBLISHED + "test_the_numbers_are_those_of_the_published_code[llada2]",),
+    ),
+    Mutant(
+        "a-block-sees-all",
+        "networks/published/llada2.py",
+        "return near if isinstance(pads, bool) else near & pads",
+        "return pads",
+        "LLaDA2 fills blocks from left to right",
+        (PUBLISHED + "test_nothing_in_a_block_of_llada2_sees_later_ones",),
+    ),
+    Mutant(
+        "sedd-takes-the-share-of-what-is-visible",
+        "networks/published/mdlm.py",
+        "masked = tokens == self.mask_id",
+        "masked = tokens != self.mask_id",
+        "the time of a masked sequence is the share of its masks",
+        (PUBLISHED + "test_sedd_reads_the_share_of_masks_as_its_time_and_mdlm_reads_none",),
+    ),
+    Mutant(
+        "missing-weights-stay-random",
+        "models/published/shards.py",
+        "        if name not in found:\n",
+        "        if name not in found and False:\n",
+        "a lenient load leaves part of a network as it was initialised",
+        (PUBLISHED + "test_a_bad_folder_is_refused_in_one_line[renamed]",),
+    ),
+    Mutant(
+        "unexpected-weights-are-dropped",
+        "models/published/shards.py",
+        "if name not in own and not (endings and name.endswith(endings)):",
+        "if False:",
+        "weights that no one reads belong to another architecture",
+        (PUBLISHED + "test_what_files_hold_besides_is_ignored_by_name_only",),
+    ),
+    Mutant(
+        "maskgit-hears-no-class",
+        "networks/published/maskgit.py",
+        "self.cls_emb(none if label is None else label)",
+        "self.cls_emb(none)",
+        "images of a class are images of any",
+        ("test_published_images.py::test_rows_alone_are_rows_of_all_and_classes_differ",),
+    ),
+    Mutant(
+        "maskgit-norms-each-head",
+        "networks/published/maskgit.py",
+        "parts = maps.norm(maps.wq(inner)), maps.norm(maps.wk(inner)), maps.wv(inner)",
+        "parts = maps.norm(heads_of(maps.wq(inner), self.heads)).transpose(1, 2).flatten(2), "
+        "maps.norm(maps.wk(inner)), maps.wv(inner)",
+        "queries and keys are normalised over all heads together",
+        ("test_published_images.py::test_the_numbers_are_those_of_the_published_code",),
+    ),
+    Mutant(
+        "all-tensors-at-once",
+        "models/published/shards.py",
+        "                _put(network, name, value.to(device=device, dtype=kind))",
+        "                _put(network, name, value.double().float().to(device=device, dtype=kind)); "
+        "kept = [*locals().get('kept', ()), value]",
+        "a model would need twice its memory",
+        (PUBLISHED + "test_a_model_never_needs_twice_its_memory",),
+    ),
     # The loop.
     Mutant(
         "order-looks-at-the-candidate",
@@ -1672,113 +1779,6 @@ MUTANTS = (
         "values.std(correction=0)",
         "eval's standard error over grids is too small",
         ("test_standard_errors.py::test_bounds_of_grids",),
-    ),
-    # Published architectures.
-    Mutant(
-        "dream-logits-not-moved",
-        "networks/published/dream.py",
-        "before = (rows - 1).clamp(min=0)",
-        "before = rows.clamp(min=0)",
-        "the logits at a position predict the symbol after it",
-        (PUBLISHED + "test_the_numbers_are_those_of_the_published_code[dream]",),
-    ),
-    Mutant(
-        "dream-partial-runs-the-asked-rows-only",
-        "networks/published/dream.py",
-        "run = _united(rows, read, tokens.shape[1])",
-        "run = _united(read, read, tokens.shape[1])",
-        "the symbols that changed are never seen",
-        (PUBLISHED + "test_a_partial_pass_leaves_the_keys_of_other_rows_as_they_were[dream]",),
-    ),
-    Mutant(
-        "dream-reads-its-first-symbol-off-a-pad",
-        "networks/published/dream.py",
-        "return before if self.pad_id is None else before +",
-        "return before if self.pad_id is None else before + 0 *",
-        "a sequence after pads has another law than alone",
-        (PUBLISHED + "test_sequences_of_several_lengths_have_the_laws_that_they_have_alone[True-dream]",),
-    ),
-    Mutant(
-        "pads-are-seen",
-        "networks/published/pieces.py",
-        "(tokens != self.pad_id)[:, None, None]",
-        "(tokens == tokens)[:, None, None]",
-        "a sequence in a padded batch has another law than alone",
-        (PUBLISHED + "test_sequences_of_several_lengths_have_the_laws_that_they_have_alone[False-llada]",),
-    ),
-    Mutant(
-        "experts-weighted-with-their-bias",
-        "networks/published/llada2.py",
-        "weights = scores.gather(1, taken)",
-        "weights = (scores + self.expert_bias).gather(1, taken)",
-        "the bias moves the choice of experts only",
-        (PUBLISHED + "test_the_numbers_are_those_of_the_published_code[llada2]",),
-    ),
-    Mutant(
-        "experts-of-all-groups",
-        "networks/published/llada2.py",
-        "wanted.masked_fill(~open_[..., None], -torch.inf)",
-        "wanted",
-        "experts are taken from the best groups only",
-        (PUBLISHED + "test_the_numbers_are_those_of_the_published_code[llada2]",),
-    ),
-    Mutant(
-        "a-block-sees-all",
-        "networks/published/llada2.py",
-        "return near if isinstance(pads, bool) else near & pads",
-        "return pads",
-        "LLaDA2 fills blocks from left to right",
-        (PUBLISHED + "test_nothing_in_a_block_of_llada2_sees_later_ones",),
-    ),
-    Mutant(
-        "sedd-takes-the-share-of-what-is-visible",
-        "networks/published/mdlm.py",
-        "masked = tokens == self.mask_id",
-        "masked = tokens != self.mask_id",
-        "the time of a masked sequence is the share of its masks",
-        (PUBLISHED + "test_sedd_reads_the_share_of_masks_as_its_time_and_mdlm_reads_none",),
-    ),
-    Mutant(
-        "missing-weights-stay-random",
-        "models/published/shards.py",
-        "        if name not in found:\n",
-        "        if name not in found and False:\n",
-        "a lenient load leaves part of a network as it was initialised",
-        (PUBLISHED + "test_a_bad_folder_is_refused_in_one_line[renamed]",),
-    ),
-    Mutant(
-        "unexpected-weights-are-dropped",
-        "models/published/shards.py",
-        "if name not in own and not (endings and name.endswith(endings)):",
-        "if False:",
-        "weights that no one reads belong to another architecture",
-        (PUBLISHED + "test_what_files_hold_besides_is_ignored_by_name_only",),
-    ),
-    Mutant(
-        "maskgit-hears-no-class",
-        "networks/published/maskgit.py",
-        "self.cls_emb(none if label is None else label)",
-        "self.cls_emb(none)",
-        "images of a class are images of any",
-        ("test_published_images.py::test_rows_alone_are_rows_of_all_and_classes_differ",),
-    ),
-    Mutant(
-        "maskgit-norms-each-head",
-        "networks/published/maskgit.py",
-        "parts = maps.norm(maps.wq(inner)), maps.norm(maps.wk(inner)), maps.wv(inner)",
-        "parts = maps.norm(heads_of(maps.wq(inner), self.heads)).transpose(1, 2).flatten(2), "
-        "maps.norm(maps.wk(inner)), maps.wv(inner)",
-        "queries and keys are normalised over all heads together",
-        ("test_published_images.py::test_the_numbers_are_those_of_the_published_code",),
-    ),
-    Mutant(
-        "all-tensors-at-once",
-        "models/published/shards.py",
-        "                _put(network, name, value.to(device=device, dtype=kind))",
-        "                _put(network, name, value.double().float().to(device=device, dtype=kind)); "
-        "kept = [*locals().get('kept', ()), value]",
-        "a model would need twice its memory",
-        (PUBLISHED + "test_a_model_never_needs_twice_its_memory",),
     ),
 )
 

@@ -240,7 +240,7 @@ MUTANTS = (
     ),
     Mutant(
         "values-scattered-to-other-rows",
-        "networks/transformer.py",
+        "networks/blocks.py",
         "kept_v.scatter_(2, index, v)",
         "kept_v.scatter_(2, index.flip(2), v)",
         "a partial pass writes its values to the wrong positions",
@@ -248,7 +248,7 @@ MUTANTS = (
     ),
     Mutant(
         "keys-never-written",
-        "networks/transformer.py",
+        "networks/blocks.py",
         "kept_k.scatter_(2, index, k)",
         "kept_k.scatter(2, index, k)",
         "a partial pass attends to the keys of the full pass",

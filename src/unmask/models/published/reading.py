@@ -34,8 +34,8 @@ def from_folder(
 ) -> tuple[NetworkDenoiser, dict[str, Any]]:
     """The denoiser of a folder with config.json and model.safetensors (or shards and their index), and what it needs.
 
-    ``dtype`` None is the one that most weights are stored in. ``pad_id`` names a symbol that fills sequences up: it is seen by
-    nobody and never drawn (None: there is no such symbol). The second value says ``mask_id``, ``end_of_text`` and
+    ``dtype`` None is the one that most weights are stored in. ``pad_id`` names a symbol that fills sequences up: nobody
+    sees it and it is never drawn (None: there is no such symbol). The second value says ``mask_id``, ``end_of_text`` and
     ``end_of_turn`` (symbols or None; a law that forbids the first is LLaDA's logits_eos_inf), ``block_length`` (None: no
     blocks), ``prompt`` (the form of a question), ``order`` and ``network``, its length and vocabulary. ValueError in one
     line for what is not read.

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         View,
     )
     from unmask.codec import compress, decompress
-    from unmask.denoisers import from_logits, guided, nucleus, tempered
+    from unmask.denoisers import biased, forbidding, from_logits, guided, nucleus, tempered
     from unmask.engine.likelihood import log_likelihood, nelbo
     from unmask.engine.sampling import sample
     from unmask.models import Model, load
@@ -65,7 +65,7 @@ _HOMES = {
         *("Score", "Selector", "State", "TokenSource", "View"),
     ),
     "codec": ("compress", "decompress"),
-    "denoisers": ("from_logits", "guided", "nucleus", "tempered"),
+    "denoisers": ("biased", "forbidding", "from_logits", "guided", "nucleus", "tempered"),
     "engine.likelihood": ("log_likelihood", "nelbo"),
     "engine.sampling": ("sample",),
     "models": ("Model", "load"),
@@ -88,6 +88,7 @@ __all__ = [
     "TokenSource",
     "View",
     "__version__",
+    "biased",
     "codec",
     "compress",
     "data",
@@ -96,6 +97,7 @@ __all__ = [
     "draw",
     "engine",
     "evaluation",
+    "forbidding",
     "from_logits",
     "given",
     "greedy",

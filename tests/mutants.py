@@ -509,6 +509,22 @@ MUTANTS = (
         "outside of forbidding, what keeps no symbol is reported as NaN of a network",
         ("test_forbidding.py::test_a_position_that_keeps_no_symbol_is_one_clear_line",),
     ),
+    Mutant(
+        "large-seeds-repeat",
+        "base/noise.py",
+        "    if seed < WORD:\n        return torch",
+        "    if seed >= 0:\n        return torch",
+        "seeds that are equal modulo 2^32 draw the same",
+        ("test_seeds.py::test_large_seeds_repeat_nobody",),
+    ),
+    Mutant(
+        "max-symbols-is-not-told",
+        "command_line/commands/archives/decompress.py",
+        "batch=batch, max_symbols=max_symbols)",
+        "batch=batch, max_symbols=0)",
+        "the option is read and does nothing",
+        ("contract/test_hostile.py::test_the_command_accepts_max_symbols_as_the_library_does",),
+    ),
     # Orders and plans.
     Mutant(
         "plan-off-by-one",

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from unmask.base import noise
 from unmask.base.types import Info, Result
 from unmask.command_line.options import MACHINE, Machine, in_range
 from unmask.command_line.output import Report, number, share
@@ -75,7 +76,9 @@ def generate(clues: str, count: int, seed: int) -> Boards:
         raise ValueError(f"--generate {clues}: expected a number of clues 21..81, such as 34, or minimal")
     in_range("num", count, 1)
     left = None if clues == "minimal" else int(clues)
-    puzzles, solutions = sudoku.puzzles(count, FRESH + 128 * seed + (left or 0), clues=left)
+    puzzles, solutions = sudoku.puzzles(
+        count, FRESH + 128 * noise.narrowed(seed, 54) + (left or 0), clues=left
+    )
     name = "minimal" if left is None else f"{left} clues"
     return Boards(name, torch.as_tensor(puzzles), torch.as_tensor(solutions))
 
@@ -96,7 +99,7 @@ def solve(
     began, results, steps = time.monotonic(), list[Result](), list[list[Report]]()
     for rows in torch.split(torch.arange(len(puzzles)), machine.batch_size):
         posed, ids = puzzles[rows].to(machine.device), rows.to(machine.device)
-        result = sampler(posed, ids, torch.Generator().manual_seed(seed))
+        result = sampler(posed, ids, noise.seeded(seed))
         steps += steps_of(result.trace, len(rows)) if trace else []
         results.append(replace(result, trace=()))
         advance(int(rows[-1]) + 1)

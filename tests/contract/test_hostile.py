@@ -120,9 +120,14 @@ def test_certain_symbols_are_bounded_by_the_file_and_max_symbols_accepts_more():
 
 
 def test_the_command_accepts_max_symbols_as_the_library_does(monkeypatch, tmp_path, capfd):
-    """Forty items of 8192 symbols in 600 bytes: too many, unless asked for; then the first is found damaged."""
+    """Forty items of 8192 symbols in 600 bytes: too many, unless asked for; then they are decoded."""
     work = import_module("unmask.command_line.commands.archives.decompress")
     monkeypatch.setattr(work, "load", lambda _: hostile.MODEL)
+
+    def decoded(*_):
+        raise codec.Damaged("decoding began")
+
+    monkeypatch.setattr(codec.Archive, "_decoded", decoded)
     path = tmp_path / "many.umz"
     path.write_bytes(hostile.archive(*[container.Entry(container.CODED, 8192, 0, b"")] * 40))
 
@@ -132,7 +137,7 @@ def test_the_command_accepts_max_symbols_as_the_library_does(monkeypatch, tmp_pa
 
     assert "item 18: field size: 8192 symbols after 147456" in told()
     assert "(--max-symbols)" in told("--max-symbols", str(39 * 8192))
-    assert "item 0: field CRC" in told("--max-symbols", str(40 * 8192))
+    assert "decoding began" in told("--max-symbols", str(40 * 8192))
     assert "--max-symbols -1: expected at least 0" in told("--max-symbols", "-1")
 
 

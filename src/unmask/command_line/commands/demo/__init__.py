@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from unmask.base.devices import has_bfloat16
 from unmask.base import noise
+from unmask.base.devices import has_bfloat16
 from unmask.base.profile import Profile
 from unmask.base.progress import Progress
 from unmask.base.statistics import sign_test

@@ -525,6 +525,30 @@ MUTANTS = (
         "the option is read and does nothing",
         ("contract/test_hostile.py::test_the_command_accepts_max_symbols_as_the_library_does",),
     ),
+    Mutant(
+        "gradients-miss-the-normaliser",
+        "denoisers/contract.py",
+        "law = torch.log_softmax(logits, dim=-1)",
+        "law = logits - logits.logsumexp(-1, keepdim=True).detach()",
+        "the likelihood has the gradient of the logits",
+        ("test_gradients.py::test_the_likelihood_of_an_exact_law_has_the_gradient_of_the_softmax",),
+    ),
+    Mutant(
+        "recomputing-keeps-everything",
+        "denoisers/gradients.py",
+        '"recomputed" if recompute else "kept"',
+        '"kept"',
+        "memory grows with the calls of an order",
+        ("test_gradients.py::test_what_is_recomputed_holds_no_activations",),
+    ),
+    Mutant(
+        "gradients-under-wrappers-are-lost",
+        "denoisers/gradients.py",
+        "tuple(_recorded(part, recompute) for part in denoiser.parts)",
+        "tuple(part if len(denoiser.parts) > 1 else _recorded(part, recompute) for part in denoiser.parts)",
+        "guidance has no gradients",
+        ("test_gradients.py::test_gradients_through_wrappers_and_tilts_are_those_of_finite_differences",),
+    ),
     # Orders and plans.
     Mutant(
         "plan-off-by-one",

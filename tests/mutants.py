@@ -549,6 +549,30 @@ MUTANTS = (
         "guidance has no gradients",
         ("test_gradients.py::test_gradients_through_wrappers_and_tilts_are_those_of_finite_differences",),
     ),
+    Mutant(
+        "each-may-write-the-tokens",
+        "engine/sampling.py",
+        "each(info, state.tokens.clone())",
+        "each(info, state.tokens)",
+        "what watches a sample changes it",
+        ("test_replay.py::test_each_hears_of_every_step_and_changes_nothing",),
+    ),
+    Mutant(
+        "replay-believes-the-manifest",
+        "engine/replaying.py",
+        'if found.manifest["tokens"] != manifest["tokens"]:',
+        "if not found.manifest:",
+        "other tokens pass for the sample",
+        ("test_replay.py::test_other_tokens_than_the_manifests_are_an_error",),
+    ),
+    Mutant(
+        "a-description-without-defaults",
+        "orders/described.py",
+        "dict[str, Any], denoiser: Denoiser | None) -> Any:\n    module, _, name",
+        "dict[str, Any], denoiser: Denoiser | None) -> Any:\n    description['with'].pop('seed', 0)\n    module, _, name",
+        "the public noise of an order is not told",
+        ("test_replay.py::test_a_manifest_that_went_through_json_replays_its_sample",),
+    ),
     # Orders and plans.
     Mutant(
         "plan-off-by-one",

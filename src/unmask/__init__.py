@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from unmask.codec import compress, decompress
     from unmask.denoisers import biased, forbidding, from_logits, guided, nucleus, tempered
     from unmask.engine.likelihood import log_likelihood, nelbo
+    from unmask.engine.replaying import replay
     from unmask.engine.sampling import sample
     from unmask.models import Model, load
     from unmask.orders.sources import draw, given, greedy
@@ -67,6 +68,7 @@ _HOMES = {
     "codec": ("compress", "decompress"),
     "denoisers": ("biased", "forbidding", "from_logits", "guided", "nucleus", "tempered"),
     "engine.likelihood": ("log_likelihood", "nelbo"),
+    "engine.replaying": ("replay",),
     "engine.sampling": ("sample",),
     "models": ("Model", "load"),
     "orders.sources": ("draw", "given", "greedy"),
@@ -116,6 +118,7 @@ __all__ = [
     "plans",
     "profiles",
     "recipes",
+    "replay",
     "sample",
     "scores",
     "selectors",

@@ -27,6 +27,7 @@ PUBLIC = [
     "TokenSource",
     "load",
     "sample",
+    "replay",
     "log_likelihood",
     "nelbo",
     "compress",

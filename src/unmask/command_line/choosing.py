@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,7 +105,7 @@ def read_plan(text: str | None) -> Plan:
         return 1
     if text.startswith(SCALED):
         known = read_plan(text.removeprefix(SCALED))
-        return known if not isinstance(known, tuple) else lambda total: plans.rescaled(known, total)
+        return known if not isinstance(known, tuple) else partial(plans.rescaled, known)
     try:
         sizes = tuple(int(part) for part in text.split(","))
     except ValueError:

@@ -573,6 +573,38 @@ MUTANTS = (
         "the public noise of an order is not told",
         ("test_replay.py::test_a_manifest_that_went_through_json_replays_its_sample",),
     ),
+    Mutant(
+        "marginals-masked-one-by-one",
+        "evaluation/mutants.py",
+        "masked = tokens.repeat(len(sets), 1).scatter(1, rows, denoiser.mask_id)",
+        "masked = tokens.repeat(len(sets), 1).scatter(1, rows[:, :1], denoiser.mask_id)",
+        "of several mutated positions only one is masked",
+        ("test_variants.py::test_masked_marginals_are_conditionals_with_all_mutated_positions_masked",),
+    ),
+    Mutant(
+        "pseudo-likelihood-of-the-wild-type-around",
+        "evaluation/mutants.py",
+        "cross_entropies(denoiser, rows[items], hidden)",
+        "cross_entropies(denoiser, tokens.where(~hidden, rows[items]), hidden)",
+        "positions are scored beside the wild type's symbols",
+        ("test_variants.py::test_pseudo_likelihood_sums_every_scored_position_given_all_others",),
+    ),
+    Mutant(
+        "positions-from-zero",
+        "evaluation/letters.py",
+        "self.places[position - 1], self.symbols[letter]",
+        "self.places[position % len(self.places)], self.symbols[letter]",
+        "the neighbour of the position is mutated",
+        ("test_variants.py::test_letters_come_from_what_a_model_decodes",),
+    ),
+    Mutant(
+        "the-wild-letter-is-not-checked",
+        "evaluation/letters.py",
+        "if (there := self.text[position - 1]) != wild:",
+        "if (there := self.text[position - 1]) == '':",
+        "mutants of another sequence, or counted from 0, get numbers",
+        ("test_variants.py::test_what_is_no_mutant_of_the_sequence_is_one_clear_line",),
+    ),
     # Orders and plans.
     Mutant(
         "plan-off-by-one",

@@ -29,6 +29,8 @@ NAMED = {
     "entropy": presets.entropy(),
     "moment": presets.moment(3, 2.5, 2**40),
     "moment sampler": presets.moment_sampler(3, rules.maskgit_alpha(4.5, 3), 1),
+    "moment sampler of one heat": presets.moment_sampler(3, 0.8, 1),
+    "sharpened by exponent": rules.sharpened(presets.margin(2), rules.exponent(0.5)),
     "race": presets.race(3, 0.7, 5),
     "halton": presets.halton(3, 3, shift_seed=4),
     "bisection": presets.bisection(),

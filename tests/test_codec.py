@@ -211,6 +211,7 @@ WRAPPERS = {
     "tempered": codec.Wrapper("tempered", lambda d: denoisers.tempered(d, 0.8)),
     "nucleus": codec.Wrapper("nucleus", lambda d: denoisers.nucleus(denoisers.tempered(d, 1.2), 0.999)),
     "guided": codec.Wrapper("guided", lambda d: denoisers.guided(d, denoisers.tempered(d, 2.0), 0.5)),
+    "biased": codec.Wrapper("biased", lambda d: denoisers.biased(d, torch.arange(d.vocab_size).sin())),
 }
 
 
@@ -228,6 +229,18 @@ def test_any_wrapper_and_substeps_code_what_the_likelihood_says(order, wrapper):
     tiny = network()
     items = [np.random.default_rng(n).integers(0, 5, 10) for n in range(6)]
     check_code(subject(tiny, 10), items, settings)
+
+
+def test_a_law_that_forbids_at_some_positions_codes_what_it_allows_and_stores_the_rest():
+    """Half of the items hold a symbol where it may not be."""
+    forbidden = torch.zeros(12, 3, dtype=torch.bool)
+    forbidden[[2, 7], [1, 0]] = True
+    wrapper = codec.Wrapper("forbidding", lambda d: denoisers.forbidding(d, forbidden))
+    kept = [item for item in ITEMS if item[2] != 1 and (len(item) < 8 or item[7] != 0)]
+    data = codec.compress(subject(), ITEMS[:20], wrapper=wrapper)
+    back = list(codec.decompress(subject(), data, wrapper=wrapper))
+    assert all(np.array_equal(a, b) for a, b in zip(back, ITEMS[:20], strict=True))
+    check_code(subject(), kept[:20], codec.Settings(half, codec.ORDERS[0], substeps=2, wrapper=wrapper))
 
 
 def check_code(who, items, settings):

@@ -183,6 +183,8 @@ WRAPPERS = {
     "tempered": lambda d: unmask.tempered(d, 0.5),
     "nucleus": lambda d: unmask.nucleus(d, 0.7),
     "guided": lambda d: unmask.guided(d, unmask.tempered(LAW, 2.0), 0.5),
+    "biased": lambda d: unmask.biased(d, torch.arange(12.0).view(4, 3).sin()),
+    "forbidding": lambda d: unmask.forbidding(d, torch.arange(12).view(4, 3) % 4 == 1),
     "both": lambda d: unmask.nucleus(
         unmask.tempered(unmask.guided(d, unmask.tempered(LAW, 2.0), 0.5), 1.4), 0.8
     ),

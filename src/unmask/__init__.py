@@ -52,8 +52,9 @@ if TYPE_CHECKING:
         View,
     )
     from unmask.codec import compress, decompress
-    from unmask.denoisers import from_logits, guided, nucleus, tempered
+    from unmask.denoisers import biased, forbidding, from_logits, guided, nucleus, tempered
     from unmask.engine.likelihood import log_likelihood, nelbo
+    from unmask.engine.replaying import replay
     from unmask.engine.sampling import sample
     from unmask.models import Model, load
     from unmask.orders.sources import draw, given, greedy
@@ -65,8 +66,9 @@ _HOMES = {
         *("Score", "Selector", "State", "TokenSource", "View"),
     ),
     "codec": ("compress", "decompress"),
-    "denoisers": ("from_logits", "guided", "nucleus", "tempered"),
+    "denoisers": ("biased", "forbidding", "from_logits", "guided", "nucleus", "tempered"),
     "engine.likelihood": ("log_likelihood", "nelbo"),
+    "engine.replaying": ("replay",),
     "engine.sampling": ("sample",),
     "models": ("Model", "load"),
     "orders.sources": ("draw", "given", "greedy"),
@@ -88,6 +90,7 @@ __all__ = [
     "TokenSource",
     "View",
     "__version__",
+    "biased",
     "codec",
     "compress",
     "data",
@@ -96,6 +99,7 @@ __all__ = [
     "draw",
     "engine",
     "evaluation",
+    "forbidding",
     "from_logits",
     "given",
     "greedy",
@@ -114,6 +118,7 @@ __all__ = [
     "plans",
     "profiles",
     "recipes",
+    "replay",
     "sample",
     "scores",
     "selectors",

@@ -199,6 +199,8 @@ def wrapped(base: Any) -> dict[str, Any]:
     found |= {f"nucleus {p}": unmask.nucleus(base, p) for p in (1e-300, 1e-6, 0.5, 0.999999, 1.0)}
     for name, other in OTHERS.items():
         found |= {f"guided by {name} {s}": unmask.guided(base, other or base, s) for s in SCALES}
+    for name, weights in {"small": [0.5, 0.0, -2.0], "large": [0.0, 1e30, -1e300]}.items():
+        found[f"biased {name}"] = unmask.biased(base, weights)
     deep = {f"tempered .2 of {k}": unmask.tempered(d, 0.2) for k, d in found.items()}
     return found | deep
 

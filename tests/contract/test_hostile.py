@@ -119,6 +119,28 @@ def test_certain_symbols_are_bounded_by_the_file_and_max_symbols_accepts_more():
         next(codec.decompress(hostile.MODEL, many))
 
 
+def test_the_command_accepts_max_symbols_as_the_library_does(monkeypatch, tmp_path, capfd):
+    """Forty items of 8192 symbols in 600 bytes: too many, unless asked for; then they are decoded."""
+    work = import_module("unmask.command_line.commands.archives.decompress")
+    monkeypatch.setattr(work, "load", lambda _: hostile.MODEL)
+
+    def decoded(*_):
+        raise codec.Damaged("decoding began")
+
+    monkeypatch.setattr(codec.Archive, "_decoded", decoded)
+    path = tmp_path / "many.umz"
+    path.write_bytes(hostile.archive(*[container.Entry(container.CODED, 8192, 0, b"")] * 40))
+
+    def told(*words):
+        assert main(["decompress", str(path), "-o", str(tmp_path / "out"), "--quiet", *words]) == 2
+        return capfd.readouterr().err
+
+    assert "item 18: field size: 8192 symbols after 147456" in told()
+    assert "(--max-symbols)" in told("--max-symbols", str(39 * 8192))
+    assert "decoding began" in told("--max-symbols", str(40 * 8192))
+    assert "--max-symbols -1: expected at least 0" in told("--max-symbols", "-1")
+
+
 def test_lost_items_are_counted_up_to_what_the_file_could_hold():
     header = container.write_header(hostile.HEADER)
     line = container.Entry(container.RAW, 2, container.item_crc(40, b"ab", b"ab"), b"ab")

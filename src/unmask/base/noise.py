@@ -162,6 +162,26 @@ def checked_ids(ids: Tensor | None, tokens: Tensor, default: Tensor, name: str =
     return ids
 
 
+def seeded(seed: int) -> torch.Generator:
+    """A generator on the CPU for each seed in 0..2^64 - 1, no two alike.
+
+    Below 2^32 it is ``manual_seed``'s own, which keeps 32 bits of a seed: larger ones would repeat the numbers of others.
+    """
+    seed = _whole("seed", seed, high=WORD**2)
+    if seed < WORD:
+        return torch.Generator().manual_seed(seed)
+    return generator(seed % WORD, seed // WORD, _LARGE)
+
+
+_LARGE = WORD - 1
+"""The stream of `generator` for large seeds, which no step of a training reads."""
+
+
+def narrowed(seed: int, bits: int) -> int:
+    """The seed itself below 2^32; of a larger one, a number in 2^32..2^bits - 1 that is drawn from its generator."""
+    return seed if seed < WORD else int(torch.randint(WORD, 2**bits, (), generator=seeded(seed)))
+
+
 def generator(seed: int, step: int = 0, stream: int = 0) -> torch.Generator:
     """A generator on the CPU for each triple of integers in 0..2^32 - 1, whose state no other triple has.
 

@@ -313,7 +313,7 @@ class Budget:
         if size > single or before + size > total:
             raise Damaged(
                 f"field size: {size} {'symbols' if coded else 'bytes'} after {before}; expected at most {single}, and "
-                f"{total} in all, of a file of {self.file_bytes} bytes: if you trust it, give max_symbols"
+                f"{total} in all, of a file of {self.file_bytes} bytes: if you trust it, give max_symbols (--max-symbols)"
             )
         self.coded, self.stored = self.coded + coded * size, self.stored + (not coded) * size
 

@@ -12,10 +12,12 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from unmask.base import noise
 from unmask.base.types import Info, Result
 from unmask.command_line.options import MACHINE, Machine, in_range
 from unmask.command_line.output import Report, number, share
 from unmask.data import sudoku
+from unmask.engine.sampling import checksum
 from unmask.models import Model
 
 Sampler: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Result]
@@ -75,7 +77,9 @@ def generate(clues: str, count: int, seed: int) -> Boards:
         raise ValueError(f"--generate {clues}: expected a number of clues 21..81, such as 34, or minimal")
     in_range("num", count, 1)
     left = None if clues == "minimal" else int(clues)
-    puzzles, solutions = sudoku.puzzles(count, FRESH + 128 * seed + (left or 0), clues=left)
+    puzzles, solutions = sudoku.puzzles(
+        count, FRESH + 128 * noise.narrowed(seed, 54) + (left or 0), clues=left
+    )
     name = "minimal" if left is None else f"{left} clues"
     return Boards(name, torch.as_tensor(puzzles), torch.as_tensor(solutions))
 
@@ -96,7 +100,7 @@ def solve(
     began, results, steps = time.monotonic(), list[Result](), list[list[Report]]()
     for rows in torch.split(torch.arange(len(puzzles)), machine.batch_size):
         posed, ids = puzzles[rows].to(machine.device), rows.to(machine.device)
-        result = sampler(posed, ids, torch.Generator().manual_seed(seed))
+        result = sampler(posed, ids, noise.seeded(seed))
         steps += steps_of(result.trace, len(rows)) if trace else []
         results.append(replace(result, trace=()))
         advance(int(rows[-1]) + 1)
@@ -104,17 +108,23 @@ def solve(
         torch.cat([getattr(r, k) for r in results]).cpu() for k in ("tokens", "log_prob", "nfe")
     )
     seconds = time.monotonic() - began
-    record = manifest_of(results, seed, machine.batch_size) | {"seconds": seconds}
+    record = manifest_of(results, seed, machine.batch_size, puzzles) | {"seconds": seconds}
     return Solved(tokens, log_prob, nfe, seconds, record, tuple(steps))
 
 
-def manifest_of(results: Sequence[Result], seed: int, batch_size: int) -> Report:
-    """The manifest of a run of batches: what they share, ``seed`` of the run, those of the batches, network seconds."""
+def manifest_of(results: Sequence[Result], seed: int, batch_size: int, puzzles: Tensor) -> Report:
+    """The manifest of a run of batches: what they share, ``seed`` of the run, those of the batches, network seconds.
+
+    `unmask.replay` repeats it: as items have their own noise, all of them in one batch.
+    """
     records = [r.manifest for r in results]
     spent = math.fsum(r["network_seconds"] for r in records)
     shape = [sum(len(r.tokens) for r in results), results[0].tokens.shape[1]]
     own = {"seed": seed, "batch_seeds": [r["seed"] for r in records], "batch": batch_size, "shape": shape}
-    return records[0] | own | {"network_seconds": spent}
+    ids = {"order_ids": None, "item_ids": None}
+    start = None if all(r["start"] is None for r in records) else checksum(puzzles)
+    done = {"start": start, "tokens": checksum(torch.cat([r.tokens for r in results]))}
+    return records[0] | own | ids | done | {"network_seconds": spent}
 
 
 def steps_of(trace: Sequence[Info], count: int) -> list[list[Report]]:

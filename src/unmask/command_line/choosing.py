@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,7 +105,7 @@ def read_plan(text: str | None) -> Plan:
         return 1
     if text.startswith(SCALED):
         known = read_plan(text.removeprefix(SCALED))
-        return known if not isinstance(known, tuple) else lambda total: plans.rescaled(known, total)
+        return known if not isinstance(known, tuple) else partial(plans.rescaled, known)
     try:
         sizes = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -248,7 +249,7 @@ def suited(options: Options, model: Model) -> Options:
     return options
 
 
-def _changed(options: Options, denoiser: Denoiser) -> Denoiser:
+def changed(options: Options, denoiser: Denoiser) -> Denoiser:
     """The law that symbols are drawn from."""
     return nucleus(tempered(denoiser, options.temperature), options.top_p)
 
@@ -257,9 +258,9 @@ def sampler(options: Options, denoiser: Denoiser, length: int, *, entropies: boo
     """What unmasks ``length`` positions as the options say; ``entropies`` puts them into the trace where possible."""
     check_values(options)
     order = find(options)
-    changed = _changed(options, denoiser)
-    built = BUILD[str(options.order)](options, Task(changed, length))
-    return _spoken(SAMPLERS[order.kind](built, options, changed, entropies), options)
+    law = changed(options, denoiser)
+    built = BUILD[str(options.order)](options, Task(law, length))
+    return _spoken(SAMPLERS[order.kind](built, options, law, entropies), options)
 
 
 T = TypeVar("T")
@@ -284,19 +285,24 @@ def _spoken(work: Callable[..., T], options: Options) -> Callable[..., T]:
     return call
 
 
-def scored(options: Options, model: Model) -> Callable[[Tensor], Tensor]:
-    """Log-likelihood of tokens [B, L] along the order and of given lengths, nats; ValueError if the order has none."""
+def selected(options: Options, model: Model) -> tuple[Selector, int]:
+    """The selector and sub-steps of the options; ValueError if the order has no likelihood."""
     check_values(options)
     order = find(options)
     if not order.kind.likelihood:
         raise ValueError(f"order '{options.order}' has no likelihood; see `unmask orders`")
-    changed = _changed(options, model.denoiser)
-    selector = _arranged(BUILD[str(options.order)](options, Task(changed, model.length)), options)
-    substeps = value(options.substeps, 1)
+    task = Task(changed(options, model.denoiser), model.length)
+    return _arranged(BUILD[str(options.order)](options, task), options), value(options.substeps, 1)
+
+
+def scored(options: Options, model: Model) -> Callable[[Tensor], Tensor]:
+    """Log-likelihood of tokens [B, L] along the order and of given lengths, nats; ValueError if the order has none."""
+    law = changed(options, model.denoiser)
+    selector, substeps = selected(options, model)
 
     def score(tokens: Tensor) -> Tensor:
         visible = model.visible(tokens)
-        found = log_likelihood(changed, tokens, selector, substeps=substeps, visible=visible)
+        found = log_likelihood(law, tokens, selector, substeps=substeps, visible=visible)
         return found - model.length_cost(tokens)
 
     return _spoken(score, options)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from unmask.base import noise
 from unmask.base.progress import Progress
 from unmask.command_line import choosing
 from unmask.command_line.options import MACHINE, Machine, Options, in_range
@@ -255,9 +256,7 @@ def estimator(model: Model, samples: int, seed: int) -> tuple[Measure, str]:
     bound, about = model.bound(samples)
     lengths = "" if model.end is None else ", and the cost of the length"
     return (
-        lambda rows, ids: (
-            bound(rows, torch.Generator().manual_seed(seed), ids).value + model.length_cost(rows)
-        ),
+        lambda rows, ids: bound(rows, noise.seeded(seed), ids).value + model.length_cost(rows),
         about + lengths,
     )
 

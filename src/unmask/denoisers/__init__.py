@@ -5,8 +5,10 @@ from unmask.denoisers.contract import NetworkDenoiser, from_logits, log_normalis
 from unmask.denoisers.rows import masked_rows, take_rows, take_symbols
 from unmask.denoisers.wrappers import (
     Wrapped,
+    biased,
     certain,
     denoiser_name,
+    forbidding,
     guided,
     networks,
     nucleus,
@@ -20,8 +22,10 @@ __all__ = [
     "Wrapped",
     "ask",
     "ask_everywhere",
+    "biased",
     "certain",
     "denoiser_name",
+    "forbidding",
     "from_logits",
     "guided",
     "lawful",

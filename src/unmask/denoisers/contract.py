@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from unmask.base.numbers import whole
 from unmask.base.types import Cache
@@ -31,12 +32,20 @@ class NetworkDenoiser:
     takes_time: bool = False
     takes_rows: bool = True
     head: Head | None = field(default=None, compare=False)
+    gradients: Literal["none", "kept", "recomputed"] = "none"
+    """Whether laws carry gradients, see `gradients.differentiable`; then no head runs alone, and there are no caches."""
 
     normalised = True
     """Its laws sum to one by construction (see `checks.ask`)."""
 
     def __call__(self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None) -> Tensor:
         """Log-probabilities float [B, R, V] at rows."""
+        if self.gradients == "recomputed":
+            return checkpoint(  # type: ignore[no-any-return]
+                self._with_gradients, tokens, rows, time, use_reentrant=False, preserve_rng_state=False
+            )
+        if self.gradients == "kept":
+            return self._with_gradients(tokens, rows, time)
         stored = torch.is_inference_mode_enabled()
         with torch.inference_mode(), evaluating(self.network):
             logits = self._logits_at(tokens, rows, time)
@@ -58,11 +67,19 @@ class NetworkDenoiser:
             logits = network.partial(tokens, rows, cache, **self._time(time))
             return self._normalised(logits, tokens, rows, stored)
 
+    def _with_gradients(self, tokens: Tensor, rows: Tensor | None, time: Tensor | None) -> Tensor:
+        """As a call, differentiable in the network's parameters: nothing is overwritten."""
+        with evaluating(self.network):
+            logits = self._logits_at(tokens, rows, time)
+        self._check(logits, tokens, tokens if rows is None else rows)
+        kept = logits[..., : self.vocab_size]
+        return log_normalised(kept if kept.dtype == torch.float64 else kept.float(), self.mask_id)
+
     def _logits_at(self, tokens: Tensor, rows: Tensor | None, time: Tensor | None) -> Tensor:
         """Logits [B, R, ..] at rows: by the network's own ``rows``, by its head at those alone, or of all, gathered."""
         if self.takes_rows or rows is None:
             return self._run(tokens, time, **({"rows": rows} if self.takes_rows else {}))
-        if self.head is not None:
+        if self.head is not None and self.gradients == "none":
             run, symbols = self._run_as_asked, (self.mask_id, self.vocab_size)
             logits = self.head.at(run, tokens, rows, time, symbols)
             if logits is not None:
@@ -84,6 +101,8 @@ class NetworkDenoiser:
 
     def _caching(self) -> Any:
         """The network, or what a wrapper such as DataParallel holds, that has `full` and `partial`."""
+        if self.gradients != "none":
+            raise ValueError("gradients do not pass through caches; expected substeps=1 and no block cache")
         for network in layers(self.network):
             if hasattr(network, "partial") and hasattr(network, "full"):
                 return network
@@ -134,11 +153,25 @@ def log_normalise_(logits: Tensor, forbidden: int | None = None) -> Tensor:
     else:
         for part in torch.split(flat, rows):
             part.copy_(torch.log_softmax(part, dim=-1))
-    if size and math.isnan(flat[:, 0].sum().item()):  # of numbers up to 0
+    _check_numbers(flat)
+    return flat.view(logits.shape)
+
+
+def log_normalised(logits: Tensor, forbidden: int | None = None) -> Tensor:
+    """The same as `log_normalise_`, into new memory, with gradients."""
+    if forbidden is not None and forbidden < logits.shape[-1]:
+        logits = logits.index_fill(-1, torch.tensor([forbidden], device=logits.device), -torch.inf)
+    law = torch.log_softmax(logits, dim=-1)
+    _check_numbers(law.detach().flatten(0, -2))
+    return law
+
+
+def _check_numbers(flat: Tensor) -> None:
+    """ValueError if normalising log-probabilities [n, V] left NaN."""
+    if flat.shape[1] and math.isnan(flat[:, 0].sum().item()):  # of numbers up to 0
         raise ValueError(
             "the network returned NaN or infinite logits; expected finite numbers: check its weights and inputs"
         )
-    return flat.view(logits.shape)
 
 
 def from_logits(
@@ -156,7 +189,7 @@ def from_logits(
     tensor ``logits`` counts as that. A network with a keyword ``time`` receives it, unless its attribute ``timed`` is
     False; one without ``rows`` is evaluated everywhere and gathered. Both are read off the signature, through compiled,
     parallel and partial wrappers; where it does not tell, ``timed`` and ``with_rows`` say it. The network always runs in
-    evaluation mode, and its modules are put back into their own. There are no gradients.
+    evaluation mode, and its modules are put back into their own. There are no gradients; see `gradients.differentiable`.
 
     Of a network without ``rows``, the output head alone runs at the asked rows, if the network tells it (``head`` does, or
     the method ``get_output_embeddings`` of transformers) and a probe at the first such call, and after each change of the

@@ -1,18 +1,21 @@
 """Wrappers: whatever changes the law is a denoiser around a denoiser, so likelihood and code length follow the sampler.
 
 What the wrapped law forbids stays forbidden, at exactly -inf, and no NaN appears, whatever the setting: the base decides
-what is possible.
+what is possible, and `forbidding` takes from it.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from unmask.base.numbers import real
+from unmask.base.numbers import listed, real, shown, whole
 from unmask.base.types import Cache, Denoiser
 from unmask.denoisers.checks import lawful
 
@@ -25,13 +28,14 @@ class Wrapped:
     """A denoiser whose law is ``change`` of those of its ``parts``, each [.., V], to one normalised [.., V].
 
     ``full`` and ``partial`` are forwarded to every part; the parts share one vocabulary. ``normalised`` says that the
-    result sums to one whenever the parts do.
+    result sums to one whenever the parts do. With ``placed``, ``change`` is also given tokens [B, L] and rows (or None).
     """
 
     parts: tuple[Denoiser, ...]
     change: Callable[..., Tensor]
     name: str = "wrapped"
     normalised: bool = field(default=False, kw_only=True)
+    placed: bool = field(default=False, kw_only=True)
 
     @property
     def mask_id(self) -> int:
@@ -65,7 +69,17 @@ class Wrapped:
     def _changed(self, laws: Iterable[Tensor], tokens: Tensor, rows: Tensor | None) -> Tensor:
         """``change`` of the laws of the parts, each checked where its part does not vouch for it."""
         asked = tokens if rows is None else rows
-        return self.change(*(lawful(law, tokens, asked, part) for law, part in zip(laws, self.parts)))
+        checked = (lawful(law, tokens, asked, part) for law, part in zip(laws, self.parts))
+        return self.applied(tuple(checked), tokens, rows)
+
+    def applied(self, laws: tuple[Tensor, ...], tokens: Tensor, rows: Tensor | None) -> Tensor:
+        """``change`` of laws [B, R, V] at rows; where a part leaves no symbol, none comes back."""
+        where = (tokens, rows) if self.placed else ()
+        changed = self.change(*laws, *where)
+        for law, part in zip(laws, self.parts):
+            if not certain(part):
+                changed = changed.masked_fill(law.amax(-1, keepdim=True) == -torch.inf, -torch.inf)
+        return changed
 
 
 def tempered(denoiser: Denoiser, temperature: float) -> Denoiser:
@@ -140,6 +154,119 @@ def guided(denoiser: Denoiser, other: Denoiser, scale: float) -> Denoiser:
     )
 
 
+def forbidding(denoiser: Denoiser, symbols: object) -> Denoiser:
+    """The law without some symbols, renormalised: likelihood, bounds and codes follow.
+
+    ``symbols`` are ids, for all positions, or a map that is True where forbidden: bool [vocab], or [length, vocab] for each
+    position its own. ValueError where a position keeps no symbol at all. Where the denoiser leaves only forbidden ones at a
+    masked position, given what is visible, that is an error of the call that meets it; at a visible position, whose symbol
+    is given, the law then stays as it was.
+    """
+    hidden = _map_of(symbols, denoiser.vocab_size)
+    if not hidden.any():
+        return denoiser
+    weights = torch.zeros(hidden.shape, dtype=torch.float64).masked_fill(hidden, -torch.inf)
+    ids = hidden.nonzero()[:, -1].tolist()
+    setting = str(ids) if hidden.ndim == 1 and len(ids) <= _FEW else f"{len(ids)} of {_size(hidden)}"
+    return _weighted(denoiser, weights, f"forbidding({denoiser_name(denoiser)}, {setting})")
+
+
+def biased(denoiser: Denoiser, log_weights: object) -> Denoiser:
+    """The law times exp(log_weights), renormalised; a constant added to the weights changes nothing.
+
+    ``log_weights`` float [vocab], in nats, for all positions, or [length, vocab] for each its own; -inf forbids, as in
+    `forbidding`.
+    """
+    try:
+        weights = torch.as_tensor(log_weights, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"log_weights {shown(log_weights)}: expected numbers [vocab] or [length, vocab]"
+        ) from None
+    if not _fits(weights, denoiser.vocab_size) or bool((weights.isnan() | (weights == torch.inf)).any()):
+        raise ValueError(
+            f"log_weights {shown(log_weights)}: expected numbers [{denoiser.vocab_size}], or [length, "
+            f"{denoiser.vocab_size}], finite or -inf"
+        )
+    return _weighted(denoiser, weights, f"biased({denoiser_name(denoiser)}, {_size(weights)})")
+
+
+_FEW = 8
+"""Forbidden symbols that a name lists."""
+
+
+def _size(values: Tensor) -> str:
+    """What stands for a map or weights in a name: their shape and a checksum."""
+    return f"{'x'.join(map(str, values.shape))} #{zlib.crc32(values.contiguous().numpy().tobytes()):08x}"
+
+
+def _fits(values: Tensor, size: int) -> bool:
+    """Whether values are [vocab] or [length, vocab]."""
+    return values.ndim in (1, 2) and values.shape[-1] == size and values.numel() > 0
+
+
+def _map_of(symbols: Any, size: int) -> Tensor:
+    """What is forbidden, bool [vocab] or [length, vocab]; ValueError for what is neither ids nor such a map."""
+    if isinstance(symbols, set | frozenset | range):
+        symbols = sorted(symbols)
+    if isinstance(symbols, torch.Tensor | np.ndarray | list | tuple) and len(symbols):
+        found = _tensor(symbols)
+        if found is not None and found.dtype == torch.bool and _fits(found, size):
+            return found.cpu()
+        if found is None or found.dtype == torch.bool or found.ndim != 1:
+            raise ValueError(_SYMBOLS.format(shown(symbols), size))
+    ids = listed(symbols, "symbols")
+    if ids is None:
+        raise ValueError(_SYMBOLS.format(shown(symbols), size))
+    hidden = torch.zeros(size, dtype=torch.bool)
+    hidden[[whole(v, "symbol", 0, size - 1) for v in ids]] = True
+    return hidden
+
+
+_SYMBOLS = "symbols {0}: expected ids, or a bool map [{1}] or [length, {1}], True where forbidden"
+
+
+def _tensor(values: Any) -> Tensor | None:
+    """The values as a tensor, or None where they are none."""
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _weighted(denoiser: Denoiser, weights: Tensor, name: str) -> Denoiser:
+    """The law times exp(weights), float64 [vocab] or [length, vocab]; ValueError where they leave no symbol."""
+    data = torch.arange(denoiser.vocab_size) != denoiser.mask_id
+    best = weights[..., data].amax(-1, keepdim=True)
+    if (lost := (best == -torch.inf).view(-1)).any():
+        where = "" if weights.ndim == 1 else f" at position {int(lost.nonzero()[0])}"
+        raise ValueError(f"{name} forbids every symbol{where}; expected at least one that stays possible")
+    table = torch.where(weights == -torch.inf, weights, (weights - best).clamp(min=LOWEST))
+    forbids = bool((table == -torch.inf).any())
+
+    def change(law: Tensor, tokens: Tensor, rows: Tensor | None) -> Tensor:
+        weighed = law + _at(table.to(law.device, law.dtype), tokens, rows)
+        changed = _renormalised(weighed.clone(), weighed)
+        if not forbids:
+            return changed
+        seen = (tokens if rows is None else tokens.gather(1, rows)) != denoiser.mask_id
+        lost = (weighed.amax(-1) == -torch.inf)[..., None]
+        return torch.where(lost, torch.where(seen[..., None], law, -torch.inf), changed)
+
+    return Wrapped((denoiser,), change, name, normalised=not forbids, placed=True)
+
+
+def _at(table: Tensor, tokens: Tensor, rows: Tensor | None) -> Tensor:
+    """The weights [.., V] of rows: one law for all positions, or each its own."""
+    if table.ndim == 1:
+        return table
+    if len(table) != tokens.shape[1]:
+        raise ValueError(
+            f"a map or weights for {len(table)} positions met tokens of length {tokens.shape[1]}; expected the same"
+        )
+    return table if rows is None else table[rows]
+
+
 def denoiser_name(denoiser: Denoiser) -> str:
     """What a denoiser is called in manifests: wrappers say their settings."""
     return str(getattr(denoiser, "name", type(denoiser).__name__))
@@ -165,12 +292,16 @@ def networks(denoiser: Denoiser) -> tuple[torch.nn.Module, ...]:
     return tuple(module for part in parts for module in part)
 
 
-def untempered(denoiser: Denoiser) -> tuple[Denoiser, Callable[[Tensor], Tensor]]:
+Changed = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From log_probs [B, R, V] of tokens [B, L] at rows [B, R] to the wrapped ones."""
+
+
+def untempered(denoiser: Denoiser) -> tuple[Denoiser, Changed]:
     """What lies under all wrappers of one part, and the change from its log-probabilities to the wrapped ones."""
     if not isinstance(denoiser, Wrapped) or len(denoiser.parts) > 1:
-        return denoiser, lambda log_probs: log_probs
+        return denoiser, lambda log_probs, *_: log_probs
     root, inner = untempered(denoiser.parts[0])
-    return root, lambda log_probs: denoiser.change(inner(log_probs))
+    return root, lambda law, tokens, rows: denoiser.applied((inner(law, tokens, rows),), tokens, rows)
 
 
 def certain(denoiser: Denoiser) -> bool:

@@ -117,7 +117,7 @@ class Look:
         base = law = self._settled(base, view, rows, valid)
         if self.root is not self.denoiser:
             began = time.perf_counter()
-            law = shaped(self.change(base), view.tokens, rows, self.denoiser)
+            law = shaped(self.change(base, view.tokens, rows), view.tokens, rows, self.denoiser)
             self.seconds += time.perf_counter() - began
             if not certain(self.denoiser):
                 self._doubt(law, rows, valid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from unmask import engine
 from unmask.base import noise
 from unmask.base.numbers import whole
 from unmask.base.types import Choice, Denoiser, Estimate, Selector, View
+from unmask.denoisers import gradients
 from unmask.engine.sampling import check_tokens
 from unmask.masking.corruption import Draws, counted
 from unmask.masking.objectives import cross_entropies
@@ -26,17 +28,27 @@ def log_likelihood(
     visible: Tensor | None = None,
     substeps: int = 1,
     order_ids: Tensor | None = None,
+    differentiable: bool = False,
+    recompute: bool = False,
 ) -> Tensor:
     """Log-probability float64 [B], nats, with which `sample` under the same selector and order_ids yields these tokens.
 
     tokens int64 [B, L] hold no mask. ``visible`` bool [B, L] marks the prompt (default: none), which is not scored.
     ``order_ids`` default to 0 for every row.
+
+    With ``differentiable`` the result has gradients in the parameters of the networks; without, there are none. The order
+    is held fixed, as if it had been given. Memory is that of all calls together, or with ``recompute`` that of one call,
+    whose networks then run once more in ``backward``. Caches have no gradients: ``substeps`` is 1.
     """
     check_tokens(tokens, denoiser, masks=False)
     visible = _visible(visible, tokens)
+    denoiser = _recorded(denoiser, differentiable, recompute)
     orders = noise.checked_ids(order_ids, tokens, tokens.new_zeros(len(tokens)))
     state = engine.init(torch.where(visible, tokens, denoiser.mask_id), denoiser.mask_id, orders)
-    return engine.run(state, denoiser, selector, given(tokens), substeps=substeps)[0].log_prob
+    if differentiable and whole(substeps, "substeps", 1) > 1:
+        raise ValueError(f"substeps {substeps}: expected 1, for gradients do not pass through caches")
+    with nullcontext() if differentiable else torch.no_grad():
+        return engine.run(state, denoiser, selector, given(tokens), substeps=substeps)[0].log_prob
 
 
 def nelbo(
@@ -47,6 +59,8 @@ def nelbo(
     samples: int = 16,
     visible: Tensor | None = None,
     item_ids: Tensor | None = None,
+    differentiable: bool = False,
+    recompute: bool = False,
 ) -> Estimate:
     """Negative evidence lower bound, nats per sequence: value and standard error, float64 [B].
 
@@ -54,12 +68,18 @@ def nelbo(
     sets M per sequence, their sizes stratified over 1..N. The standard error ignores the stratification, so it is on the
     safe side; it is NaN for one sample. Positions of ``visible`` bool [B, L] are a prompt and are not scored. A row's
     sets depend on the generator's next number and on its id in ``item_ids`` int64 [B] (default 0..B-1) only.
+
+    ``differentiable`` and ``recompute`` are as in `log_likelihood`; the gradient of ``value`` is an unbiased estimate of
+    the bound's. To hold one sample in memory at a time, call with ``samples=1``, go backward, and call again with the same
+    generator.
     """
     check_tokens(tokens, denoiser, masks=False)
     samples = whole(samples, "samples", 1)
     maskable = ~_visible(visible, tokens)
-    draw = Draws.of(generator, tokens, item_ids)
-    draws = torch.stack([_one_bound(denoiser, tokens, maskable, draw, s, samples) for s in range(samples)])
+    draw, denoiser = Draws.of(generator, tokens, item_ids), _recorded(denoiser, differentiable, recompute)
+    with nullcontext() if differentiable else torch.no_grad():
+        each = [_one_bound(denoiser, tokens, maskable, draw, s, samples) for s in range(samples)]
+    draws = torch.stack(each)
     spread = draws.std(0) / math.sqrt(samples) if samples > 1 else torch.full_like(draws[0], torch.nan)
     return Estimate(draws.mean(0), spread)
 
@@ -71,6 +91,15 @@ def _one_bound(
     corruption = counted(maskable, draw.level(sample, samples), draw.uniforms(tokens.shape[1], sample))
     losses = cross_entropies(denoiser, tokens, corruption.masked)
     return torch.where(corruption.masked, losses, 0.0).sum(1) * corruption.weight
+
+
+def _recorded(denoiser: Denoiser, differentiable: bool, recompute: bool) -> Denoiser:
+    """The denoiser, with gradients if they are asked for."""
+    if recompute and not differentiable:
+        raise ValueError(
+            "recompute=True without differentiable=True; expected both, for there is nothing to recompute"
+        )
+    return gradients.differentiable(denoiser, recompute=recompute) if differentiable else denoiser
 
 
 def _visible(visible: Tensor | None, tokens: Tensor) -> Tensor:

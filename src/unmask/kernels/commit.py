@@ -90,7 +90,7 @@ def sample(
     selector = _peeking(rule, seed)
     state = engine.init(tokens, denoiser.mask_id, items, item_ids=items)
     state, trace = engine.run(state, denoiser, selector, rule.source, seed=seed, entropies=entropies)
-    record = manifest(denoiser, tokens, selector, rule.source, 1, seed) | took(began, trace)
+    record = manifest(denoiser, tokens, selector, rule.source, 1, seed) | took(began, trace, state.tokens)
     return Result(state.tokens, torch.full_like(state.log_prob, torch.nan), state.nfe, trace, record)
 
 

@@ -35,32 +35,38 @@ from torch import Tensor
 from unmask.base.types import Denoiser, PerStep, Plan, Score, Selector
 from unmask.masking import schedules
 from unmask.orders import rules, scores, selectors
+from unmask.orders.described import described
 from unmask.planning import families
 
 CERTAIN = scores.on_base(scores.confidence)
 """The largest probability before tempering."""
 
 
+@described
 def ancestral(steps: int = 64, seed: int = 0) -> Selector:
     """Reverse diffusion with the linear schedule on ``steps`` equal time steps; binomial counts (MDLM, MD4)."""
     return selectors.ancestral(schedules.linear(), schedules.uniform_grid(steps), seed)
 
 
+@described
 def first_hitting(seed: int = 0) -> Selector:
     """Ancestral sampling in continuous time, one position per call (arXiv 2409.02908). Exact."""
     return selectors.first_hitting(schedules.linear(), seed)
 
 
+@described
 def random(plan: Plan = 1, seed: int = 0) -> Selector:
     """A uniformly random order. Its KL, order disclosed, is ``profile.kl(plan)`` on average."""
     return selectors.top_k(scores.at_random(seed), plan)
 
 
+@described
 def left_to_right(plan: Plan = 1) -> Selector:
     """The first masked positions: an autoregressive model, or k neighbours at once, which is the worst for chains."""
     return selectors.top_k(scores.left_to_right, plan)
 
 
+@described
 def confidence(plan: Plan = 1) -> Selector:
     """Top probability position (TPP): the largest max_v p, then a draw. Reads the law before tempering.
 
@@ -70,11 +76,13 @@ def confidence(plan: Plan = 1) -> Selector:
     return selectors.top_k(CERTAIN, plan)
 
 
+@described
 def margin(plan: Plan = 1) -> Selector:
     """The largest gap between the two best probabilities, before tempering (arXiv 2502.06768)."""
     return selectors.top_k(scores.on_base(scores.margin), plan)
 
 
+@described
 def noisy_margin(plan: Plan = 1, scale: PerStep = 0.5, seed: int = 0) -> Selector:
     """`margin` plus ``scale`` times public Gumbel noise: 0.5 in the puzzles of arXiv 2502.06768, sigma unstated for text.
 
@@ -83,11 +91,13 @@ def noisy_margin(plan: Plan = 1, scale: PerStep = 0.5, seed: int = 0) -> Selecto
     return selectors.top_k(scores.with_noise(scores.on_base(scores.margin), scale, seed), plan)
 
 
+@described
 def entropy(plan: Plan = 1) -> Selector:
     """The least entropy, before tempering."""
     return selectors.top_k(scores.on_base(scores.negative_entropy), plan)
 
 
+@described
 def moment(plan: Plan = 1, beta: PerStep = 2.0, seed: int = 0) -> Selector:
     """The order of the moment sampler (k draws without replacement, weights sum p^beta), symbols from p: unbiased.
 
@@ -96,6 +106,7 @@ def moment(plan: Plan = 1, beta: PerStep = 2.0, seed: int = 0) -> Selector:
     return selectors.top_k(scores.moment(beta, seed), plan)
 
 
+@described
 def moment_sampler(plan: Plan = 1, alpha: PerStep = 1.0, seed: int = 0) -> Selector:
     """The moment sampler: MaskGIT's order and MaskGIT's sharpening, symbols from p^beta with beta = 1 + 1/alpha.
 
@@ -107,11 +118,13 @@ def moment_sampler(plan: Plan = 1, alpha: PerStep = 1.0, seed: int = 0) -> Selec
     return rules.sharpened(moment(plan, beta, seed), beta)
 
 
+@described
 def race(plan: Plan = 1, alpha: PerStep = 1.0, seed: int = 0) -> Selector:
     """MaskGIT's law with a likelihood given its noise, see `rules.race`. Biased: at alpha 1 it follows about p^2."""
     return rules.race(plan, alpha, seed)
 
 
+@described
 def halton(height: int, width: int, plan: Plan | None = None, shift_seed: int | None = None) -> Selector:
     """The Halton order of a row-major grid; by default the arccos plan in at most 32 calls (Besnier et al., ICLR 2025).
 
@@ -126,6 +139,7 @@ def _arccos(masked: int) -> tuple[int, ...]:
     return families.arccos(masked, min(32, masked))
 
 
+@described
 def bisection(plan: Plan | None = None) -> Selector:
     """Bit reversal; by default one level per call, which is exact on every first-order Markov chain (derived)."""
     if plan is None:
@@ -133,6 +147,7 @@ def bisection(plan: Plan | None = None) -> Selector:
     return selectors.top_k(scores.bisection, plan)
 
 
+@described
 def hybrid(
     plan: Plan = 1,
     share: PerStep = 0.5,
@@ -143,6 +158,7 @@ def hybrid(
     return selectors.hybrid(explore, exploit, share, plan)
 
 
+@described
 def eb(gamma: float = 0.1) -> Selector:
     """Entropy-bounded: as many of the most certain positions as gamma nats allow (arXiv 2505.24857; 0.01 to 0.1 usual).
 
@@ -151,26 +167,31 @@ def eb(gamma: float = 0.1) -> Selector:
     return selectors.entropy_budget(gamma)
 
 
+@described
 def threshold(tau: float = 0.9) -> Selector:
     """All positions whose best probability is at least tau, and always one (Fast-dLLM, arXiv 2505.22618)."""
     return selectors.threshold(CERTAIN, tau)
 
 
+@described
 def factor(limit: float = 1.0) -> Selector:
     """Fast-dLLM's factor rule, (n + 1) (1 - c_n) < limit, on the law before tempering (arXiv 2505.22618)."""
     return selectors.factor(limit, CERTAIN)
 
 
+@described
 def klass(tau: float = 0.6, eps: float = 0.015, plan: Plan = 1) -> Selector:
     """All positions above tau whose law moved by less than eps nats in the last two steps (KLASS, arXiv 2511.05664)."""
     return rules.stable(plan, tau, eps, 2)
 
 
+@described
 def pc(background: Tensor, plan: Plan = 1, decay: float = 0.25, clip: float = 10.0) -> Selector:
     """Early positions, certain symbols, rare symbols (PC-Sampler, arXiv 2508.13021); background probabilities [V]."""
     return selectors.top_k(scores.on_base(scores.position_prior(background, decay, clip)), plan)
 
 
+@described
 def information_gain(denoiser: Denoiser, plan: Plan = 1, candidates: int = 8, seed: int = 0) -> Selector:
     """The best of ``candidates`` batches by a look ahead through the same denoiser (arXiv 2602.18176); nfe counts it."""
     return rules.information_gain(denoiser, plan, candidates=candidates, seed=seed)

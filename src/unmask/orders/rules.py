@@ -19,6 +19,7 @@ from unmask.base.numbers import seed as checked_seed
 from unmask.base.profile import accepted
 from unmask.base.types import Choice, Denoiser, PerStep, Plan, Score, Selector, View
 from unmask.denoisers import ask, passes, take_rows, take_symbols
+from unmask.orders.described import described
 from unmask.orders.scores import (
     at_step,
     by_slices,
@@ -39,6 +40,7 @@ LEAST = -1e4
 """The least tilt: as good as impossible, yet it never leaves a row without a possible symbol."""
 
 
+@described
 def sharpened(selector: Selector, beta: PerStep) -> Selector:
     """The selector with symbols drawn from p^beta, by a tilt of (beta - 1) log p; annealed if beta is a function.
 
@@ -68,6 +70,7 @@ def _check_power(power: float) -> None:
         )
 
 
+@described
 def race(plan: Plan, alpha: PerStep = 1.0, seed: int = 0) -> Selector:
     """MaskGIT with choice temperature alpha as a choose-first sampler: its exact law, with a likelihood given the noise.
 
@@ -105,6 +108,7 @@ def _check_heat(heat: float) -> None:
         )
 
 
+@described
 def maskgit_alpha(tau: float, steps: int) -> PerStep:
     """MaskGIT's choice temperature tau (1 - (n + 1)/steps) at step n; infinite at the last, where every draw is kept.
 
@@ -121,6 +125,7 @@ def maskgit_alpha(tau: float, steps: int) -> PerStep:
     return alpha
 
 
+@described
 def exponent(alpha: PerStep) -> PerStep:
     """The power of p that belongs to MaskGIT's choice temperature alpha: beta = 1 + 1/alpha (arXiv 2510.04525)."""
 
@@ -134,6 +139,7 @@ def exponent(alpha: PerStep) -> PerStep:
     return beta if callable(alpha) else beta(0)
 
 
+@described
 def spaced(selector: Selector, distance: int) -> Selector:
     """The selector without those rows that stand closer than ``distance`` to a better one of the same step.
 
@@ -155,6 +161,7 @@ def spaced(selector: Selector, distance: int) -> Selector:
     return Selector(choose, selector.blind, selector.time, name=f"spaced({selector.name}, {distance})")
 
 
+@described
 def stable(
     plan: Plan = 1, tau: float = 0.6, eps: float = 0.015, history: int = 2, score: Score = confidence
 ) -> Selector:
@@ -197,6 +204,7 @@ def _divergence(law: Tensor, other: Tensor) -> Tensor:
     return terms.masked_fill(law == -torch.inf, 0.0).sum(-1)
 
 
+@described
 def information_gain(
     denoiser: Denoiser,
     plan: Plan = 1,

@@ -21,6 +21,7 @@ from unmask.base.devices import precise
 from unmask.base.numbers import per_step, real, shown, whole
 from unmask.base.numbers import seed as checked_seed
 from unmask.base.types import PerStep, Score, View
+from unmask.orders.described import described
 
 
 def _sighted(reduce: Callable[[Tensor], Tensor], name: str) -> Score:
@@ -95,6 +96,7 @@ negative_entropy = _sighted(lambda log_probs: -entropy(log_probs), "negative_ent
 """Minus the entropy, in nats: the most certain position first."""
 
 
+@described
 def moment(beta: PerStep, seed: int = 0) -> Score:
     """(log sum_v p(v)^beta + public Gumbel noise) / beta: the order of the moment sampler, from the law before tempering.
 
@@ -125,6 +127,7 @@ def moment(beta: PerStep, seed: int = 0) -> Score:
     return Score(compute, name=f"moment({setting(beta)}, {seed})")
 
 
+@described
 def position_prior(background: Tensor, decay: float = 0.25, clip: float = 10.0) -> Score:
     """exp(-decay position) min(clip, -p log f), p the largest probability and f the background frequency of its symbol.
 
@@ -205,6 +208,7 @@ bisection_levels = Score(
 """Minus the level of `bisection`: positions of one level tie."""
 
 
+@described
 def halton(height: int, width: int, shift_seed: int | None = None) -> Score:
     """Minus the place of each cell of a row-major grid in the Halton sequence: base 2 for rows, base 3 for columns. Blind.
 
@@ -261,6 +265,7 @@ def _shifted(place: Tensor, view: View, seed: int | None) -> Tensor:
     return place[rows[:, :, None], columns[:, None, :]].flatten(1)
 
 
+@described
 def at_random(seed: int) -> Score:
     """A uniformly random order, a pure function of (seed, order_id, position); values in (0, 1), blind."""
     seed = checked_seed(seed)
@@ -269,6 +274,7 @@ def at_random(seed: int) -> Score:
     )
 
 
+@described
 def with_noise(score: Score, scale: PerStep, seed: int) -> Score:
     """``score`` plus ``scale`` times public Gumbel noise, a function of (seed, order_id, position, step)."""
     scale, seed = per_step(scale, "scale"), checked_seed(seed)
@@ -279,6 +285,7 @@ def with_noise(score: Score, scale: PerStep, seed: int) -> Score:
     return Score(compute, blind=score.blind, name=f"with_noise({score.name}, {setting(scale)}, {seed})")
 
 
+@described
 def on_base(score: Score) -> Score:
     """The score as it reads the law before tempering and top-p changed it (guidance outside of them counts as the law)."""
 

@@ -21,12 +21,14 @@ from unmask.base.numbers import seed as checked_seed
 from unmask.base.profile import accepted, plain
 from unmask.base.types import Choice, PerStep, Plan, Score, Selector, View
 from unmask.masking.schedules import Schedule, check_times
+from unmask.orders.described import described
 from unmask.orders.scores import at_step, confidence, negative_entropy, public_uniform, setting
 
 GRID = 1e-9
 """Scores closer than this count as equal."""
 
 
+@described
 def top_k(score: Score, plan: Plan) -> Selector:
     """The highest-scoring positions, as many per step as the plan says.
 
@@ -42,6 +44,7 @@ def top_k(score: Score, plan: Plan) -> Selector:
     )
 
 
+@described
 def threshold(score: Score, tau: float) -> Selector:
     """All positions that score at least ``tau``, and always the best one (arXiv 2505.22618 with confidence, tau 0.9)."""
     tau = real(tau, "tau")
@@ -55,6 +58,7 @@ def threshold(score: Score, tau: float) -> Selector:
     return Selector(choose, blind=is_blind(score), name=f"threshold({_name(score)}, {tau})")
 
 
+@described
 def all_best(score: Score) -> Selector:
     """All positions that tie for the highest score: a score of group numbers unmasks one group per call.
 
@@ -70,6 +74,7 @@ def all_best(score: Score) -> Selector:
     return Selector(choose, blind=is_blind(score), name=f"all_best({_name(score)})")
 
 
+@described
 def factor(limit: float = 1.0, score: Score = confidence) -> Selector:
     """The n best positions for the largest n with (n + 1) (1 - c_n) < limit, c_n the n-th best probability; at least one.
 
@@ -89,6 +94,7 @@ def factor(limit: float = 1.0, score: Score = confidence) -> Selector:
     return Selector(choose, is_blind(score), name=f"factor({limit}, {_name(score)})")
 
 
+@described
 def hybrid(explore: Score, exploit: Score, share: PerStep, plan: Plan) -> Selector:
     """First the round(share * k) best positions of ``explore``, then the best of ``exploit`` that are left, k in all.
 
@@ -110,6 +116,7 @@ def hybrid(explore: Score, exploit: Score, share: PerStep, plan: Plan) -> Select
     return Selector(choose, is_blind(explore) and is_blind(exploit), name=name)
 
 
+@described
 def entropy_budget(gamma: float, score: Score = negative_entropy) -> Selector:
     """The longest prefix, by score, whose entropies sum to at most gamma nats beyond the largest, and always one position.
 
@@ -130,6 +137,7 @@ def entropy_budget(gamma: float, score: Score = negative_entropy) -> Selector:
     return Selector(choose, name=f"entropy_budget({gamma}, {_name(score)})")
 
 
+@described
 def in_blocks(selector: Selector, block_length: int) -> Selector:
     """The selector inside the first block of ``block_length`` positions that is not finished yet; blocks left to right.
 

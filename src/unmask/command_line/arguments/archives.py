@@ -86,6 +86,10 @@ def decompress(
         str | None, option(metavar="MODEL", help="The model's folder, where it is not shipped.")
     ] = None,
     skip: Annotated[bool, option(help="Leave out damaged items instead of stopping; exit code 1.")] = False,
+    max_symbols: Annotated[
+        int,
+        option(metavar="N", help="Accept N symbols, or bytes of stored items, however small the archive is."),
+    ] = 0,
     machine: OnCores = CORES,
     output: Told = OUTPUT,
 ) -> int:
@@ -105,6 +109,7 @@ def decompress(
             model_name=model,
             item=item,
             skip=skip,
+            max_symbols=max_symbols,
             batch=machine.batch_size,
             quiet=output.quiet,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction
 
@@ -13,9 +13,15 @@ from unmask.command_line.options import (
     ORDER,
     OUTPUT,
     Cores,
+    Machine,
+    Options,
+    Output,
     option,
     running,
 )
+
+if TYPE_CHECKING:
+    from unmask.models import Model
 
 
 @command("train")
@@ -74,6 +80,26 @@ def evaluate(
     ] = None,
     exact: Annotated[int, option(metavar="N", help="Also N exact log-likelihoods along the order.")] = 0,
     samples: Annotated[int, option(metavar="N", help="Mask sets per sequence in the NELBO.")] = 8,
+    mutants: Annotated[
+        str | None,
+        option(
+            metavar="REGION|FILE",
+            help="Score variants of DATA, one sequence: all single mutants of 23-45 or all, a file of A23T:G45D, or those.",
+        ),
+    ] = None,
+    by: Annotated[
+        str | None,
+        option(
+            metavar="SCORE",
+            help="Of mutants: exact, marginals (default), pseudo, wild-type; several with commas.",
+        ),
+    ] = None,
+    letters: Annotated[
+        str | None, option(metavar="LETTERS", help="What a region mutates to; default amino acids, or all.")
+    ] = None,
+    out: Annotated[
+        Path | None, option(aliases=("-o",), metavar="FILE", help="Of mutants: also a CSV file.")
+    ] = None,
     how: How = ORDER,
     machine: On = MACHINE,
     output: Told = OUTPUT,
@@ -86,9 +112,15 @@ def evaluate(
     from unmask.models import load
 
     catalogue.check(how)
-    once(data, choosing.plan_path(how))
+    once(data, choosing.plan_path(how), None if mutants is None else Path(mutants))
+    if mutants is None and (by or letters or out):
+        raise ValueError("--by, --letters and --out are for mutants; expected --mutants beside them")
+    if mutants is not None and (generate or num or exact):
+        raise ValueError("--mutants scores one sequence; expected no --generate, --num and --exact beside it")
     with running(machine):
         loaded = load(model, device=machine.device)
+        if mutants is not None:
+            return _mutants(loaded, data, how, (mutants, by or "marginals", letters), out, machine, output)
         if generate is None and not loaded.sudoku:
             if data is None:
                 raise ValueError(
@@ -111,6 +143,30 @@ def evaluate(
         posed = work.dataset(data, generate, num, how.seed)
         report = work.run(loaded, posed, how, samples=samples, machine=machine, quiet=output.quiet)
     emit(report, work.render, output.json)
+    return 0
+
+
+def _mutants(
+    model: Model,
+    data: Path | None,
+    how: Options,
+    asked: tuple[str, str, str | None],
+    out: Path | None,
+    machine: Machine,
+    output: Output,
+) -> int:
+    """`eval` of mutants, ``by`` scores, to ``letters``."""
+    from unmask.command_line.commands.evaluate import variants as work
+    from unmask.command_line.output import emit, one_document, wrote
+
+    aside, (wanted, by, letters) = one_document(out, output.json), asked
+    report = work.run(
+        model, data, how, wanted=wanted, by=by, letters=letters, machine=machine, quiet=output.quiet
+    )
+    if out is not None:
+        work.write(report, out)
+        wrote(out, quiet=output.quiet)
+    emit(report, work.render, output.json, aside=aside)
     return 0
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from unmask.base import noise
 from unmask.base.profile import Profile
 from unmask.base.records import write_bytes
 from unmask.base.types import Denoiser
@@ -81,7 +82,7 @@ def fit(
         profiles.measure(
             model.denoiser,
             tokens[part::2].to(machine.device),
-            generator=torch.Generator().manual_seed(2 * seed + part),
+            generator=noise.seeded(2 * seed + part),
             rounds=rounds,
             batch_size=machine.batch_size,
             state=None if state is None else state.with_name(f"{state.name}.half{part + 1}.part"),
@@ -129,7 +130,7 @@ def grids(model: Model, data: Path | None, num: int, seed: int) -> Tensor:
             )
         return sequences.read(model, data, num, seed).tokens
     if data is None:
-        return torch.as_tensor(sudoku.full_grids(num, FRESH_GRIDS + seed))
+        return torch.as_tensor(sudoku.full_grids(num, FRESH_GRIDS + noise.narrowed(seed, 60)))
     posed = boards.read(data)
     full = posed.puzzles if posed.solutions is None else posed.solutions
     if bool((full == sudoku.BLANK).any()):

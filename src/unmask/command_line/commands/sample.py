@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unmask.base import noise
 from unmask.base.progress import Progress
 from unmask.command_line import boards, catalogue, choosing
 from unmask.command_line.boards import Boards, Solved
@@ -40,7 +41,7 @@ def run(
     options = choosing.suited(options, model)
     out = _checked_out(model, out)
     posed = None if prompt is None else _posed(model, prompt, num)
-    lengths = torch.Generator().manual_seed(options.seed)
+    lengths = noise.seeded(options.seed)
     tokens = model.all_masked(num, lengths) if posed is None else posed.puzzles
     with Progress("sample", len(tokens), quiet=quiet) as progress:
         sampler = choosing.sampler(options, model.denoiser, model.length, entropies=trace)

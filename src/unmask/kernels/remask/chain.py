@@ -68,7 +68,7 @@ def sample(
             f"{int(state.masked.sum())} positions are masked after the last kernel; expected none: "
             "end with the last step of remdm or p2"
         )
-    record = manifest(denoiser, tokens, sample, draw, 1, seed) | took(began, trace)
+    record = manifest(denoiser, tokens, sample, draw, 1, seed) | took(began, trace, state.tokens)
     record["selector"] = ", ".join(f"{count} x {name}" for name, count in names.items())
     return Result(state.tokens, torch.full_like(state.nfe, torch.nan), state.nfe, tuple(trace), record)
 

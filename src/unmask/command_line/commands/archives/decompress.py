@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 
@@ -31,16 +31,19 @@ def run_decompress(
     model_name: str | None,
     item: int | None,
     skip: bool,
+    max_symbols: int = 0,
     batch: int,
     quiet: bool,
 ) -> Report:
     """Gives back an archive's items: files and images into a folder, lines into a file or to standard output."""
     in_range("item", item, 0)
+    in_range("max_symbols", max_symbols, 0)
     out, streamed = (None, True) if out == files.STANDARD else (out, False)
     with opened_file(path) as file:
         header = header_of(file, path)
         name = model_name or str(header.record["model"].get("name"))
-        opened = reading.Archive(load(name), file, errors="skip" if skip else "raise", batch=batch)
+        errors: Literal["raise", "skip"] = "skip" if skip else "raise"
+        opened = reading.Archive(load(name), file, errors=errors, batch=batch, max_symbols=max_symbols)
         in_range("item", item, 0, max(len(opened) - 1, 0), " of this archive")
         if header.named and out is None and item is None:
             if len(opened) != 1 or not streamed:

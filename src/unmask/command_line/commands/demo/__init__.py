@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from unmask.base import noise
 from unmask.base.devices import has_bfloat16
 from unmask.base.profile import Profile
 from unmask.base.progress import Progress
@@ -111,7 +112,7 @@ def planning(model: Model, denoiser: Denoiser, seed: int, quiet: bool) -> Report
     """The profile of the model, the optimal plans for a few budgets, what they should cost and what they do."""
     profile = measured_profile(model) or _measured(model, seed, quiet)
     heldout = profiles.heldout_of(profile)
-    tokens = torch.as_tensor(sudoku.full_grids(GRIDS, work.FRESH_GRIDS + 2**32 + seed))
+    tokens = torch.as_tensor(sudoku.full_grids(GRIDS, work.FRESH_GRIDS + 2**32 + noise.narrowed(seed, 60)))
     say("scoring fresh grids under each plan", quiet)
     alone = work.in_random_order(denoiser, tokens, plans.one_by_one(profile.length), seed)
     rows = []
@@ -128,7 +129,7 @@ def planning(model: Model, denoiser: Denoiser, seed: int, quiet: bool) -> Report
 
 def _measured(model: Model, seed: int, quiet: bool) -> Profile:
     """A profile measured now, for a model that ships without one."""
-    tokens = torch.as_tensor(sudoku.full_grids(256, work.FRESH_GRIDS + seed))
+    tokens = torch.as_tensor(sudoku.full_grids(256, work.FRESH_GRIDS + noise.narrowed(seed, 60)))
     return work.fit(model, tokens, rounds=4, seed=seed, state=None, quiet=quiet)[0]
 
 
@@ -261,7 +262,7 @@ def render_planning(report: Report, console: Console) -> None:
 def animate(denoiser: Denoiser, seed: int, console: Console) -> None:
     """Solves one minimal puzzle in margin order before the eyes of the reader."""
     puzzle = boards.generate("minimal", 1, seed).puzzles
-    selector, generator = selectors.top_k(scores.margin, 1), torch.Generator().manual_seed(seed)
+    selector, generator = selectors.top_k(scores.margin, 1), noise.seeded(seed)
     result = sample(denoiser, puzzle, selector, generator=generator, source=greedy)
     console.print(
         "\nOne minimal puzzle in margin order: first the cell whose two best digits are furthest apart."

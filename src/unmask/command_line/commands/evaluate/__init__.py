@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from unmask.base import noise
 from unmask.base.progress import Progress
 from unmask.command_line import boards, choosing, sequences
 from unmask.command_line.boards import Boards
@@ -100,7 +101,7 @@ def _bound(model: Model, grids: Tensor, visible: Tensor, samples: int, seed: int
         nelbo(
             model.denoiser,
             grids[ids].to(machine.device),
-            generator=torch.Generator().manual_seed(seed),
+            generator=noise.seeded(seed),
             samples=samples,
             visible=visible[ids].to(machine.device),
             item_ids=ids.to(machine.device),

@@ -140,21 +140,26 @@ def log_normalise_(logits: Tensor, forbidden: int | None = None) -> Tensor:
     """Subtracts the log of the sum of exponentials along the last axis, in place, a few rows at a time.
 
     The symbol ``forbidden``, if it lies within, gets probability zero. Working in slices keeps the peak memory at one copy
-    of the logits; what fits into one slice comes back as a tensor of its own. ValueError when a row has no finite sum: all
-    of it is NaN then. That is asked once, whatever the number of slices.
+    of the logits. ValueError when a row has no finite sum: all of it is NaN then. That is asked once, whatever the number
+    of slices.
     """
     size = logits.shape[-1]
     flat = logits.view(-1, size) if logits.is_contiguous() else logits.reshape(-1, size)
     if forbidden is not None and forbidden < size:
         flat[:, forbidden] = -torch.inf
-    rows = max(1, 2**18 // max(1, size))
-    if len(flat) <= rows:
-        flat = torch.log_softmax(flat, dim=-1)
-    else:
-        for part in torch.split(flat, rows):
-            part.copy_(torch.log_softmax(part, dim=-1))
+    rows, normalise_ = max(1, 2**18 // max(1, size)), _FUSED.get(flat.device.type, _subtract_sum_)
+    for part in [flat] if len(flat) <= rows else torch.split(flat, rows):
+        normalise_(part)
     _check_numbers(flat)
     return flat.view(logits.shape)
+
+
+def _subtract_sum_(flat: Tensor) -> None:
+    flat -= torch.logsumexp(flat, dim=-1, keepdim=True)
+
+
+_FUSED: dict[str, Callable[[Tensor], object]] = {"cpu": lambda flat: torch.log_softmax(flat, -1, out=flat)}
+"""Where torch's own log_softmax may write over what it reads: tried on the CPU, not promised elsewhere."""
 
 
 def log_normalised(logits: Tensor, forbidden: int | None = None) -> Tensor:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from unmask.denoisers import from_logits, guided, nucleus, tempered
     from unmask.engine.likelihood import log_likelihood, nelbo
     from unmask.engine.sampling import sample
-    from unmask.models import Model, load
+    from unmask.models import Model, from_transformers, load
     from unmask.orders.sources import draw, given, greedy
 
 _HOMES = {
@@ -68,7 +68,7 @@ _HOMES = {
     "denoisers": ("from_logits", "guided", "nucleus", "tempered"),
     "engine.likelihood": ("log_likelihood", "nelbo"),
     "engine.sampling": ("sample",),
-    "models": ("Model", "load"),
+    "models": ("Model", "from_transformers", "load"),
     "orders.sources": ("draw", "given", "greedy"),
 }
 """Where each public name lives."""
@@ -97,6 +97,7 @@ __all__ = [
     "engine",
     "evaluation",
     "from_logits",
+    "from_transformers",
     "given",
     "greedy",
     "guided",

@@ -26,14 +26,18 @@ from unmask.recipes.run import tuples
 
 
 def load(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
-    """A shipped model by name, or a folder that `unmask train` wrote; a shipped name wins over a folder.
+    """A shipped model by name, or a folder that `unmask train` wrote, or one of transformers; a shipped name wins.
 
-    ValueError lists what exists when the name or the device is unknown, and says what is wrong with a truncated or
+    Of transformers see `from_transformers`. ValueError lists what exists when the name or the device is unknown, and says what is wrong with a truncated or
     foreign folder. Weights in bfloat16 or float16 are read into the float32 that networks compute in.
     """
     check_device(device)
     folder = _find(name_or_folder)
     config = checkpoints.read_json(folder / "config.json")
+    if "model_type" in config or "architectures" in config:
+        from unmask.models.transformers import from_transformers
+
+        return from_transformers(folder, device=device)
     recipe = _recipe_of(config, folder)
     config.setdefault("order", recipe.order)
     recipe = replace(
@@ -67,7 +71,7 @@ def _find(name_or_folder: str | Path) -> Path:
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise ValueError(
         f"no model '{name_or_folder}': {hint}shipped models: {', '.join(shipped()) or 'none'}; "
-        "or give a folder that `unmask train` wrote"
+        "or give a folder that `unmask train` wrote, or one with config.json and model.safetensors (transformers)"
     )
 
 

@@ -28,8 +28,8 @@ from unmask.recipes.run import tuples
 def load(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
     """A shipped model by name, or a folder that `unmask train` wrote, or one of transformers; a shipped name wins.
 
-    Of transformers see `from_transformers`. ValueError lists what exists when the name or the device is unknown, and says what is wrong with a truncated or
-    foreign folder. Weights in bfloat16 or float16 are read into the float32 that networks compute in.
+    Of the last see `from_transformers`. ValueError lists what exists when the name or the device is unknown, and says what
+    is wrong with a truncated or foreign folder. Weights in bfloat16 or float16 are read into float32.
     """
     check_device(device)
     folder = _find(name_or_folder)

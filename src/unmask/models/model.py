@@ -101,9 +101,8 @@ class Model:
         over that law, the same at every call. ``length`` is for models with a frame, which know no such law.
         """
         if (self.frame is None) != (length is None):
-            raise ValueError(
-                f"length {length} for model '{self.name}'; expected {'none' if self.frame is None else 'that of each sequence'}"
-            )
+            wanted = "none" if self.frame is None else "that of each sequence"
+            raise ValueError(f"length {length} for model '{self.name}'; expected {wanted}")
         if self.frame is not None:
             hidden = [self.denoiser.mask_id] * whole(length, "length", 1, self.length)
             return self.frame.rows([hidden] * count)
@@ -168,7 +167,9 @@ class Model:
         generator = torch.Generator().manual_seed(choices.get("seed", 0))
         return verbs.drawn(self, self.all_masked(count, generator, length=length), **choices)
 
-    def infill(self, tokens: Any, hidden: Tensor | Sequence[tuple[int, int]] | None = None, **choices: Any) -> Result:
+    def infill(
+        self, tokens: Any, hidden: Tensor | Sequence[tuple[int, int]] | None = None, **choices: Any
+    ) -> Result:
         """Draws what is hidden in tokens int64 [B, L] (or what `encode` takes), given all the rest.
 
         ``hidden`` is bool [B, L], or ranges (first, end) of symbols in each sequence, counted from 0 without special
@@ -198,7 +199,7 @@ class Model:
     def plan(
         self, held_out: Any, *, calls: int | None = None, max_kl: float | None = None, visible: int = 0
     ) -> tuple[int, ...]:
-        """The best plan in so many calls, or at a cost of at most ``max_kl`` nats (order disclosed), by a `Profile` or data.
+        """The best plan in so many calls, or at a cost of at most ``max_kl`` nats (order disclosed), by a profile or data.
 
         It is for as many symbols as the profile has, less ``visible`` given ones; `infill` and `sample` fit it to others.
         """
@@ -212,7 +213,9 @@ class Model:
         """Writes the model as `load` reads it; one of transformers in the layout that transformers reads."""
         place = Path(folder)
         if place.exists() and not (place / "config.json").is_file():
-            raise ValueError(f"{place} exists and is no model; expected a new folder, or one of a model to replace")
+            raise ValueError(
+                f"{place} exists and is no model; expected a new folder, or one of a model to replace"
+            )
         if self.write is not None:
             self.write(place)
             return
@@ -233,10 +236,12 @@ class Model:
 
         Of a causal model it is exact, of one in stages the sum over stages, of one told the time the integral over time,
         and otherwise the mean over random orders. Given lengths as in `log_likelihood`, where ``with_length`` adds their
-        cost, and ``visible`` bool [B, L] marks a prompt, of those over random orders. Noise belongs to ``item_ids`` int64 [B] (default 0..B-1).
+        cost; ``visible`` bool [B, L] marks a prompt. Noise belongs to ``item_ids`` int64 [B] (default 0..B-1).
         """
         network = self.config["network"]
-        if visible is not None and (network.get("causal") or network.get("timed") or upscale.stages_of(network) > 1):
+        if visible is not None and (
+            network.get("causal") or network.get("timed") or upscale.stages_of(network) > 1
+        ):
             raise ValueError(f"model '{self.name}' has no bound given a prompt; expected no visible")
         measure, _ = self.bound(samples, visible)
         found = measure(tokens, generator, item_ids)

@@ -123,7 +123,9 @@ def hiding(model: Model, tokens: Tensor, hidden: Tensor | Sequence[tuple[int, in
             f"hidden has dtype {hidden.dtype} and shape {list(hidden.shape)}; expected bool {list(tokens.shape)}"
         )
     if bool((hidden & ~symbols).any()):
-        raise ValueError("hidden marks a special token, an end or a pad; expected symbols only: see model.visible")
+        raise ValueError(
+            "hidden marks a special token, an end or a pad; expected symbols only: see model.visible"
+        )
     return tokens.masked_fill(hidden, model.denoiser.mask_id)
 
 
@@ -170,7 +172,9 @@ def _words(model: Model, tokens: Tensor, words: bool | Tensor) -> Tensor | None:
     """The number of each position's word, int64 [B, L]; None where words do not count."""
     if isinstance(words, Tensor):
         if words.shape != tokens.shape or words.is_floating_point():
-            raise ValueError(f"words of shape {list(words.shape)}; expected whole numbers {list(tokens.shape)}")
+            raise ValueError(
+                f"words of shape {list(words.shape)}; expected whole numbers {list(tokens.shape)}"
+            )
         return words.to(tokens.device)
     if not words:
         return None

@@ -109,7 +109,7 @@ def measure(
     ``state`` names a file that lets an interrupted measurement go on. Where sequences have lengths of their own, marked by
     the symbol ``end`` that is always visible, entry i stands for the share i/L of each one's symbols: see `resampled`;
     shares that were not observed (their count is 0), at most half of them, lie on the line between their neighbours.
-    So it is where ``visible(tokens)`` marks positions bool [n, L] that always are, such as special tokens and pads; then the
+    So it is where ``visible(tokens)`` marks positions bool [n, L] that always are, such as special tokens; then the
     profile has ``entries``, by default as many as there are others at most.
     """
     about = json.dumps(provenance or {}, sort_keys=True)

@@ -53,7 +53,9 @@ def _check_installed() -> None:
     except ImportError:
         raise ImportError("transformers is not installed: pip install 'unmask[hf]'") from None
     if int(transformers.__version__.split(".")[0]) < 5:
-        raise ImportError(f"transformers {transformers.__version__}; expected 5 or newer: pip install 'unmask[hf]'")
+        raise ImportError(
+            f"transformers {transformers.__version__}; expected 5 or newer: pip install 'unmask[hf]'"
+        )
 
 
 def _built(module: nn.Module, tokenizer: Any, name: str, device: str) -> Model:
@@ -63,7 +65,9 @@ def _built(module: nn.Module, tokenizer: Any, name: str, device: str) -> Model:
         raise ValueError(f"{type(module).__name__}: expected a masked language model of transformers")
     reading.check_kind(config.to_dict() | {"architectures": [type(module).__name__]}, Path(name))
     if tokenizer is None:
-        raise ValueError(f"{type(module).__name__} alone does not tell its symbols; expected a tokenizer, a folder or tokens")
+        raise ValueError(
+            f"{type(module).__name__} alone does not tell its symbols; expected a tokenizer, a folder or tokens"
+        )
     size = int(config.vocab_size)
     symbols = symbols_of(tokenizer, config, size)
     never = torch.ones(size, dtype=torch.bool)
@@ -93,7 +97,11 @@ def _longest(module: nn.Module) -> int:
     config: Any = module.config
     most = int(getattr(config, "max_position_embeddings", 0) or 2**20)
     for path, part in module.named_modules():
-        if path.endswith("position_embeddings") and isinstance(part, nn.Embedding) and part.padding_idx is not None:
+        if (
+            path.endswith("position_embeddings")
+            and isinstance(part, nn.Embedding)
+            and part.padding_idx is not None
+        ):
             return most - part.padding_idx - 1
     return most
 

@@ -40,8 +40,8 @@ def check_padding(model: Model) -> None:
         apart = float(torch.where(found == alone, 0.0, (found - alone).abs()).max())
         if not apart <= APART:
             raise ValueError(
-                f"model '{model.name}': a row alone and the same row with pads differ by {apart:.2g} nats; expected the same "
-                "law: its attention or its positions do not follow the pads"
+                f"model '{model.name}': a row alone and the same row with pads differ by {apart:.2g} nats; expected the "
+                "same law: its attention or its positions do not follow the pads"
             )
 
 

@@ -1,4 +1,4 @@
-"""A masked language model of transformers under our contract: attention follows the pads, special tokens are never drawn."""
+"""A masked language model of transformers under our contract: attention follows pads, special tokens are never drawn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask.base.types import Cache
 from unmask.denoisers import NetworkDenoiser, take_rows
 
 DROPPED = 0.15 * 0.8
@@ -63,7 +62,7 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class PaddedDenoiser(NetworkDenoiser):
-    """A network whose rows may begin with pads: it sees them moved to the end, so that positions count from the first token."""
+    """A network whose rows may begin with pads: it sees these moved to the end, so that positions count from 0."""
 
     pad: int = -1
 
@@ -78,9 +77,3 @@ class PaddedDenoiser(NetworkDenoiser):
         if rows is not None:
             return super().__call__(moved, (rows - first) % length, time=time)
         return take_rows(super().__call__(moved, time=time), (place - first) % length)
-
-    def full(
-        self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None
-    ) -> tuple[Tensor, Cache]:
-        """ValueError: networks of transformers have no partial passes."""
-        raise ValueError("networks of transformers have no partial passes; expected substeps=1 and no caching")

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ def check_kind(record: dict[str, Any], folder: Path) -> None:
             f"{place}: {classes[0] if classes else kind} has uniform noise and no mask: nothing is hidden there that "
             "could be unmasked; expected a masked language model"
         )
-    if any(c.endswith(("ForCausalLM", "LMHeadModel")) for c in classes) and not any("Masked" in c for c in classes):
+    if any(c.endswith(("ForCausalLM", "LMHeadModel")) for c in classes) and not any(
+        "Masked" in c for c in classes
+    ):
         raise ValueError(
             f"{place}: {classes[0]} is causal, it sees what stands before a position only; expected a masked language model"
         )
@@ -98,10 +101,15 @@ def _loaded(folder: Path) -> nn.Module:
             output_loading_info=True,
             dtype=torch.float32,
             weights_only=True,
+            ignore_mismatched_sizes=True,  # they are told, and refused below
         )
     except ImportError:
         raise
     except Exception as error:  # whatever its readers raise, the folder is not what it should be
+        if "weights only load failed" in str(error).lower():
+            raise ValueError(
+                f"{folder}: its pickle holds more than tensors, which is not read; expected safetensors"
+            ) from None
         raise ValueError(f"{folder} cannot be loaded ({one_line(error)}): it is damaged or foreign") from None
     missing = sorted(told["missing_keys"])
     foreign = sorted(name for name in told["unexpected_keys"] if not UNEXPECTED.search(name))
@@ -109,7 +117,9 @@ def _loaded(folder: Path) -> nn.Module:
     for names, state in ((shapes, "another shape of"), (missing, "no"), (foreign, "an unknown")):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise ValueError(f"{folder}: the file has {state} {names[0]!r}{more}; it belongs to another architecture")
+            raise ValueError(
+                f"{folder}: the file has {state} {names[0]!r}{more}; it belongs to another architecture"
+            )
     if wrong := [n for n, p in found.named_parameters() if not torch.isfinite(p).all()]:
         raise ValueError(f"{folder}: {wrong[0]!r} holds NaN or infinite weights; expected finite ones")
     module: nn.Module = found.eval()
@@ -121,7 +131,9 @@ def _check_same(one: nn.Module, other: nn.Module, folder: Path) -> None:
     second = {**dict(other.named_parameters()), **dict(other.named_buffers())}
     for name, value in (*one.named_parameters(), *one.named_buffers()):
         if not torch.equal(value, second[name]):
-            raise ValueError(f"{folder}: {name!r} is random, for the file has none; expected weights for all of it")
+            raise ValueError(
+                f"{folder}: {name!r} is random, for the file has none; expected weights for all of it"
+            )
 
 
 @contextmanager
@@ -130,8 +142,8 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
+    logging.set_verbosity(CRITICAL)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         with torch.random.fork_rng(devices=()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -140,4 +152,4 @@ def quiet() -> Iterator[None]:
     finally:
         logging.set_verbosity(level)
         if bar:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -15,7 +15,14 @@ from unmask.data.vocabularies import Ints, Listed, Tokenizer
 from unmask.models.frames import Frame
 
 FILES = (
-    *("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
+    *(
+        "vocab.txt",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "vocab.json",
+        "merges.txt",
+    ),
     *("added_tokens.json", "probe.txt", "probe.json"),
 )
 """What belongs to a tokenizer, and sequences that weights can be tried on."""
@@ -51,9 +58,11 @@ def symbols_of(tokenizer: Any, config: Any, size: int) -> Symbols:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ValueError(
-            f"tokenizer {type(tokenizer).__name__}: expected a folder, a fast tokenizer of transformers, or a list of tokens"
+            f"tokenizer {type(tokenizer).__name__}: expected a folder, a fast tokenizer, or a list of tokens"
         )
-    special = {name: str(value) for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+    special = {
+        name: str(value) for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)
+    }
     return _pieces(backend.to_str(), special, config, size)
 
 
@@ -84,13 +93,17 @@ def _special(folder: Path) -> dict[str, str]:
                 told |= json.loads((folder / name).read_bytes())
             except (ValueError, TypeError):
                 raise ValueError(f"{folder / name} is no JSON record; expected one, or none") from None
-    plain = {k: v.get("content") if isinstance(v, dict) else v for k, v in told.items() if k.endswith("_token")}
+    plain = {
+        k: v.get("content") if isinstance(v, dict) else v for k, v in told.items() if k.endswith("_token")
+    }
     return {k: v for k, v in plain.items() if isinstance(v, str)}
 
 
 def _plain(data: bytes) -> tuple[str, ...] | None:
     """The tokens of a vocab.txt if all but special ones are single characters; None otherwise."""
-    names = tuple(line.removesuffix("\r") for line in data.decode("utf-8", "replace").removesuffix("\n").split("\n"))
+    names = tuple(
+        line.removesuffix("\r") for line in data.decode("utf-8", "replace").removesuffix("\n").split("\n")
+    )
     special = re.compile(r"\[.+\]|<.+>|" + UNUSED.pattern)
     return names if all(len(name) == 1 or special.fullmatch(name) for name in names) else None
 
@@ -104,7 +117,9 @@ def _converted(folder: Path) -> str:
         return str(found.backend_tokenizer.to_str())
     except Exception as error:  # whatever its readers raise, the files are not what they should be
         line = " ".join(str(error).split())[:120]
-        raise ValueError(f"{folder}: no tokenizer can be made of its files ({line}); expected a tokenizer.json") from None
+        raise ValueError(
+            f"{folder}: no tokenizer can be made of its files ({line}); expected a tokenizer.json"
+        ) from None
 
 
 # --- special tokens -----------------------------------------------------------------------------------
@@ -131,7 +146,9 @@ def _pieces(text: str, special: Mapping[str, str], config: Any, size: int) -> Sy
         raise
     except Exception as error:  # the library's own kind has no name
         line = " ".join(str(error).split())[:120]
-        raise ValueError(f"tokenizer.json is damaged or foreign ({line}); expected one that tokenizers reads") from None
+        raise ValueError(
+            f"tokenizer.json is damaged or foreign ({line}); expected one that tokenizers reads"
+        ) from None
     ids = {name: i for i, name in enumerate(names)}
     never = added | {ids[name] for name in special.values() if name in ids} | set(around[0] + around[1])
     drawn = [i for i, name in enumerate(names) if name and i not in never and not UNUSED.fullmatch(name)]
@@ -164,7 +181,9 @@ def _symbols(
     mask, pad = (_place(name, ids, special, config) for name in ("mask_token", "pad_token"))
     if mask is None or pad is None:
         which = "mask" if mask is None else "pad"
-        raise ValueError(f"no {which} token among {', '.join(list(ids)[:8])} ..; expected {USUAL[f'{which}_token'][0]}")
+        raise ValueError(
+            f"no {which} token among {', '.join(list(ids)[:8])} ..; expected {USUAL[f'{which}_token'][0]}"
+        )
     kept = tuple(i for i in drawn if i not in (mask, pad))
     if not kept or max(*kept, mask, pad) >= size:
         raise ValueError(
@@ -176,7 +195,7 @@ def _symbols(
 
 def _place(kind: str, ids: Mapping[str, int], special: Mapping[str, str], config: Any) -> int | None:
     """The id of a special token: as files name it, as it is usually called, or as the network's configuration says."""
-    for name in (special.get(kind), *USUAL[kind]):
+    for name in (special.get(kind, ""), *USUAL[kind]):
         if name in ids:
             return ids[name]
     known = getattr(config, f"{kind}_id", None)
@@ -198,7 +217,9 @@ def ids_of(symbols: Symbols, text: str) -> Ints:
         known = np.isin(ids, (*symbols.frame.drawn, symbols.mask_id))
         if not known.all():
             name = vocabulary.names[int(ids[~known][0])]
-            raise ValueError(f"{name} in its place {int(np.argmin(known))}: the tokenizer has no symbol for this text")
+            raise ValueError(
+                f"{name} in its place {int(np.argmin(known))}: the tokenizer has no symbol for this text"
+            )
         return ids
     text = text.replace(vocabulary.names[symbols.mask_id], GAP)
     if GAP in vocabulary.characters.symbols or GAP not in text:

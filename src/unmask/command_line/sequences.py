@@ -192,6 +192,8 @@ def _items(model: Model, vocabulary: Vocabulary, path: Path) -> Sequences:
             ids = encode(vocabulary, piece)
         except Foreign as error:
             raise ValueError(f"{where(piece, error.at)}: {error.message}") from None
+        if model.frame is not None and not np.isin(ids, model.frame.drawn).all():
+            raise ValueError(f"{where(piece)}: the tokenizer has no symbol for a part of this text")
         if len(ids) > model.length:
             raise ValueError(f"{where(piece)}: {len(ids)} symbols; expected at most {model.length}")
         rows.append(ids)

@@ -23,7 +23,7 @@ from unmask.models.transformers.tokenizers import Symbols, ids_of, symbols_of, t
 
 
 def from_transformers(
-    module_or_folder: Any, tokenizer: Any = None, *, name: str | None = None, device: str = "cpu"
+    module_or_folder: Any, tokenizer: Any = None, *, name: str | None = None, device: str | None = None
 ) -> Model:
     """A masked language model of transformers 5, a module or the folder of one, as a `Model` (extra `hf`).
 
@@ -31,10 +31,11 @@ def from_transformers(
     a vocab.txt of single characters, or a tokenizer.json. Special tokens and pads are visible, never scored and never
     drawn: the law is that of the network given that the symbol is one of `Model.symbols`. No code of a folder is run, and
     only safetensors are read, or a pickle by torch's weights-only loader. ValueError on one line says what a folder
-    lacks: see `checks` and `reading`. The module itself is ``model.denoiser.network.module``.
+    lacks: see `checks` and `reading`. It runs on ``device``, by default where the module is. The module itself is ``model.denoiser.network.module``.
     """
     _check_installed()
-    check_device(device)
+    if device is not None:
+        check_device(device)
     if isinstance(module_or_folder, nn.Module):
         return _built(module_or_folder, tokenizer, name or type(module_or_folder).__name__, device)
     folder = Path(module_or_folder)
@@ -58,7 +59,7 @@ def _check_installed() -> None:
         )
 
 
-def _built(module: nn.Module, tokenizer: Any, name: str, device: str) -> Model:
+def _built(module: nn.Module, tokenizer: Any, name: str, device: str | None) -> Model:
     """The model of a loaded module, checked."""
     config: Any = getattr(module, "config", None)
     if config is None or not hasattr(module, "get_output_embeddings"):
@@ -73,7 +74,8 @@ def _built(module: nn.Module, tokenizer: Any, name: str, device: str) -> Model:
     never = torch.ones(size, dtype=torch.bool)
     never[list(symbols.frame.drawn)] = False
     longest = _longest(module)
-    network = Network(module, symbols.frame.pad, symbols.mask_id, never, longest).to(device).eval()
+    here = next(module.parameters()).device if device is None else torch.device(device)
+    network = Network(module, symbols.frame.pad, symbols.mask_id, never, longest).to(here)
     plain = from_logits(network, symbols.mask_id, size, timed=False)
     denoiser = PaddedDenoiser(**vars(plain), pad=symbols.frame.pad)
     length = longest - len(symbols.frame.before) - len(symbols.frame.after)
@@ -108,7 +110,8 @@ def _longest(module: nn.Module) -> int:
 
 def _config(name: str, length: int, size: int, config: Any, symbols: Symbols) -> dict[str, Any]:
     """What `Model.config` says: enough to tell this model from any other."""
-    record = json.loads(json.dumps(config.to_dict(), default=str))
+    record = json.loads(json.dumps(config.to_diff_dict(), default=str))
+    record = {k: v for k, v in record.items() if k not in _ELSEWHERE}
     own = {"model_type": config.model_type, "transformers": record}
     return {
         "name": name,
@@ -116,6 +119,10 @@ def _config(name: str, length: int, size: int, config: Any, symbols: Symbols) ->
         "network": {"length": length, "vocab_size": size, **own},
         "vocabulary": to_record(symbols.vocabulary),
     }
+
+
+_ELSEWHERE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
+"""What a configuration says that does not tell models apart."""
 
 
 def _encoded(symbols: Symbols, length: int, texts: str | Iterable[str], *, left: bool = False) -> Tensor:

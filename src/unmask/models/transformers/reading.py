@@ -58,9 +58,10 @@ def check_kind(record: dict[str, Any], folder: Path) -> None:
             f"{place}: {classes[0] if classes else kind} has uniform noise and no mask: nothing is hidden there that "
             "could be unmasked; expected a masked language model"
         )
-    if any(c.endswith(("ForCausalLM", "LMHeadModel")) for c in classes) and not any(
-        "Masked" in c for c in classes
-    ):
+    causal = any(
+        c.endswith("ForCausalLM") or (c.endswith("LMHeadModel") and kind not in known) for c in classes
+    )
+    if causal and not any("Masked" in c for c in classes):
         raise ValueError(
             f"{place}: {classes[0]} is causal, it sees what stands before a position only; expected a masked language model"
         )

@@ -31,7 +31,8 @@ def from_transformers(
     a vocab.txt of single characters, or a tokenizer.json. Special tokens and pads are visible, never scored and never
     drawn: the law is that of the network given that the symbol is one of `Model.symbols`. No code of a folder is run, and
     only safetensors are read, or a pickle by torch's weights-only loader. ValueError on one line says what a folder
-    lacks: see `checks` and `reading`. It runs on ``device``, by default where the module is. The module itself is ``model.denoiser.network.module``.
+    lacks: see `checks` and `reading`. It runs on ``device``, by default where the module is, which is
+    ``model.denoiser.network.module``.
     """
     _check_installed()
     if device is not None:
@@ -45,7 +46,9 @@ def from_transformers(
         )
     module = reading.module_of(folder)
     own = folder if tokenizer is None else tokenizer
-    return _built(module, own, name or folder.resolve().name, device)
+    model = _built(module, own, name or folder.resolve().name, device)
+    checks.check_probe(model, folder)
+    return model
 
 
 def _check_installed() -> None:
@@ -90,7 +93,6 @@ def _built(module: nn.Module, tokenizer: Any, name: str, device: str | None) -> 
         partial(_written, module, symbols),
     )
     checks.check_padding(model)
-    checks.check_probe(model, symbols.files)
     return model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,10 +15,14 @@ from unmask.denoisers import take_symbols
 from unmask.models.model import Model
 
 APART = 1e-3
-"""How far log-probabilities of a row alone and of the same row among longer ones may lie apart, nats; more in half precision."""
+"""How far log-probabilities of a row alone and among longer ones may lie apart, nats; more in half precision."""
 
 SHARE = 0.15
 """Masked share at which a probe is judged: what such models were taught at."""
+
+
+MOST = 16
+"""Sequences of a probe that are tried."""
 
 
 class Unchecked(UserWarning):
@@ -55,17 +59,17 @@ def _check_padding(model: Model) -> None:
             )
 
 
-def check_probe(model: Model, files: Mapping[str, bytes]) -> None:
+def check_probe(model: Model, folder: Path) -> None:
     """ValueError where sequences of a folder's probe.txt or probe.json are no better known than by chance.
 
     The mean loss at 15 % masked must be below ln V, V symbols that may be drawn; a warning where there is no probe.
     """
-    texts = _probe(files)
+    texts = [text.strip() for text in _probe(folder) if text.strip()]
     if not texts:
         warnings.warn(
             f"model '{model.name}' has no probe.txt: that its weights and its symbols belong together was not checked",
             Unchecked,
-            stacklevel=4,
+            stacklevel=3,
         )
         return
     tokens = model.encode([text[: model.length] for text in texts])
@@ -88,17 +92,17 @@ def masked_loss(model: Model, tokens: Tensor, share: float = SHARE) -> float:
     return float(-take_symbols(law, tokens)[hidden].double().mean())
 
 
-def _probe(files: Mapping[str, bytes]) -> list[str]:
+def _probe(folder: Path) -> list[str]:
     """The sequences of probe.txt, one a line, or of probe.json, a list of texts; ValueError for another form."""
-    if "probe.txt" in files:
-        return [line for line in files["probe.txt"].decode("utf-8", "replace").split() if line]
-    if "probe.json" not in files:
+    if (folder / "probe.txt").is_file():
+        return (folder / "probe.txt").read_bytes().decode("utf-8", "replace").split("\n")[:MOST]
+    if not (folder / "probe.json").is_file():
         return []
     try:
-        found = json.loads(files["probe.json"])
+        found = json.loads((folder / "probe.json").read_bytes())
         found = found.get("sequences") if isinstance(found, dict) else found
     except ValueError:
         found = None
     if not isinstance(found, list) or not all(isinstance(text, str) and text for text in found):
-        raise ValueError("probe.json: expected a list of sequences")
-    return found
+        raise ValueError(f"{folder / 'probe.json'}: expected a list of sequences")
+    return found[:MOST]

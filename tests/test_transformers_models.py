@@ -364,6 +364,12 @@ DAMAGE: dict[str, tuple[Any, str]] = {
         lambda p: _config(p, model_type="roberta", architectures=["RobertaForMaskedLM"]),
         "belongs to another architecture",
     ),
+    "far too large": (
+        lambda p: _config(p, hidden_size=2**20, intermediate_size=2**40),
+        "far beyond those of the weights",
+    ),
+    "far too deep": (lambda p: _config(p, num_hidden_layers=10**9), "far beyond those of the weights"),
+    "no numbers": (lambda p: _config(p, hidden_size="wide"), "no network of these sizes"),
     "a decoder": (lambda p: _config(p, is_decoder=True), "with a decoder"),
     "no tokens": (lambda p: (p / "vocab.txt").unlink(), "no tokenizer.json and no vocab.txt"),
     "no mask": (lambda p: (p / "vocab.txt").write_text("<pad>\nA\nC\n"), "no mask token"),

@@ -15,6 +15,7 @@ from torch import nn
 
 from unmask.base import checkpoints
 from unmask.base.checkpoints import one_line
+from unmask.models.sizes import Limited
 
 WEIGHTS = (
     *("model.safetensors", "model.safetensors.index.json"),
@@ -42,6 +43,7 @@ def module_of(folder: Path) -> nn.Module:
     check_kind(record, folder)
     _check_weights(folder)
     with quiet():
+        _check_sizes(folder)
         found = _loaded(folder)
         if sum(p.numel() for p in found.parameters()) <= TWICE:
             _check_same(found, _loaded(folder), folder)
@@ -88,6 +90,29 @@ def _check_weights(folder: Path) -> None:
         raise ValueError(f"{folder} has no model.safetensors; expected it beside config.json")
     if found.suffix == ".safetensors" and checkpoints.is_pickle(found):
         raise ValueError(f"{found} is a pickle, not safetensors: the file is truncated or foreign")
+
+
+def _check_sizes(folder: Path) -> None:
+    """ValueError where config.json asks for a network far beyond the size of its weights, before anything is made."""
+    import transformers
+
+    kind = "*.safetensors" if any(folder.glob("*.safetensors")) else "*.bin"
+    most = sum(path.stat().st_size for path in folder.glob(kind))  # of weights of a byte each
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        with (
+            torch.device("meta"),
+            Limited({str(i): torch.empty(most // 256, device="meta") for i in range(256)}),
+        ):
+            transformers.AutoModelForMaskedLM.from_config(config, trust_remote_code=False)
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a class raises, it cannot be made of this record
+        raise ValueError(
+            f"{folder / 'config.json'}: no network of these sizes ({one_line(error)}); expected those of the weights"
+        ) from None
 
 
 def _loaded(folder: Path) -> nn.Module:

@@ -297,6 +297,7 @@ def test_saved_and_loaded_is_the_same_also_to_transformers(folder: Path, tmp_pat
     again = unmask.load(tmp_path / "again")
     assert again.hash == own.hash
     assert again.symbols == own.symbols
+    assert codec.of_model(again).identity == codec.of_model(own).identity
     assert own.decode(tokens) == TEXTS
     (tmp_path / "mine").mkdir()
     with pytest.raises(ValueError, match="is no model"):
@@ -451,6 +452,22 @@ def test_a_name_that_is_nothing_says_which_files_are_wanted() -> None:
     for call in (unmask.load, unmask.from_transformers):
         with pytest.raises(ValueError, match=r"config\.json and model\.safetensors"):
             call("facebook/esm2_t6_8M_UR50D")
+
+
+def test_without_transformers_the_line_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert main(["sample", str(folder), "--length", "3"]) == 2
+    assert capfd.readouterr().err == "unmask: transformers is not installed: pip install 'unmask[hf]'\n"
+
+
+def test_a_sequence_without_symbols_costs_nothing() -> None:
+    own = model()
+    tokens = own.encode(["", "ACD"])
+    assert float(own.log_likelihood(tokens)[0]) == 0
+    assert float(own.pseudo_log_likelihood(tokens)[0]) == 0
+    assert float(own.nelbo(tokens, generator=seeded(), samples=2).value[0]) == 0
 
 
 def test_nothing_of_transformers_is_imported_until_it_is_needed() -> None:

@@ -532,6 +532,8 @@ def test_code_length_is_the_likelihood_given_the_length() -> None:
     job = codec.prepare(own, codec.Settings(order=codec.LEFT_TO_RIGHT), returns="bytes", shorter=False)
     _, entries, _ = job.block(0, data)
     nats = own.log_likelihood(own.encode(drawn))
+    told = codec.layout.log_likelihoods(job.coding, data)
+    assert told == pytest.approx(nats.tolist(), abs=1e-6)
     for entry, value in zip(entries, nats.tolist()):
         assert 8 * len(entry.payload) == pytest.approx(-value / 0.6931, abs=16)
     assert subject.length == 30

@@ -41,6 +41,7 @@ LOSS = "test_objectives.py::test_the_training_loss_estimates_the_bound"
 PUBLISHED = "test_published.py::"
 NELBO = "test_objectives.py::test_nelbo_of_the_exact_denoiser_is_the_entropy[markov]"
 CODEC = "test_codec.py::"
+HF = "test_transformers_models.py::"
 HOSTILE = "contract/test_hostile.py::"
 TIES = "test_scores_selectors.py::test_scores_within_the_grid_tie_and_the_lowest_position_wins"
 
@@ -1393,8 +1394,8 @@ MUTANTS = (
     Mutant(
         "ends-are-scored",
         "models/model.py",
-        "visible=self.visible(tokens),\n            substeps",
-        "substeps",
+        "visible=verbs.both(self.visible(tokens), visible),\n            substeps",
+        "visible=visible,\n            substeps",
         "a model scores the ends that it never says: -inf",
         ("contract/test_model_contract.py::test_a_law_whose_ends_are_given_costs_its_symbols_only",),
     ),
@@ -1915,6 +1916,127 @@ MUTANTS = (
         "values.std(correction=0)",
         "eval's standard error over grids is too small",
         ("test_standard_errors.py::test_bounds_of_grids",),
+    ),
+    # Models of transformers.
+    Mutant(
+        "special-tokens-are-drawn",
+        "models/transformers/network.py",
+        "return logits.masked_fill(self.never, -torch.inf)",
+        "return logits",
+        "<cls> and <pad> have probability",
+        (HF + "test_the_law_sums_to_one_over_what_may_be_drawn[Bert]",),
+    ),
+    Mutant(
+        "pads-are-attended-to",
+        "models/transformers/network.py",
+        "kept = tokens != self.pad",
+        "kept = tokens >= 0",
+        "a row feels how long its neighbours are",
+        (HF + "test_a_row_alone_is_the_row_among_longer_ones[False-Bert]",),
+    ),
+    Mutant(
+        "left-pads-shift-positions",
+        "models/transformers/network.py",
+        "if not first.any():",
+        "if True:",
+        "positions of Bert count from the first pad",
+        (HF + "test_a_row_alone_is_the_row_among_longer_ones[True-Bert]",),
+    ),
+    Mutant(
+        "rows-stay-where-pads-were",
+        "models/transformers/network.py",
+        "super().__call__(moved, (rows - first) % length, time=time)",
+        "super().__call__(moved, rows, time=time)",
+        "with pads on the left the law of another position is given",
+        (HF + "test_a_row_alone_is_the_row_among_longer_ones[True-Esm rotary]",),
+    ),
+    Mutant(
+        "token-dropout-is-not-made-good",
+        "models/transformers/network.py",
+        "seen = torch.where(share < 1, 1 - share, 1.0)[:, None, None]",
+        "seen = 1.0",
+        "ESM was taught with embeddings that scale with the share of masks",
+        (HF + "test_the_law_is_the_networks_own_given_that_a_symbol_is_drawn[Esm]",),
+    ),
+    Mutant(
+        "nothing-but-masks-is-nan",
+        "models/transformers/network.py",
+        "torch.where(share < 1, 1 - share, 1.0)",
+        "(1 - share)",
+        "0 / 0 where all is masked",
+        (HF + "test_token_dropout_has_no_hole_where_all_is_masked[Esm]",),
+    ),
+    Mutant(
+        "missing-weights-stay-random",
+        "models/transformers/reading.py",
+        '(missing, "no"), ',
+        "",
+        "position embeddings that the file lacks are drawn at random",
+        (HF + "test_what_is_wrong_with_a_folder_is_one_line[missing]",),
+    ),
+    Mutant(
+        "random-weights-go-unseen",
+        "models/transformers/reading.py",
+        "if not torch.equal(value, second[name]):",
+        "if False:",
+        "what a class does not report as missing is random all the same",
+        (HF + "test_weights_that_a_load_makes_up_are_seen",),
+    ),
+    Mutant(
+        "probe-below-anything",
+        "models/transformers/checks.py",
+        "if not loss < chance:",
+        "if loss != loss:",
+        "weights that do not know their own sequences pass",
+        (HF + "test_what_is_wrong_with_a_folder_is_one_line[chance]",),
+    ),
+    Mutant(
+        "a-text-is-cut",
+        "data/vocabularies.py",
+        "found.no_truncation()",
+        "found",
+        "a tokenizer that cuts texts scores a part of each",
+        (HF + "test_a_tokenizer_of_pieces_is_read_whole",),
+    ),
+    Mutant(
+        "words-hide-what-was-before",
+        "models/verbs.py",
+        "later = torch.arange(rows.shape[1], device=rows.device) > at",
+        "later = torch.arange(rows.shape[1], device=rows.device) < at",
+        "within words pseudo-likelihood goes from left to right",
+        (HF + "test_pseudo_likelihood_masks_one_at_a_time_or_the_rest_of_a_word",),
+    ),
+    Mutant(
+        "profiles-count-special-tokens",
+        "models/verbs.py",
+        "entries=None if special is None else int((~special).sum(1).max()),",
+        "entries=None if special is None else tokens.shape[1],",
+        "plans have steps for tokens that nobody unmasks",
+        (HF + "test_profile_and_plan_count_symbols_and_no_frame",),
+    ),
+    Mutant(
+        "hidden-ranges-count-special-tokens",
+        "models/verbs.py",
+        "place, shortest = symbols.long().cumsum(1) - 1, ",
+        "place, shortest = symbols.long().cumsum(1), ",
+        "the region that is drawn lies one symbol to the left",
+        (HF + "test_likelihood_is_the_samplers_own[Bert]",),
+    ),
+    Mutant(
+        "archives-forget-the-frame",
+        "codec/layout.py",
+        "tokens[place == counts[:, None] + i] = symbol",
+        "tokens[place == counts[:, None] + i] = fill",
+        "rows are coded without their last special token: another law",
+        (HF + "test_code_length_is_the_likelihood_given_the_length",),
+    ),
+    Mutant(
+        "fasta-lines-are-joined",
+        "command_line/commands/archives/fasta.py",
+        'layout.newline = line.endswith(b"\\n")\n',
+        "layout.newline = True\n",
+        "a file without a last line end comes back with one",
+        (HF + "test_fasta_comes_back_byte_for_byte",),
     ),
 )
 

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from unmask.engine.likelihood import log_likelihood, nelbo
     from unmask.engine.replaying import replay
     from unmask.engine.sampling import sample
-    from unmask.models import Model, load
+    from unmask.models import Model, from_transformers, load
     from unmask.orders.sources import draw, given, greedy
 
 _HOMES = {
@@ -70,7 +70,7 @@ _HOMES = {
     "engine.likelihood": ("log_likelihood", "nelbo"),
     "engine.replaying": ("replay",),
     "engine.sampling": ("sample",),
-    "models": ("Model", "load"),
+    "models": ("Model", "from_transformers", "load"),
     "orders.sources": ("draw", "given", "greedy"),
 }
 """Where each public name lives."""
@@ -101,6 +101,7 @@ __all__ = [
     "evaluation",
     "forbidding",
     "from_logits",
+    "from_transformers",
     "given",
     "greedy",
     "guided",

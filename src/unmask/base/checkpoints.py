@@ -81,11 +81,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise _unreadable(path, error) from None
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        state = "a pickle, not safetensors" if _is_pickle(path) else f"not readable ({one_line(error)})"
+        state = "a pickle, not safetensors" if is_pickle(path) else f"not readable ({one_line(error)})"
         raise ValueError(f"{path} is {state}: the file is truncated or foreign") from None
 
 
-def _is_pickle(path: Path) -> bool:
+def is_pickle(path: Path) -> bool:
     """Whether a file begins as `torch.save` or pickle write it; safetensors begin with a number of eight bytes."""
     with path.open("rb") as file:
         head = file.read(4)

@@ -87,12 +87,29 @@ def _batch(subject: Subject, sizes: Sequence[int]) -> Batch:
     """The batch of groups of these sizes, all hidden; with ``ends``, what comes after an item is visible."""
     parts = [row_sizes(subject, size) for size in sizes]
     counts = torch.tensor([n for rows in parts for n in rows])
+    if subject.frame is not None:
+        tokens, masked = _framed(subject, counts)
+        return Batch(tokens, masked, np.repeat(np.arange(len(sizes)), [len(rows) for rows in parts]))
     width = min(subject.length, int(counts.max()) + 1) if subject.cut else subject.length
     masked = torch.arange(width) < counts[:, None]
     tokens = torch.full(masked.shape, subject.denoiser.mask_id)
     if subject.ends:
         tokens[~masked] = subject.denoiser.vocab_size - 1
     return Batch(tokens, masked, np.repeat(np.arange(len(sizes)), [len(rows) for rows in parts]))
+
+
+def _framed(subject: Subject, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens int64 [B, L] of rows with so many masked symbols int64 [B] inside their frame, and where those are."""
+    assert subject.frame is not None
+    before, after, fill = subject.frame
+    place = torch.arange(len(before) + int(counts.max()) + len(after)) - len(before)
+    tokens = torch.full((len(counts), len(place)), fill)
+    tokens[:, : len(before)] = torch.tensor(before)
+    masked = (place >= 0) & (place < counts[:, None])
+    tokens[masked] = subject.denoiser.mask_id
+    for i, symbol in enumerate(after):
+        tokens[place == counts[:, None] + i] = symbol
+    return tokens, masked
 
 
 def _filled(batch: Batch, ids: Sequence[Ints]) -> Tensor:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -60,6 +60,8 @@ class Subject:
     block: int = 0
     causal: bool = False
     whole: bool = False
+    frame: tuple[tuple[int, ...], tuple[int, ...], int] | None = None
+    """Visible symbols before and after those of a row, and the one that fills it up; then a row is as long as need be."""
 
 
 def subject_of(model: Model | Subject) -> Subject:
@@ -72,8 +74,11 @@ def of_model(model: Model) -> Subject:
     network, vocabulary = model.config["network"], model.vocabulary
     stages = upscale.stages_of(network)
     ends = stages == 1 and vocabulary is not None and model.denoiser.vocab_size == vocabulary.size + 1
+    ends = ends and model.frame is None
     symbols, data, returns = _by_vocabulary(model)
     facts = {"network": network, "vocabulary": model.config.get("vocabulary"), "weights": model.hash}
+    if model.frame is not None:
+        facts["frame"] = asdict(model.frame)
     return Subject(
         doubled(model.denoiser),
         model.length,
@@ -87,6 +92,7 @@ def of_model(model: Model) -> Subject:
         block=model.length // stages if stages > 1 else 0,
         causal=bool(network.get("causal")),
         whole=vocabulary is None or isinstance(vocabulary, Levels),
+        frame=None if model.frame is None else (model.frame.before, model.frame.after, model.frame.pad),
     )
 
 

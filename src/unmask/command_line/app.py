@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from unmask.command_line.arguments import archives, here, models, samples  # noqa: F401 - they register
 from unmask.command_line.arguments.parsing import parse
@@ -33,7 +35,14 @@ def _run(given: list[str]) -> int:
     if given == ["--version"]:
         print(f"unmask {__version__}")
         return 0
-    return parse(given)()
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        return parse(given)()
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning on one line, as errors are."""
+    print(f"unmask: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def one_line(error: BaseException) -> str:

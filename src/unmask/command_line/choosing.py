@@ -235,7 +235,7 @@ def suited(options: Options, model: Model) -> Options:
     serves every length, at equal shares.
     """
     network = model.config["network"]
-    if model.end is not None and options.plan is not None and not options.plan.startswith(SCALED):
+    if model.varied and options.plan is not None and not options.plan.startswith(SCALED):
         options = replace(options, plan=SCALED + options.plan)
     if network.get("causal"):
         if options.order not in (None, "left-to-right"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -23,6 +23,7 @@ from unmask.command_line.output import Report, number
 from unmask.data import files
 from unmask.data import tokens as folders
 from unmask.data.pieces import Piece, where
+from unmask.data.readers.lines import fasta
 from unmask.data.readers.text import text8
 from unmask.data.sources.cache import cache
 from unmask.data.tokens import Tokens
@@ -32,6 +33,7 @@ from unmask.data.vocabularies import (
     Characters,
     Foreign,
     Levels,
+    Listed,
     Tokenizer,
     Vocabulary,
     to_record,
@@ -94,6 +96,10 @@ def _rows(source: str, vocabulary: Vocabulary, tokens: NDArray[np.int64], left_o
 
 def _folder(model: Model, data: Tokens, num: int | None, seed: int) -> Sequences:
     """The sequences of an opened token folder; ValueError unless it has the model's vocabulary and they fit."""
+    if model.frame is not None:
+        raise ValueError(
+            f"model '{model.name}' has a tokenizer of its own; expected a text or FASTA file, an item a line"
+        )
     own = model.config.get("vocabulary")
     if own is not None and to_record(data.vocabulary) != own:
         raise ValueError(
@@ -125,10 +131,10 @@ def _too_short(place: Path, symbols: int, model: Model) -> ValueError:
 
 
 def _file(model: Model, path: Path, num: int | None, seed: int) -> Sequences:
-    """A text file: one item a line for models of items, one stream for the others."""
+    """A text file: one item a line (or FASTA record) for models of items, one stream for the others."""
     if model.vocabulary is None or isinstance(model.vocabulary, Levels):
         raise ValueError(f"model '{model.name}' is not one of text; expected a token folder")
-    stream = model.denoiser.vocab_size == model.vocabulary.size
+    stream = model.frame is None and model.denoiser.vocab_size == model.vocabulary.size
     found = (_stream if stream else _items)(model, model.vocabulary, path)
     check_tokens(found.tokens, model.denoiser, masks=False)
     return found.part(drawn(len(found.tokens), num, seed))
@@ -179,21 +185,40 @@ def _readable(text: str, vocabulary: Vocabulary) -> tuple[str, int, int | None]:
 def _items(model: Model, vocabulary: Vocabulary, path: Path) -> Sequences:
     """The lines of a file as items; blank ones are left out and counted. ValueError names another that does not fit."""
     rows, blank = [], 0
-    for place, line in enumerate(files.read_lines(path), 1):
-        if not line:
+    for piece in pieces_of(path, vocabulary):
+        if not piece.data:
             blank += 1
             continue
-        piece = Piece(line, files.shown(path), place)
         try:
             ids = encode(vocabulary, piece)
         except Foreign as error:
             raise ValueError(f"{where(piece, error.at)}: {error.message}") from None
+        if model.frame is not None and not np.isin(ids, model.frame.drawn).all():
+            raise ValueError(f"{where(piece)}: the tokenizer has no symbol for a part of this text")
         if len(ids) > model.length:
             raise ValueError(f"{where(piece)}: {len(ids)} symbols; expected at most {model.length}")
-        rows.append(np.pad(ids, (0, model.length - len(ids)), constant_values=vocabulary.size))
+        rows.append(ids)
     if not rows:
         raise ValueError(f"{files.shown(path)} holds blank lines only; expected an item a line")
+    if model.frame is not None:
+        counts, in_bytes = [len(ids) for ids in rows], [vocabulary.bytes_of(ids) for ids in rows]
+        told = {"blank lines": blank} if blank else {}
+        tokens = model.frame.rows(rows)
+        return Sequences(files.shown(path), tokens, torch.tensor(counts), torch.tensor(in_bytes), told)
+    rows = [np.pad(ids, (0, model.length - len(ids)), constant_values=vocabulary.size) for ids in rows]
     return _rows(files.shown(path), vocabulary, np.stack(rows), {"blank lines": blank})
+
+
+def pieces_of(path: Path, vocabulary: Vocabulary | None) -> Iterator[Piece]:
+    """The lines of a file, or the sequences of a FASTA file: one that begins with > where that is no symbol."""
+    with files.rereadable((path,)):
+        found = files.read_lines(path)
+        symbols = vocabulary.characters if isinstance(vocabulary, Listed) else vocabulary
+        known = not isinstance(symbols, Characters) or ">" in symbols.symbols
+        if not known and next((line for line in found if line), b"").startswith(b">"):
+            yield from fasta(path)
+        else:
+            yield from (Piece(line, files.shown(path), place) for place, line in enumerate(found, 1))
 
 
 def _size(model: Model) -> int:
@@ -315,7 +340,8 @@ def numbers(model: Model, posed: Sequences, nats: Tensor, estimator: str) -> Rep
 
 def _symbol(model: Model) -> str:
     """What one symbol stands for."""
-    return {Characters: "character", Bytes: "byte", Tokenizer: "token"}.get(type(model.vocabulary), "symbol")
+    names: dict[type, str] = {Characters: "character", Listed: "character", Bytes: "byte", Tokenizer: "token"}
+    return names.get(type(model.vocabulary), "symbol")
 
 
 def render(report: Report, console: Console) -> None:

@@ -81,6 +81,46 @@ class Characters:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """Tokens by id, as a file vocab.txt lists them: single characters, and special ones such as ``<mask>`` or ``[PAD]``.
+
+    Text is made of the characters only; the others are longer, and stand for none.
+    """
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        _ = self.characters
+
+    @property
+    def size(self) -> int:
+        """Number of tokens, special ones included."""
+        return len(self.names)
+
+    @cached_property
+    def characters(self) -> Characters:
+        """The tokens that stand for text."""
+        return Characters("".join(name for name in self.names if len(name) == 1))
+
+    @cached_property
+    def _ids(self) -> Ints:
+        return np.array([i for i, name in enumerate(self.names) if len(name) == 1], np.int64)
+
+    def encode(self, text: str) -> Ints:
+        """Ids int64 [n], one a character; `Foreign` names the first foreign one and its place."""
+        return self._ids[self.characters.encode(text)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The names of ids, one after another; ValueError for one outside 0..size-1."""
+        return "".join(self.names[i] for i in _within(ids, self.size))
+
+    def bytes_of(self, ids: Ints) -> int:
+        """Bytes of UTF-8 that ids int64 [n] stand for."""
+        return len(self.decode(ids.tolist()).encode("utf-8", "surrogatepass"))
+
+
+@dataclass(frozen=True)
 class Bytes:
     """UTF-8 bytes, 256 symbols; what is not UTF-8 is decoded with replacement characters."""
 
@@ -123,7 +163,15 @@ class Tokenizer:
             from tokenizers import Tokenizer as HuggingFace  # type: ignore[import-not-found, unused-ignore]
         except ImportError:
             raise ImportError("tokenizers is not installed: pip install 'unmask[hf]'") from None
-        return HuggingFace.from_str(self.text)
+        found = HuggingFace.from_str(self.text)
+        found.no_truncation()  # a file may say so, and a part of a text is another text
+        found.no_padding()
+        return found
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Tokens by id."""
+        return tuple(self._tokenizer.id_to_token(i) or "" for i in range(self.size))
 
     @property
     def size(self) -> int:
@@ -145,8 +193,7 @@ class Tokenizer:
         if (record.get("decoder") or {}).get("type") != "ByteLevel":
             return None
         added = {token["id"]: len(token["content"].encode()) for token in record.get("added_tokens") or ()}
-        names = (self._tokenizer.id_to_token(i) or "" for i in range(self.size))
-        return np.array([added.get(i, len(name)) for i, name in enumerate(names)], np.int64)
+        return np.array([added.get(i, len(name)) for i, name in enumerate(self.names)], np.int64)
 
     def bytes_of(self, ids: Ints) -> int:
         """Bytes that ids int64 [n] stand for: of each token where it has some of its own, else of the text of them all."""
@@ -155,13 +202,14 @@ class Tokenizer:
         return int(self._widths[ids].sum())
 
 
-Vocabulary: TypeAlias = Characters | Bytes | Levels | Tokenizer
+Vocabulary: TypeAlias = Characters | Bytes | Levels | Tokenizer | Listed
 
 _KINDS: dict[str, type[Vocabulary]] = {
     "characters": Characters,
     "bytes": Bytes,
     "levels": Levels,
     "tokenizer": Tokenizer,
+    "listed": Listed,
 }
 
 
@@ -182,6 +230,18 @@ def from_record(record: Any) -> Vocabulary:
         raise ValueError(
             f"vocabulary {shown}: expected a kind among {', '.join(_KINDS)} and its fields"
         ) from None
+
+
+def word_starts(vocabulary: Vocabulary | None) -> NDArray[np.bool_] | None:
+    """Which symbols begin a word, bool [size]: after a space, or as a tokenizer's names tell; None where nothing does."""
+    if isinstance(vocabulary, Characters) and " " in vocabulary.symbols:
+        return np.array([c == " " for c in vocabulary.symbols])
+    if not isinstance(vocabulary, Tokenizer):
+        return None
+    if any(name.startswith("##") for name in vocabulary.names):
+        return np.array([not name.startswith("##") for name in vocabulary.names])
+    starts = np.array([name.startswith(("\u0120", "\u2581")) for name in vocabulary.names])
+    return starts if starts.any() else None
 
 
 def _within(ids: Iterable[int], size: int) -> list[int]:

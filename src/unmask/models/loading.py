@@ -18,6 +18,7 @@ from unmask.base.checkpoints import one_line
 from unmask.base.devices import check_device
 from unmask.data.vocabularies import Tokenizer, Vocabulary, from_record
 from unmask.denoisers import from_logits
+from unmask.models import published
 from unmask.models.model import Model
 from unmask.models.pretrained import pretrained_folder, shipped
 from unmask.models.sizes import Limited
@@ -26,14 +27,20 @@ from unmask.recipes.run import tuples
 
 
 def load(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
-    """A shipped model by name, or a folder that `unmask train` wrote; a shipped name wins over a folder.
+    """A shipped model by name, or a folder: one that `unmask train` wrote, of transformers, or of a published diffusion model.
 
-    ValueError lists what exists when the name or the device is unknown, and says what is wrong with a truncated or
-    foreign folder. Weights in bfloat16 or float16 are read into the float32 that networks compute in.
+    A shipped name wins. See `from_transformers` and `published`. ValueError lists what exists when the name or the device is unknown, and says what
+    is wrong with a truncated or foreign folder. Weights in bfloat16 or float16 are read into float32.
     """
     check_device(device)
     folder = _find(name_or_folder)
     config = checkpoints.read_json(folder / "config.json")
+    if published.is_published(config):
+        return published.model(folder, device=device)
+    if "model_type" in config or "architectures" in config:
+        from unmask.models.transformers import from_transformers
+
+        return from_transformers(folder, device=device)
     recipe = _recipe_of(config, folder)
     config.setdefault("order", recipe.order)
     recipe = replace(
@@ -67,7 +74,7 @@ def _find(name_or_folder: str | Path) -> Path:
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise ValueError(
         f"no model '{name_or_folder}': {hint}shipped models: {', '.join(shipped()) or 'none'}; "
-        "or give a folder that `unmask train` wrote"
+        "or give a folder that `unmask train` wrote, or one with config.json and model.safetensors (transformers)"
     )
 
 

@@ -92,17 +92,26 @@ class Tally:
 
 
 def losses_and_entropies(
-    denoiser: Denoiser, tokens: Tensor, keys: Tensor, levels: Tensor, end: int | None = None
+    denoiser: Denoiser,
+    tokens: Tensor,
+    keys: Tensor,
+    levels: Tensor,
+    end: int | None = None,
+    entries: int | None = None,
+    visible: Callable[[Tensor], Tensor | None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One number i of visible positions per sequence: [cross-entropy, entropy of the model], mean over masked, nats.
 
     ``levels`` u float64 [B] on 0..1 say how many: i = floor(u L). The visible set is uniform; index int64 [B, 1], values
-    float64 [B, 1, 2]. Positions of the symbol ``end`` are always visible: of n others, floor(u n) are.
+    float64 [B, 1, 2]. Positions of the symbol ``end``, and those of ``visible``, are always visible: of n others,
+    floor(u n) are. The index is among ``entries`` (default L).
     """
-    maskable = torch.ones_like(tokens, dtype=torch.bool) if end is None else tokens != end
+    known = None if visible is None else visible(tokens)
+    maskable = torch.ones_like(tokens, dtype=torch.bool) if known is None else ~known
+    maskable = maskable if end is None else maskable & (tokens != end)
     size = maskable.sum(1)
     masked = least(maskable, size - torch.floor(size * levels).long(), keys)
-    index = torch.floor(tokens.shape[1] * levels).long()
+    index = torch.floor((entries or tokens.shape[1]) * levels).long()
     hidden = tokens.masked_fill(masked, denoiser.mask_id)
     log_probs = ask_everywhere(denoiser, hidden, masked).double()
     loss = -take_symbols(log_probs, tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -95,6 +95,8 @@ def measure(
     quiet: bool = True,
     provenance: dict[str, Any] | None = None,
     end: int | None = None,
+    visible: Callable[[torch.Tensor], torch.Tensor | None] | None = None,
+    entries: int | None = None,
 ) -> Profile:
     """The loss profile L(i) of a model on data, nats per masked position, with standard errors.
 
@@ -107,20 +109,30 @@ def measure(
     ``state`` names a file that lets an interrupted measurement go on. Where sequences have lengths of their own, marked by
     the symbol ``end`` that is always visible, entry i stands for the share i/L of each one's symbols: see `resampled`;
     shares that were not observed (their count is 0), at most half of them, lie on the line between their neighbours.
+    So it is where ``visible(tokens)`` marks positions bool [n, L] that always are, such as special tokens; then the
+    profile has ``entries``, by default as many as there are others at most.
     """
     about = json.dumps(provenance or {}, sort_keys=True)
     passes = measuring.Passes(rounds, batch_size, state, quiet, about)
     end = None if end is None else whole(end, "end", 0)
-    tally = _tally(denoiser, tokens, generator, columns=2)
-    if end is None and len(tokens) * passes.rounds < tokens.shape[1]:
+    known = None if visible is None else visible(tokens)
+    if known is not None and entries is None:
+        entries = max(int((~known).sum(1).max()), 1)
+    tally = _tally(denoiser, tokens, generator, columns=2, entries=entries)
+    given = end is not None or known is not None
+    if not given and len(tokens) * passes.rounds < tokens.shape[1]:
         raise ValueError(
             f"got {len(tokens)} sequences in {rounds} rounds for {tokens.shape[1]} counts of visible positions; "
             "expected several at each: use more sequences or rounds"
         )
     sums = measuring.collect(
-        denoiser, tokens, partial(measuring.losses_and_entropies, end=end), tally, passes
+        denoiser,
+        tokens,
+        partial(measuring.losses_and_entropies, end=end, entries=entries, visible=visible),
+        tally,
+        passes,
     )
-    if end is None:
+    if not given:
         check_seen(sums.counts)
     means, errors = (_bridged(values, sums.counts) for values in (sums.means, sums.stderrs))
     facts: dict[str, Any] = {"estimator": "cross-entropy", "sequences": len(tokens), "rounds": passes.rounds}

@@ -22,6 +22,7 @@ def compress(
     out: Annotated[Path, option(aliases=("-o",), metavar="FILE", help="The archive, such as out.umz.")],
     lines: Annotated[bool, option(help="Each line of text is an item; default each file.")] = False,
     jsonl: Annotated[bool, option(help="Each line of JSON is an item.")] = False,
+    fasta: Annotated[bool, option(help="Each FASTA record is an item; headers come back, too.")] = False,
     images: Annotated[
         bool, option(help="Pixels of PNG or PGM pictures and idx files, not the files.")
     ] = False,
@@ -60,7 +61,7 @@ def compress(
             model,
             sources,
             out,
-            kind=kind_of(lines, jsonl, images),
+            kind=kind_of(lines, jsonl, images, fasta),
             calls=calls,
             order=order,
             substeps=substeps,

@@ -31,7 +31,11 @@ On = Annotated[Machine, option(name="machine", help="")]
 OnCores = Annotated[Cores, option(name="machine", help="")]
 Told = Annotated[Output, option(name="output", help="")]
 ModelName = Annotated[
-    str, option(metavar="MODEL", help="A shipped model, or a folder that `unmask train` wrote.")
+    str,
+    option(
+        metavar="MODEL",
+        help="A shipped model, or a folder: of `unmask train`, or a masked model of transformers.",
+    ),
 ]
 
 

@@ -67,8 +67,18 @@ def sample(
     prompt: Annotated[
         Path | None,
         option(
-            metavar="FILE", help="Puzzles to solve; or lines of text with _ for gaps to fill; - reads them."
+            metavar="FILE",
+            help="Puzzles to solve; or lines of text, or FASTA, with _ for gaps to fill; - reads them.",
         ),
+    ] = None,
+    hide: Annotated[
+        str | None,
+        option(
+            metavar="RANGES", help="Symbols of each prompt to draw, from 0, the end left out: 26:33,51:57."
+        ),
+    ] = None,
+    length: Annotated[
+        int | None, option(metavar="N", help="Symbols of a sample, where the model knows no lengths.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -91,7 +101,16 @@ def sample(
         raise ValueError("--trace writes JSON; expected --json beside it")
     with running(machine):
         report = work.run(
-            model, how, num=num, prompt=prompt, out=out, trace=trace, machine=machine, quiet=output.quiet
+            model,
+            how,
+            num=num,
+            prompt=prompt,
+            out=out,
+            trace=trace,
+            length=length,
+            hide=hide,
+            machine=machine,
+            quiet=output.quiet,
         )
     emit(
         report,

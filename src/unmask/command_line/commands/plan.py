@@ -22,9 +22,9 @@ from unmask.command_line.options import BATCH, MACHINE, Machine, check_seed, in_
 from unmask.command_line.output import Report, number, put
 from unmask.data import files, sudoku
 from unmask.engine.likelihood import log_likelihood
-from unmask.models import Model, load
+from unmask.models import Model, load, verbs
 from unmask.orders import scores, selectors
-from unmask.planning import estimators, plans, profiles
+from unmask.planning import plans, profiles
 
 Family = Callable[[int, int], tuple[int, ...]]
 
@@ -76,23 +76,15 @@ def fit(
     machine: Machine = MACHINE,
 ) -> tuple[Profile, Profile]:
     """The profile fitted to one half of tokens int64 [n, L], carrying the other, and that other half's losses."""
-    if len(tokens) < 2:
-        raise ValueError(f"{len(tokens)} sequences; expected at least 2, one for each half")
-    first, second = (
-        profiles.measure(
-            model.denoiser,
-            tokens[part::2].to(machine.device),
-            generator=noise.seeded(2 * seed + part),
-            rounds=rounds,
-            batch_size=machine.batch_size,
-            state=None if state is None else state.with_name(f"{state.name}.half{part + 1}.part"),
-            quiet=quiet,
-            provenance={"model": model.name, "model_hash": model.hash, "seed": seed},
-            end=model.end,
-        )
-        for part in range(2)
+    return verbs.halves(
+        model,
+        tokens,
+        rounds=rounds,
+        seed=seed,
+        batch_size=machine.batch_size,
+        state=state,
+        quiet=quiet,
     )
-    return estimators.choose(first, second), second
 
 
 def read_profile(path: Path) -> Profile:

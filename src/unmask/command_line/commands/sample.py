@@ -8,17 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from unmask.base import noise
 from unmask.base.progress import Progress
-from unmask.command_line import boards, catalogue, choosing
+from unmask.command_line import boards, catalogue, choosing, sequences
 from unmask.command_line.boards import Boards, Solved
 from unmask.command_line.options import MACHINE, Machine, Options, in_range
 from unmask.command_line.output import Report, percent, put, say
 from unmask.data import files, sudoku
+from unmask.data.pieces import where
 from unmask.data.readers.images import grid_png, pillow
 from unmask.data.vocabularies import Characters, Foreign, Levels
-from unmask.models import Model, load
+from unmask.models import Model, load, verbs
 from unmask.recipes.sequences import GAP
 
 
@@ -31,18 +33,26 @@ def run(
     out: Path | None = None,
     trace: bool,
     quiet: bool,
+    length: int | None = None,
+    hide: str | None = None,
     machine: Machine = MACHINE,
 ) -> Report:
-    """``num`` samples, or ``num`` of every puzzle of a prompt file, with their log-probabilities (nats)."""
+    """``num`` samples, or ``num`` of every puzzle of a prompt file, with their log-probabilities (nats).
+
+    ``length`` is that of samples of models with special tokens; ``hide`` names ranges of symbols of each prompt to draw.
+    """
     in_range("num", num, 1)
+    in_range("length", length, 1)
+    hidden = _ranges(hide, prompt)
     catalogue.check(options)
     files.once(prompt, choosing.plan_path(options))
     model = load(model_name, device=machine.device)
     options = choosing.suited(options, model)
     out = _checked_out(model, out)
-    posed = None if prompt is None else _posed(model, prompt, num)
-    lengths = noise.seeded(options.seed)
-    tokens = model.all_masked(num, lengths) if posed is None else posed.puzzles
+    posed = None if prompt is None else _posed(model, prompt, num, hidden)
+    tokens = _hidden(model, num, length, options.seed) if posed is None else posed.puzzles
+    if posed is not None and length is not None:
+        raise ValueError("--length beside --prompt; expected one of them, a prompt has a length of its own")
     with Progress("sample", len(tokens), quiet=quiet) as progress:
         sampler = choosing.sampler(options, model.denoiser, model.length, entropies=trace)
         solved = boards.solve(
@@ -74,28 +84,96 @@ TRACE_UNITS = {
 }
 
 
-def _posed(model: Model, path: Path, num: int) -> Boards:
+def _hidden(model: Model, num: int, length: int | None, seed: int) -> Tensor:
+    """Wholly masked sequences; ValueError where a length is missing, or one is told that the model knows."""
+    if (model.frame is None) != (length is None):
+        wanted = "--length N, or --prompt FILE" if length is None else "no --length"
+        raise ValueError(f"model '{model.name}': expected {wanted}")
+    if length is not None:
+        in_range("length", length, 1, model.length)
+    return model.all_masked(num, noise.seeded(seed), length=length)
+
+
+def _ranges(text: str | None, prompt: Path | None) -> list[tuple[int, int]]:
+    """Ranges of symbols from ``26:33,51:57``: the first, and the one behind the last, counted from 0."""
+    if text is None:
+        return []
+    if prompt is None:
+        raise ValueError("--hide without --prompt; expected a file with the sequences")
+    parts = [part.split(":") for part in text.split(",")]
+    if not all(len(part) == 2 and all(n.isdigit() for n in part) for part in parts):
+        raise ValueError(
+            f"--hide {text}: expected ranges FIRST:END of symbols counted from 0, such as 26:33,51:57"
+        )
+    return [(int(first), int(end)) for first, end in parts]
+
+
+def _posed(model: Model, path: Path, num: int, hidden: list[tuple[int, int]]) -> Boards:
     """The puzzles of a file, each ``num`` times; for models of text its lines, with ``_`` for what is to be filled in."""
+    if hidden and (model.frame is None and not isinstance(model.vocabulary, Characters)):
+        raise ValueError(f"model '{model.name}' has no sequences of symbols; expected no --hide")
+    if model.frame is not None:
+        return Boards(str(path), _framed(model, path, hidden).repeat_interleave(num, 0))
     if isinstance(model.vocabulary, Levels):
         raise ValueError(f"model '{model.name}' makes images; expected no --prompt")
     if not model.sudoku:
-        return Boards(str(path), _with_gaps(model, path).repeat_interleave(num, 0))
+        return Boards(str(path), _with_gaps(model, path, hidden).repeat_interleave(num, 0))
     found = boards.read(path)
     solutions = None if found.solutions is None else found.solutions.repeat_interleave(num, 0)
     return Boards(found.source, found.puzzles.repeat_interleave(num, 0), solutions)
 
 
-def _with_gaps(model: Model, path: Path) -> Tensor:
+def _framed(model: Model, path: Path, hidden: list[tuple[int, int]]) -> Tensor:
+    """Lines or FASTA sequences as tokens int64 [n, L], masked at their gaps and where hidden; ValueError without any."""
+    pieces = [p for p in sequences.pieces_of(path, model.vocabulary) if p.data]
+    rows = []
+    for piece in pieces:
+        text = piece.data if isinstance(piece.data, str) else bytes(piece.data).decode("utf-8", "replace")
+        try:
+            row = verbs.hiding(model, model.encode(text), hidden or None)
+        except ValueError as error:
+            raise ValueError(
+                f"{where(piece)}: {str(error).removeprefix('item 0, ').removeprefix('item 0: ')}"
+            ) from None
+        if not bool((row == model.denoiser.mask_id).any()):
+            raise ValueError(
+                f"{where(piece)}: nothing is hidden; expected {_gap(model)} for gaps, or --hide FIRST:END"
+            )
+        rows.append(row[0])
+    if not rows:
+        raise ValueError(f"{files.shown(path)} holds no sequences; expected lines of text or FASTA")
+    assert model.frame is not None
+    return pad_sequence(rows, batch_first=True, padding_value=model.frame.pad)
+
+
+def _gap(model: Model) -> str:
+    """How a hidden symbol is written."""
+    assert model.frame is not None
+    return str(model.decode(model.frame.rows([[model.denoiser.mask_id]]))[0])
+
+
+def _with_gaps(model: Model, path: Path, hidden: list[tuple[int, int]]) -> Tensor:
     """Lines of text as tokens int64 [n, L], masked at each gap; models of a stream go on where a line ends."""
     symbols = model.vocabulary
     if not isinstance(symbols, Characters) or GAP in symbols.symbols:
         raise ValueError(f"model '{model.name}' has no sign for a gap; expected no --prompt")
-    lines = files.text_lines(path)
+    lines = [_gapped(line, hidden) for line in files.text_lines(path)]
     if model.denoiser.vocab_size == symbols.size:
         lines = [line.ljust(model.length, GAP) for line in lines]
     for number, line in enumerate(lines, 1):
         _check_prompt(line, f"{files.shown(path)}, line {number}", symbols, model.length)
     return model.encode(lines)
+
+
+def _gapped(line: str, hidden: list[tuple[int, int]]) -> str:
+    """A line with gaps in the ranges; ValueError where it is too short for one."""
+    for first, end in hidden:
+        if not first < end <= len(line):
+            raise ValueError(
+                f"--hide {first}:{end}: expected FIRST < END <= {len(line)}, the characters of a line"
+            )
+        line = line[:first] + GAP * (end - first) + line[end:]
+    return line
 
 
 def _check_prompt(line: str, place: str, symbols: Characters, length: int) -> None:

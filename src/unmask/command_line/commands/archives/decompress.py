@@ -16,6 +16,7 @@ from unmask.base.progress import Progress
 from unmask.base.records import write_bytes
 from unmask.codec import inspection, reading
 from unmask.codec.subjects import Item
+from unmask.command_line.commands.archives import fasta
 from unmask.command_line.commands.archives.sources import line_ends
 from unmask.command_line.options import in_range
 from unmask.command_line.output import Report, say
@@ -45,7 +46,7 @@ def run_decompress(
         errors: Literal["raise", "skip"] = "skip" if skip else "raise"
         opened = reading.Archive(load(name), file, errors=errors, batch=batch, max_symbols=max_symbols)
         in_range("item", item, 0, max(len(opened) - 1, 0), " of this archive")
-        if header.named and out is None and item is None:
+        if header.named and out is None and item is None and "fasta" not in opened.more:
             if len(opened) != 1 or not streamed:
                 raise ValueError("the archive holds files; expected -o FOLDER for them, or --item N")
             item = 0
@@ -81,11 +82,11 @@ def _unpacked(opened: reading.Archive, out: Path | None, item: int | None, progr
         found = opened.item(item)
         _put(found, out)
         return {"items": 1, "lost": int(found is None)}
-    if opened.header.named:
+    if opened.header.named and "fasta" not in opened.more:
         return _to_folder(opened, out or Path(), progress)
     with ExitStack() as stack:
         target = sys.stdout.buffer if out is None else stack.enter_context(codec.replacing(out))
-        return _to_lines(opened, target, progress)
+        return (_to_fasta if opened.header.named else _to_lines)(opened, target, progress)
 
 
 def _put(item: Item | None, out: Path | None) -> None:
@@ -141,6 +142,19 @@ def _to_lines(opened: reading.Archive, target: BinaryIO, progress: Progress) -> 
         progress.advance(count)
     target.write(end if opened.more.get("newline", True) else b"")
     target.flush()
+    return {"items": count, "lost": lost}
+
+
+def _to_fasta(opened: reading.Archive, target: BinaryIO, progress: Progress) -> Report:
+    """The FASTA file as it was; a record that is lost leaves its header."""
+
+    def pairs() -> Iterator[tuple[str, bytes | None]]:
+        for count, (name, item) in enumerate(opened.named_items(), 1):
+            yield name, None if item is None else _file_of(item)
+            progress.advance(count)
+
+    record = opened.more["fasta"]
+    count, lost = fasta.write(target, pairs(), record if isinstance(record, dict) else {})
     return {"items": count, "lost": lost}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.codec.subjects import Item
+from unmask.command_line.commands.archives import fasta
 from unmask.command_line.output import say
 from unmask.data import files
 from unmask.data.readers.images import idx, pillow
@@ -28,7 +29,7 @@ class Pile:
     pairs: Callable[[], Iterator[tuple[str, Item]]]
     total: int | None
     named: bool
-    ends: LineEnds = field(default_factory=lambda: LineEnds())
+    ends: LineEnds | fasta.Layout = field(default_factory=lambda: LineEnds())
 
     def more(self) -> dict[str, Any]:
         """What an archive's end says of them."""
@@ -82,14 +83,19 @@ def _count(value: object) -> bool:
     return isinstance(value, int) and 0 <= value < 2**62
 
 
-Kind: TypeAlias = Literal["files", "lines", "JSON lines", "images"]
+Kind: TypeAlias = Literal["files", "lines", "JSON lines", "images", "FASTA"]
 """What an item is."""
 
 
-def kind_of(lines: bool, jsonl: bool, images: bool) -> Kind:
+def kind_of(lines: bool, jsonl: bool, images: bool, fasta: bool = False) -> Kind:
     """The kind that the options name; ValueError where they name several."""
-    named: dict[str, Kind] = {"--lines": "lines", "--jsonl": "JSON lines", "--images": "images"}
-    said = [option for option, given in zip(named, (lines, jsonl, images)) if given]
+    named: dict[str, Kind] = {
+        "--lines": "lines",
+        "--jsonl": "JSON lines",
+        "--images": "images",
+        "--fasta": "FASTA",
+    }
+    said = [option for option, given in zip(named, (lines, jsonl, images, fasta)) if given]
     if len(said) > 1:
         raise ValueError(f"{said[0]} with {said[1]}; expected one of them")
     return named[said[0]] if said else "files"
@@ -101,6 +107,8 @@ def taken(sources: tuple[Path, ...], kind: Kind, quiet: bool) -> Pile:
         raise ValueError("nothing to compress: expected files, folders or - for standard input")
     if files.STANDARD in sources and (len(sources) > 1 or kind == "images"):
         raise ValueError("standard input (-) with other sources or --images; expected it alone")
+    if kind == "FASTA":
+        return _fasta(sources)
     if kind in ("lines", "JSON lines"):
         return _lines(sources, kind, quiet)
     if sources == (files.STANDARD,):
@@ -120,9 +128,32 @@ def _remark(name: str, data: bytes, quiet: bool) -> None:
     found = _looks_like(data)
     if found is not None:
         say(
-            f"{name}: {found}, taken as one item; with {'--jsonl' if 'JSON' in found else '--lines'} each line is one",
+            f"{name}: {found}, taken as one item; with {_option(data, found)}",
             quiet,
         )
+
+
+def _option(data: bytes, found: str) -> str:
+    """The option that takes a file apart, and into what."""
+    if data.startswith(b">"):
+        return "--fasta each record is one"
+    return f"{'--jsonl' if 'JSON' in found else '--lines'} each line is one"
+
+
+def _fasta(sources: tuple[Path, ...]) -> Pile:
+    """The records of one FASTA file, or of standard input."""
+    if len(sources) != 1 or sources[0].is_dir():
+        raise ValueError("--fasta takes one file, or -; expected that")
+    if sources[0] != files.STANDARD:
+        _files(sources)
+    found = Pile(lambda: iter(()), None, True)
+
+    def pairs() -> Iterator[tuple[str, Item]]:
+        found.ends = layout = fasta.Layout()
+        yield from fasta.records(sources[0], layout)
+
+    found.pairs = pairs
+    return found
 
 
 def _looks_like(data: bytes) -> str | None:
@@ -180,11 +211,11 @@ def _lines(sources: tuple[Path, ...], kind: Kind, quiet: bool) -> Pile:
     found = Pile(lambda: iter(()), total, False)
 
     def pairs() -> Iterator[tuple[str, Item]]:
-        found.ends = LineEnds()
+        found.ends = ends = LineEnds()
         for path in paths:
             with files.open_binary(path) as file:
                 for line in file:
-                    yield "", found.ends.cut(line)
+                    yield "", ends.cut(line)
 
     found.pairs = pairs
     return found

@@ -27,10 +27,11 @@ from unmask.recipes.run import tuples
 
 
 def load(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
-    """A shipped model by name, or a folder: one that `unmask train` wrote, of transformers, or of a published diffusion model.
+    """A shipped model by name, or a folder: of `unmask train`, of transformers, or of a published diffusion model.
 
-    A shipped name wins. See `from_transformers` and `published`. ValueError lists what exists when the name or the device is unknown, and says what
-    is wrong with a truncated or foreign folder. Weights in bfloat16 or float16 are read into float32.
+    A shipped name wins. See `from_transformers` and `published`. ValueError lists what exists when the name or the device
+    is unknown, and says what is wrong with a truncated or foreign folder. Weights in bfloat16 or float16 are read into
+    float32.
     """
     check_device(device)
     folder = _find(name_or_folder)

@@ -8,8 +8,6 @@ in the cache), so an interrupted run goes on; --write records what is there. At 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +21,15 @@ import torch
 import unmask
 from unmask import plans, profiles
 from unmask.base.statistics import t_quantile
-from unmask.data.sources import packages
 from unmask.data.sources.cache import cache
-from unmask.data.sources.models import receptors
 
 RESAMPLES = 2000
+
+TURNS = (
+    *("scores", "cdrs", "scores antiberty", "whole", "cdrs infill"),
+    *("cdrs antiberty", "cdrs infill antiberty", "whole infill"),
+)
+"""Parts in the order of doing them."""
 
 NOTES = """
 Real heavy chains of human antibodies (`unmask data fetch antibodies`), one of each clone. Models: {models}, float32.
@@ -79,11 +81,12 @@ def measure(options: Any, folder: Path, chains: lab.Chains, sizes: dict[str, lab
         lab.run(part, folder)
 
 
-def rank(name: str) -> tuple[bool, ...]:
-    """Sorts parts: scores and plans, then orders with the truth visible, then filling in; regions before whole chains."""
-    words = name.split()
-    orders = bool({"cdrs", "whole"} & set(words))
-    return orders, "infill" in words, "whole" in words, "antiberty" in words
+def rank(name: str) -> int:
+    """Sorts parts: what says most for its cost first, and AntiBERTy, whose calls are thirty times dearer, later."""
+    words = set(name.split())
+    kind = "cdrs" if "cdrs" in words else "whole" if "whole" in words else "scores"
+    marks = [w for w in ("infill", "antiberty") if w in words]
+    return 0 if "share" in words else 1 + TURNS.index(" ".join([kind, *marks]))
 
 
 def title(*words: str) -> str:
@@ -134,7 +137,6 @@ def report(
         "whole chains of at most 70 % identity": [
             r for m in models for r in order_rows(done, m, small, "whole")
         ],
-        "receptor loops: what the package of SCEPTR says of itself": receptor_rows(),
     }
     return {name: rows for name, rows in tables.items() if rows}
 
@@ -218,23 +220,6 @@ def score_rows(done: dict[str, Any], model: str, small: str) -> list[dict[str, A
             result = found["result"]
             nats = (result["nats"] if isinstance(result, dict) else result)[: len(counts)]
             rows.append({"model": model, "score": label, "n": len(nats), "nats": ratio(nats, counts)})
-    return rows
-
-
-def receptor_rows() -> list[dict[str, Any]]:
-    """The last line of each variant's log in the package: the loss has labels smoothed by .1, so it is no cross-entropy."""
-    wheel, rows = packages.bring(receptors.SCEPTR), []
-    for variant in ("SCEPTR", "SCEPTR_MLM_only", "SCEPTR_large", "SCEPTR_small", "SCEPTR_tiny"):
-        text = packages.read(wheel, f"sceptr/_model_saves/{variant}/log.csv").decode()
-        last = list(csv.DictReader(io.StringIO(text)))[-1]
-        loss, guessed = ("valid_mlm_loss", "valid_mlm_acc")
-        if loss not in last:
-            loss, guessed = "valid_loss", "valid_acc"
-        rows.append({"variant": variant, "source": "log.csv in sceptr 1.2.0", "epochs": int(last["epoch"])})
-        rows[-1] |= {
-            "smoothed loss": float(last[loss]),
-            "first guess %": round(100 * float(last[guessed]), 1),
-        }
     return rows
 
 

@@ -60,7 +60,7 @@ class Sizes:
 
 FULL = {
     "sapiens_vh": Sizes(shares=300, regions=200, whole=30, fit=400, rounds=2, realised=60),
-    "antiberty": Sizes(shares=100, regions=24, whole=0, fit=300, rounds=1, realised=8),
+    "antiberty": Sizes(shares=100, regions=16, whole=0, fit=300, rounds=1, realised=8),
 }
 SMALL = {
     "sapiens_vh": Sizes(shares=20, regions=6, whole=3, fit=160, rounds=1, realised=4),

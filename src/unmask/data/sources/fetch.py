@@ -26,7 +26,7 @@ from unmask.data.pieces import Piece, size
 from unmask.data.readers import images, rdata
 from unmask.data.readers.text import text8
 from unmask.data.readers.wikipedia import visible
-from unmask.data.sources import antibodies, packages, puzzle_sets
+from unmask.data.sources import antibodies, packages, puzzle_sets, receptors
 from unmask.data.sources.cache import cache
 from unmask.data.sources.carriers import (
     AUSTEN,
@@ -163,13 +163,25 @@ def _antibodies(folder: Path, quiet: bool) -> None:
     found = antibodies.chains()
     clones = _three(_by_hash({chain.clone for chain in found}))
     for part, names in clones.items():
+        mine = set(names)
         pieces = [
-            Piece(c.sequence, antibodies.ALAKAZAM.name, n)
-            for n, c in enumerate(found, 1)
-            if c.clone in set(names)
+            Piece(c.sequence, antibodies.ALAKAZAM.name, n) for n, c in enumerate(found, 1) if c.clone in mine
         ]
         form = Form("items", Characters(antibodies.RESIDUES), note="split by clone")
         _write(folder / part, pieces, form, [antibodies.ALAKAZAM], quiet)
+
+
+def _receptors(folder: Path, quiet: bool) -> None:
+    """Receptors of T cells in three parts; all with one CDR3 of the beta chain are in the same."""
+    found = receptors.receptors()
+    groups = _three(_by_hash({text.rpartition("|")[2] for text in found}))
+    for part, names in groups.items():
+        mine = set(names)
+        pieces = [
+            Piece(t, receptors.VDJDB.name, n) for n, t in enumerate(found, 1) if t.rpartition("|")[2] in mine
+        ]
+        form = Form("items", Characters(receptors.ALPHABET), note="split by CDR3 of the beta chain")
+        _write(folder / part, pieces, form, [receptors.VDJDB, receptors.GENES], quiet)
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -269,6 +281,9 @@ DATASETS = {
     "fingerprints": Dataset("10,000 descriptions of browsers in JSON", "BSD-2-Clause", THREE, _fingerprints),
     "glosses": Dataset("82,115 definitions of nouns (WordNet)", "WordNet", THREE, _glosses),
     "antibodies": Dataset("1,377 heavy chains of antibodies, split by clone", "AGPL-3", THREE, _antibodies),
+    "receptors": Dataset(
+        "22,717 human T-cell receptors, six loops each (VDJdb)", "CC BY-ND 4.0", THREE, _receptors
+    ),
     "sudoku_17_clues": Dataset(
         "46,301 Sudoku puzzles of 17 clues, solutions, one of each symmetry class",
         "AGPL-3.0+",

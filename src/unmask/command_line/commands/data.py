@@ -17,6 +17,7 @@ from unmask.data.prepare import READINGS, Reading, prepare
 from unmask.data.readers import lines
 from unmask.data.sources.cache import cache
 from unmask.data.sources.fetch import DATASETS, fetch
+from unmask.data.sources.models import MODELS, fetch_model, is_there
 from unmask.data.tokens import Tokens
 from unmask.data.vocabularies import Bytes, Characters, Tokenizer, Vocabulary
 
@@ -128,7 +129,15 @@ def run_prepare(
 
 
 def run_fetch(name: str, quiet: bool) -> Report:
-    """Fetches a data set; what its parts are."""
+    """Fetches a data set or a model; what its parts are, or where it is."""
+    if name in MODELS:
+        place, model = fetch_model(name), MODELS[name]
+        about = {"folder": str(place), "files": sorted(p.name for p in place.iterdir())}
+        return {"command": "data fetch", "name": name, "licence": model.licence, "model": about}
+    if name not in DATASETS:
+        raise ValueError(
+            f"data set '{name}': expected one of {', '.join(DATASETS)}; or a model: {', '.join(MODELS)}"
+        )
     folder = fetch(name, quiet=quiet)
     parts = [describe(tokens.load(folder / part)) for part in DATASETS[name].parts]
     return {"command": "data fetch", "name": name, "licence": DATASETS[name].licence, "folders": parts}
@@ -141,7 +150,7 @@ def run_check(folder: Path) -> Report:
 
 
 def run_list() -> Report:
-    """The data sets that can be fetched."""
+    """The data sets and models that can be fetched."""
     sets = [
         {
             "name": n,
@@ -152,7 +161,11 @@ def run_list() -> Report:
         }
         for n, d in DATASETS.items()
     ]
-    return {"command": "data fetch", "cache": str(cache()), "datasets": sets}
+    models = [
+        {"name": n, "summary": m.summary, "licence": m.licence, "fetched": is_there(n)}
+        for n, m in MODELS.items()
+    ]
+    return {"command": "data fetch", "cache": str(cache()), "datasets": sets, "models": models}
 
 
 def _there(name: str, parts: Sequence[str]) -> bool:
@@ -176,7 +189,11 @@ def describe(data: Tokens) -> Report:
 
 
 def render(report: Report, console: Console) -> None:
-    """A line for each token folder."""
+    """A line for each token folder, or the place of a model."""
+    if "model" in report:
+        console.print(f"{report['name']} ({report['licence']}): {report['model']['folder']}", markup=False)
+        console.print(f"holds {', '.join(report['model']['files'])}", markup=False)
+        return
     head = ("folder", "kind", "symbols", "items", "longest", "vocabulary", "left out")
     rows = []
     for f in report["folders"]:
@@ -190,12 +207,14 @@ def render(report: Report, console: Console) -> None:
 
 
 def render_list(report: Report, console: Console) -> None:
-    """A line for each data set."""
+    """A line for each data set and each model."""
     head = ("name", "fetched", "parts", "licence", "what")
-    sets = report["datasets"]
     rows = [
-        (d["name"], "yes" if d["fetched"] else "no", " ".join(d["parts"]), d["licence"], d["summary"])
-        for d in sets
+        (d["name"], "yes" if d["fetched"] else "no", " ".join(parts), d["licence"], d["summary"])
+        for d, parts in (
+            *((d, d["parts"]) for d in report["datasets"]),
+            *((m, ["(model)"]) for m in report["models"]),
+        )
     ]
     _print([head, *rows], console)
     console.print(f"cache: {report['cache']}", markup=False)

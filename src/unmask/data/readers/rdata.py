@@ -25,6 +25,15 @@ def variables(index: bytes, base: bytes) -> dict[str, list[str]]:
     return {k: v for k, v in found.items() if isinstance(v, list) and all(isinstance(x, str) for x in v)}
 
 
+def table(index: bytes, base: bytes, name: str) -> dict[str, list[Any]]:
+    """The columns of one data frame of a data base by name; ValueError when there is no such frame."""
+    places = parse(gzip.decompress(index))["variables"]
+    found = _variable(base, *places[name]) if name in places else None
+    if not isinstance(found, dict) or not all(isinstance(column, list) for column in found.values()):
+        raise ValueError(f"R data with {', '.join(places)[:200]}; expected a data frame {name}")
+    return found
+
+
 def _variable(base: bytes, offset: int, length: int) -> Any:
     """One variable; ValueError where it was compressed otherwise than by zlib."""
     try:

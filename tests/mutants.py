@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -2106,6 +2108,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="run these mutants only")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants tried side by side")
     options = parser.parse_args()
     unknown = set(options.only or ()) - {mutant.name for mutant in MUTANTS}
     if unknown:
@@ -2115,10 +2118,10 @@ def main() -> int:
         print("\n".join(f"{mutant.name:36} {mutant.file:20} {mutant.why}" for mutant in chosen))
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        return _run(chosen, Path(folder))
+        return _run(chosen, Path(folder), options.jobs)
 
 
-def _run(chosen: list[Mutant], folder: Path) -> int:
+def _run(chosen: list[Mutant], folder: Path, jobs: int) -> int:
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     healthy, seconds = _verdict(sorted({test for mutant in chosen for test in mutant.tests}), folder)
     print(
@@ -2128,10 +2131,23 @@ def _run(chosen: list[Mutant], folder: Path) -> int:
     if healthy != "SURVIVED":
         print("the tests fail without any mutant; expected them to pass: mend them first")
         return 1
-    verdicts = [_try(mutant, folder) for mutant in chosen]
-    killed = verdicts.count("killed")
-    print(f"{killed} of {len(verdicts)} killed")
-    return int(killed < len(verdicts))
+    folders = queue.Queue[Path]()
+    for job in range(jobs):
+        shutil.copytree(folder / "src", folder / str(job) / "src")
+        folders.put(folder / str(job))
+
+    def tried(mutant: Mutant) -> str:
+        mine = folders.get()
+        try:
+            return _try(mutant, mine)
+        finally:
+            folders.put(mine)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        verdicts = list(pool.map(tried, chosen))
+    killed, hung = verdicts.count("killed"), verdicts.count("hung")
+    print(f"{killed + hung} of {len(verdicts)} killed{f', {hung} of them by time' if hung else ''}")
+    return int(killed + hung < len(verdicts))
 
 
 def _try(mutant: Mutant, folder: Path) -> str:
@@ -2150,7 +2166,10 @@ def _try(mutant: Mutant, folder: Path) -> str:
 
 
 def _verdict(tests: tuple[str, ...] | list[str], folder: Path) -> tuple[str, float]:
-    """ "killed", "SURVIVED" or what else went wrong, and the seconds that it took."""
+    """ "killed", "hung" (killed by time: see that this is the bug, not the machine), "SURVIVED" or what else went wrong.
+
+    And the seconds that it took.
+    """
     command = [
         sys.executable,
         "-m",
@@ -2176,7 +2195,7 @@ def _verdict(tests: tuple[str, ...] | list[str], folder: Path) -> tuple[str, flo
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return "killed", time.monotonic() - began
+        return "hung", time.monotonic() - began
     verdict = {0: "SURVIVED", 1: "killed"}.get(
         done.returncode, f"BROKEN\n{done.stdout[-2000:]}{done.stderr[-500:]}"
     )

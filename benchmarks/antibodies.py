@@ -44,7 +44,7 @@ the rows tell. "diverse": at most 70 % identical to each other, one of a clone; 
 
 Costs of plans: nats above one residue a call, in a random order. "predicted" is what one half of the profile's chains says
 of a plan made from the other half (`plans.describe`), scaled to the mean length; "realised" is the difference of exact
-log-likelihoods of further chains, each in its own order. The chains of the three sets share no clone. {left}
+log-likelihoods of further chains, each in its own order. The chains of the three sets share no clone.{left}
 """
 
 

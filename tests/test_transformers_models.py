@@ -355,7 +355,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "causal": (lambda p: _config(p, model_type="gpt2", architectures=["GPT2LMHeadModel"]), "is causal"),
     "uniform noise": (
         lambda p: _config(p, model_type="diffusion_gemma", architectures=["DiffusionGemmaForBlockDiffusion"]),
-        "DiffusionGemmaForBlockDiffusion has uniform noise and no mask",
+        "DiffusionGemma is not read: its noise replaces symbols",
     ),
     "own code": (
         lambda p: _config(p, model_type="mine", architectures=["Mine"], auto_map={"AutoModel": "mine.Mine"}),

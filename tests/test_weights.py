@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import unmask
 from unmask.base import checkpoints
 from unmask.command_line.app import main
 from unmask.data.sources import antibodies as chains
@@ -357,6 +358,26 @@ def test_sceptr_samples_what_its_likelihood_says(network):
         denoiser, drawn.tokens, presets.confidence(2), visible=visible, order_ids=torch.arange(2)
     )
     torch.testing.assert_close(again, drawn.log_prob)
+
+
+def test_a_folder_of_sceptr_is_a_model(network, tmp_path, run):
+    model = unmask.load(tmp_path / "sceptr")
+    texts = ["ACD|W|CAYYF|GH||CASSF", "|||G|GA|CA"]
+    tokens = model.encode(texts)
+    assert model.symbols == tuple(sceptr.RESIDUES)
+    assert model.decode(tokens) == texts
+    bars = (tokens == sceptr.BAR) | (tokens == sceptr.PAD) | (tokens == sceptr.CLS)
+    torch.testing.assert_close(model.visible(tokens), bars)
+    alone = [model.log_likelihood(model.encode(text)) for text in texts]
+    torch.testing.assert_close(model.log_likelihood(tokens), torch.cat(alone), rtol=1e-5, atol=1e-5)
+    drawn = model.infill(tokens, [(0, 3)], order="margin", calls=2, seed=1)
+    assert all(a.count("|") == b.count("|") for a, b in zip(model.decode(drawn.tokens), texts))
+    (tmp_path / "r.txt").write_text("\n".join(texts))
+    code, said, _ = run("eval", tmp_path / "sceptr", tmp_path / "r.txt", "--exact", "2", "--json")
+    assert code == 0
+    assert json.loads(said)["log_likelihood"]["nats"]["value"] == pytest.approx(
+        -float(torch.cat(alone).mean()), rel=1e-4
+    )
 
 
 def test_sceptr_refuses_what_it_does_not_know(network, tmp_path):

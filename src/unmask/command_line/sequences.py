@@ -193,7 +193,7 @@ def _items(model: Model, vocabulary: Vocabulary, path: Path) -> Sequences:
             ids = encode(vocabulary, piece)
         except Foreign as error:
             raise ValueError(f"{where(piece, error.at)}: {error.message}") from None
-        if model.frame is not None and not np.isin(ids, model.frame.drawn).all():
+        if model.frame is not None and not np.isin(ids, model.frame.drawn + model.frame.fixed).all():
             raise ValueError(f"{where(piece)}: the tokenizer has no symbol for a part of this text")
         if len(ids) > model.length:
             raise ValueError(f"{where(piece)}: {len(ids)} symbols; expected at most {model.length}")
@@ -201,7 +201,8 @@ def _items(model: Model, vocabulary: Vocabulary, path: Path) -> Sequences:
     if not rows:
         raise ValueError(f"{files.shown(path)} holds blank lines only; expected an item a line")
     if model.frame is not None:
-        counts, in_bytes = [len(ids) for ids in rows], [vocabulary.bytes_of(ids) for ids in rows]
+        scored = [ids[np.isin(ids, model.frame.drawn)] for ids in rows]
+        counts, in_bytes = [len(ids) for ids in scored], [vocabulary.bytes_of(ids) for ids in scored]
         told = {"blank lines": blank} if blank else {}
         tokens = model.frame.rows(rows)
         return Sequences(files.shown(path), tokens, torch.tensor(counts), torch.tensor(in_bytes), told)

@@ -147,19 +147,19 @@ def log_normalise_(logits: Tensor, forbidden: int | None = None) -> Tensor:
     flat = logits.view(-1, size) if logits.is_contiguous() else logits.reshape(-1, size)
     if forbidden is not None and forbidden < size:
         flat[:, forbidden] = -torch.inf
-    rows, normalise_ = max(1, 2**18 // max(1, size)), _FUSED.get(flat.device.type, _subtract_sum_)
+    rows = max(1, 2**18 // max(1, size))
     for part in [flat] if len(flat) <= rows else torch.split(flat, rows):
-        normalise_(part)
+        _normalise_(part)
     _check_numbers(flat)
     return flat.view(logits.shape)
 
 
-def _subtract_sum_(flat: Tensor) -> None:
-    flat -= torch.logsumexp(flat, dim=-1, keepdim=True)
-
-
-_FUSED: dict[str, Callable[[Tensor], object]] = {"cpu": lambda flat: torch.log_softmax(flat, -1, out=flat)}
-"""Where torch's own log_softmax may write over what it reads: tried on the CPU, not promised elsewhere."""
+def _normalise_(flat: Tensor) -> None:
+    """log_softmax in place. That torch's own may write over what it reads was tried on the CPU, and is not promised."""
+    if flat.device.type == "cpu":
+        torch.log_softmax(flat, -1, out=flat)
+    else:
+        flat.copy_(torch.log_softmax(flat, -1))
 
 
 def log_normalised(logits: Tensor, forbidden: int | None = None) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor
 class Frame:
     """Tokens ``before`` and ``after`` a sequence, ``pad`` that fills rows up, and ``drawn``: ids of the data symbols.
 
-    ``names`` are those of the data symbols. All other tokens are visible, unscored and never drawn.
+    ``names`` are those of the data symbols. All other tokens are visible, unscored and never drawn; ``fixed`` ones among
+    them belong to items, such as bars between their parts.
     """
 
     before: tuple[int, ...]
@@ -22,6 +23,7 @@ class Frame:
     pad: int
     drawn: tuple[int, ...]
     names: tuple[str, ...]
+    fixed: tuple[int, ...] = ()
 
     def rows(self, sequences: Sequence[Any], *, left: bool = False) -> Tensor:
         """Tokens int64 [n, L] of sequences of ids, as long as the longest; pads stand on the right, or on the left."""

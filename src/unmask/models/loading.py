@@ -18,7 +18,7 @@ from unmask.base.checkpoints import one_line
 from unmask.base.devices import check_device
 from unmask.data.vocabularies import Tokenizer, Vocabulary, from_record
 from unmask.denoisers import from_logits
-from unmask.models import published
+from unmask.models import published, receptors
 from unmask.models.model import Model
 from unmask.models.pretrained import pretrained_folder, shipped
 from unmask.models.sizes import Limited
@@ -38,6 +38,8 @@ def load(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
     config = checkpoints.read_json(folder / "config.json")
     if published.is_published(config):
         return published.model(folder, device=device)
+    if config.get("model_type") == "sceptr":
+        return receptors.model(folder, device=device)
     if "model_type" in config or "architectures" in config:
         from unmask.models.transformers import from_transformers
 

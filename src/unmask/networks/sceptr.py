@@ -117,7 +117,8 @@ def load(folder: str | Path) -> Sceptr:
     config = checkpoints.read_json(folder / "config.json")
     if config.get("model_type") != "sceptr":
         raise ValueError(f"{folder} holds a model of type {config.get('model_type')!r}; expected 'sceptr'")
-    network = Sceptr(_record(config, folder))
+    with torch.random.fork_rng(devices=()):  # what it draws is not the caller's loss
+        network = Sceptr(_record(config, folder))
     tensors = checkpoints.read_tensors(folder / "model.safetensors")
     with torch.no_grad():
         checkpoints.fill(network.state_dict(), tensors, folder / "model.safetensors")

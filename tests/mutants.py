@@ -846,7 +846,7 @@ MUTANTS = (
         "return -self.slope(t) / (1 - self.alpha(t))",
         "return torch.ones_like(t)",
         "MaskGIT's unweighted loss is not a bound",
-        (f"{FETCHED}[linear]", f"{LOSS}[linear]"),
+        (f"{WEIGHTS}[linear]", f"{LOSS}[linear]"),
     ),
     Mutant(
         "masks-with-alpha",
@@ -855,7 +855,7 @@ MUTANTS = (
         "_hidden_with(maskable, schedule.alpha(t), generator)",
         "positions are masked with the probability of staying visible",
         (
-            f"{FETCHED}[cosine]",
+            f"{WEIGHTS}[cosine]",
             "test_schedules.py::test_independent_masks_have_the_probability_of_their_time",
         ),
     ),
@@ -865,7 +865,7 @@ MUTANTS = (
         "size.double() / count.clamp(min=1)",
         "torch.ones_like(size).double()",
         "small masks count too little",
-        (f"{FETCHED}[exact count]", f"{LOSS}[exact count]", NELBO),
+        (f"{WEIGHTS}[exact count]", f"{LOSS}[exact count]", NELBO),
     ),
     Mutant(
         "count-never-all",
@@ -889,7 +889,7 @@ MUTANTS = (
         "steps * (before - now) / (1 - now)",
         "schedule.weight(rising[place + 1])",
         "the T-step loss gets the weight of continuous time",
-        (f"{FETCHED}[discrete cosine]", f"{LOSS}[cosine grid]"),
+        (f"{WEIGHTS}[discrete cosine]", f"{LOSS}[cosine grid]"),
     ),
     Mutant(
         "loss-on-all-positions",

@@ -1,0 +1,148 @@
+"""`search`, `best_of`: the most probable filling, by the model's own exact log-probability and no rule of the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from unmask.base import noise
+from unmask.base.numbers import whole
+from unmask.base.types import Choice, Denoiser, Request, Selector, State, View
+from unmask.engine.likelihood import log_likelihood
+from unmask.engine.loop import step
+from unmask.engine.sampling import check_tokens, sample
+from unmask.engine.state import branched, init
+from unmask.orders.sources import greedy
+
+
+@dataclass(frozen=True)
+class Found:
+    """Fillings int64 [B, W, L] of each sequence from the most probable down, and their log_prob float64 [B, W], nats.
+
+    Where there are fewer, log_prob is -inf and the tokens repeat the first. ``nfe`` float64 [B] counts the network calls
+    of all hypotheses together, in full passes.
+    """
+
+    tokens: Tensor
+    log_prob: Tensor
+    nfe: Tensor
+
+
+def search(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    selector: Selector | Callable[[View], Choice],
+    *,
+    width: int = 8,
+    order_ids: Tensor | None = None,
+) -> Found:
+    """A beam over partial sequences: the ``width`` most probable fillings of tokens int64 [B, L], as far as it sees.
+
+    Every step unmasks the rows that the selector chooses in each hypothesis, goes on with all symbols there, and keeps
+    the ``width`` hypotheses of each sequence with the highest log-probability so far, exact along the order (one position
+    a step; of several at once it is that of the sampler, which draws them apart). Width 1 is the arg-max; from the number
+    of possible sequences on the most probable one is certain to be found. A step costs one call for each hypothesis.
+    """
+    check_tokens(tokens, denoiser, masks=True)
+    width, places = whole(width, "width", 1), torch.arange(len(tokens), device=tokens.device)
+    state = init(tokens, denoiser.mask_id, noise.checked_ids(order_ids, tokens, places))
+    owner, calls = places, torch.zeros_like(state.nfe)
+    while any(state.left):
+        asked: list[Request] = []
+        after, _ = step(state, denoiser, selector, partial(_watch, asked))
+        calls = calls.index_add(0, owner, after.nfe - state.nfe)
+        parent, shown, score = _grown(state, asked, owner, width)
+        state = replace(branched(after, parent, shown), log_prob=score)
+        owner = owner[parent]
+    return _sorted(state, owner, calls, width)
+
+
+def best_of(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    selector: Selector,
+    *,
+    count: int,
+    generator: torch.Generator,
+    proposal: Denoiser | None = None,
+    order_ids: Tensor | None = None,
+) -> Found:
+    """``count`` draws for each of tokens int64 [B, L], from the most probable down.
+
+    With a ``proposal``, such as a tempered or guided denoiser, symbols are drawn from that law and judged by the
+    denoiser's, along the same order, which takes as many calls again. ``order_ids`` int64 [B] (default 0..B-1) choose the
+    order of all draws of a sequence, so that their log-probabilities compare.
+    """
+    count, size = whole(count, "count", 1), len(tokens)
+    places = torch.arange(size, device=tokens.device)
+    orders = noise.checked_ids(order_ids, tokens, places).repeat_interleave(count)
+    many = tokens.repeat_interleave(count, 0)
+    law = denoiser if proposal is None else proposal
+    drawn = sample(law, many, selector, generator=generator, order_ids=orders)
+    log_prob, nfe = drawn.log_prob, drawn.nfe
+    if proposal is not None:
+        seen = many != denoiser.mask_id
+        log_prob = log_likelihood(denoiser, drawn.tokens, selector, visible=seen, order_ids=orders)
+        nfe = 2 * nfe
+    score, order = log_prob.view(size, count).sort(dim=1, descending=True, stable=True)
+    found = drawn.tokens.view(size, count, -1)[places[:, None], order]
+    return Found(found, score, nfe.view(size, count).sum(1))
+
+
+def _watch(asked: list[Request], request: Request) -> Tensor:
+    """A source that notes what was asked; the symbols that it gives are thought again."""
+    asked.append(request)
+    return greedy(request)
+
+
+def _grown(state: State, asked: list[Request], owner: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The hypotheses after a step: the row int64 [H] that each comes from, its tokens [H, L], its log-probability [H]."""
+    parent, score, tokens = torch.arange(len(owner), device=owner.device), state.log_prob, state.tokens
+    for request in asked:
+        slot = torch.full_like(owner, -1).index_copy(
+            0, request.items, torch.arange(len(request.items), device=owner.device)
+        )
+        for j in range(request.rows.shape[1]):
+            mine = slot[parent]
+            open_ = (mine >= 0) & request.valid[:, j][mine]
+            law = request.log_probs[:, j].to(score.dtype)[mine]
+            rest = torch.full_like(law, -torch.inf).index_fill(
+                1, parent.new_zeros(1), 0.0
+            )  # one that goes on as it is
+            options = score[:, None] + torch.where(open_[:, None], law, rest)
+            kept, symbol, score = _kept(options, owner[parent], width)
+            place = request.rows[:, j][mine][kept, None]
+            told = torch.where(open_[kept, None], symbol[:, None], tokens[kept].gather(1, place))
+            tokens, parent = tokens[kept].scatter(1, place, told), parent[kept]
+    return parent, tokens, score
+
+
+def _kept(options: Tensor, owner: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of log-probabilities [H, V] of sequences ``owner`` [H] the best ``width`` of each: place, symbol and value [H']."""
+    first = torch.searchsorted(owner, owner)  # where its sequence begins
+    rank, group = torch.arange(len(owner), device=owner.device) - first, torch.unique(owner, return_inverse=True)[1]
+    size, most, vocab = int(group[-1]) + 1, int(rank.max()) + 1, options.shape[1]
+    dense = options.new_full((size, most, vocab), -torch.inf)
+    dense[group, rank] = options
+    value, flat = dense.flatten(1).topk(min(width, most * vocab), dim=1)
+    start = first.new_zeros(size).scatter(0, group, first)
+    good = value > -torch.inf
+    return (start[:, None] + flat // vocab)[good], (flat % vocab)[good], value[good]
+
+
+def _sorted(state: State, owner: Tensor, calls: Tensor, width: int) -> Found:
+    """The hypotheses of each sequence from the best down."""
+    size, length = len(calls), state.tokens.shape[1]
+    rank = torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)
+    score = calls.new_full((size, width), -torch.inf)
+    score[owner, rank] = state.log_prob
+    first = torch.searchsorted(owner, torch.arange(size, device=owner.device))
+    tokens = state.tokens[first][:, None].repeat(1, width, 1)
+    tokens[owner, rank] = state.tokens
+    score, order = score.sort(dim=1, descending=True, stable=True)
+    found = tokens.gather(1, order[..., None].expand(-1, -1, length))
+    return Found(torch.where(score[..., None] > -torch.inf, found, found[:, :1]), score, calls)

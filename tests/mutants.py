@@ -1157,7 +1157,9 @@ MUTANTS = (
         "cells = torch.arange(tokens.shape[1]) >= 3 * size.most",
         "cells = torch.arange(tokens.shape[1]) >= 0",
         "clues are masked as well, and the puzzle has many solutions",
-        ("test_order_lab.py::TestRecipes::test_a_batch_of_zebras_shows_clues_that_have_the_grid_as_solution",),
+        (
+            "test_order_lab.py::TestRecipes::test_a_batch_of_zebras_shows_clues_that_have_the_grid_as_solution",
+        ),
     ),
     Mutant(
         "triples-with-repetition",

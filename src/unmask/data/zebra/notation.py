@@ -1,8 +1,8 @@
-"""How is a zebra puzzle written? One line of clues, a colon, and the grid: ``A1@2 A1<<B3 : A2A1A3 B3B1B2``.
+"""How is a zebra puzzle written? One line of clues, a colon, and the grid: ``A1@2 A1<<B3 : A213 B.13``.
 
-Item "B3" is value 3 of attribute B. Clues: ``A1@2`` in house 2, ``A1!2`` not there, ``A1=B2`` same house, ``A1#B2`` not the
-same, ``A1<<B2`` immediately left, ``A1<B2`` left, ``A1|B2`` next to each other, ``A1_B2`` one house between. A masked cell
-is ``..``.
+Item "B3" is value 3 of attribute B. The grid says "A213": A1 is in house 2, A2 in house 1, A3 in house 3; ``.`` is masked.
+Clues: ``A1@2`` in house 2, ``A1!2`` not there, ``A1=B2`` same house, ``A1#B2`` not the same, ``A1<<B2`` immediately left,
+``A1<B2`` left, ``A1|B2`` next to each other, ``A1_B2`` one house between.
 """
 
 from __future__ import annotations
@@ -29,9 +29,6 @@ SENTENCES = (
 )
 """What each kind says."""
 
-GAP = ".."
-"""A cell that is masked."""
-
 _CLUE = re.compile(r"([A-F][1-6])(@|!|=|#|<<|<|\||_)([A-F]?[1-6])")
 
 
@@ -45,7 +42,7 @@ def parse(line: str, size: Size) -> tuple[Ints, Ints]:
     if len(clues) > size.most:
         raise ValueError(f"{len(clues)} clues: expected at most {size.most}")
     filled = [*clues, *[(-1, -1, -1)] * (size.most - len(clues))]
-    return np.array(filled, dtype=np.int64).reshape(-1, 3), _grid("".join(cells.split()), size)
+    return np.array(filled, dtype=np.int64).reshape(-1, 3), _grid(cells.split(), size)
 
 
 def _clue(word: str, size: Size) -> tuple[int, int, int]:
@@ -68,13 +65,16 @@ def _item(word: str, size: Size) -> int:
     return attribute * size.houses + value
 
 
-def _grid(cells: str, size: Size) -> NDArray[np.int64]:
-    words = [cells[i : i + 2] for i in range(0, len(cells), 2)] or [GAP] * size.items
-    if len(words) != size.items:
-        raise ValueError(f"a grid of {len(words)} cells: expected {size.items}, two characters each")
-    if bad := [word for word in words if word != GAP and not re.fullmatch("[A-F][1-6]", word)]:
-        raise ValueError(f"cell {bad[0]!r}: expected an item such as A1, or {GAP} for a masked one")
-    return np.array([-1 if word == GAP else _item(word, size) for word in words], dtype=np.int64)
+def _grid(rows: list[str], size: Size) -> NDArray[np.int64]:
+    letters = "ABCDEF"[: size.attributes]
+    rows = rows or [letter + "." * size.houses for letter in letters]
+    houses = "".join(map(str, range(1, size.houses + 1)))
+    fits = [bool(re.fullmatch(f"{a}[.{houses}]{{{size.houses}}}", row)) for a, row in zip(letters, rows)]
+    if len(rows) != size.attributes or not all(fits):
+        example = " ".join(letter + houses for letter in letters)
+        raise ValueError(f"grid {' '.join(rows)!r}: expected such as {example}, '.' for a masked cell")
+    cells = "".join(row[1:] for row in rows)
+    return np.array([-1 if cell == "." else int(cell) - 1 for cell in cells], dtype=np.int64)
 
 
 def name(item: int, size: Size) -> str:
@@ -84,10 +84,10 @@ def name(item: int, size: Size) -> str:
 
 
 def text(clues: Ints, grid: Ints, size: Size) -> str:
-    """The line of clues [most, 3] and a grid [items] in which what is no item is masked."""
+    """The line of clues [most, 3] and a grid [items] in which what is no house is masked."""
     told = [f"{name(x, size)}{SIGNS[kind]}{_second(kind, y, size)}" for kind, x, y in clues if kind >= 0]
-    cells = [name(i, size) if 0 <= i < size.items else GAP for i in grid]
-    rows = ["".join(cells[i : i + size.houses]) for i in range(0, size.items, size.houses)]
+    cells = "".join(str(house + 1) if 0 <= house < size.houses else "." for house in grid)
+    rows = ["ABCDEF"[i] + cells[i * size.houses : (i + 1) * size.houses] for i in range(size.attributes)]
     return f"{' '.join(told)} : {' '.join(rows)}"
 
 

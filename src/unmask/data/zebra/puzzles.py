@@ -74,34 +74,21 @@ def puzzles(
     spared are dropped. A puzzle with more than ``most`` clues is made anew.
     """
     clues = np.empty((n, size.most, 3), np.int64)
-    houses = np.empty((n, size.items), np.int64)
+    grids = np.empty((n, size.items), np.int64)
     kinds, word = np.asarray(weights, np.int64), np.uint64(int(seed) % 2**64)
     for start in range(0, n, _CHUNK):
         part = slice(start, start + _CHUNK)
-        _jit().puzzles(word, start, size.houses, kinds, clues[part], houses[part])
-    return clues, _turned(houses, size)
-
-
-def _turned(houses: Ints, size: Size) -> Ints:
-    """The item in each house from the house of each item, attribute by attribute: int64 [n, items] both."""
-    order = houses.reshape(-1, size.attributes, size.houses).argsort(-1)
-    first = np.arange(size.attributes)[:, None] * size.houses
-    return np.asarray((order + first).reshape(len(houses), -1), dtype=np.int64)
-
-
-def houses_of(grids: Ints, size: Size) -> Ints:
-    """The house of each item, int64 [n, items], from the item in each house."""
-    order = grids.reshape(-1, size.attributes, size.houses).argsort(-1)
-    return np.asarray(order.reshape(len(grids), -1), dtype=np.int64)
+        _jit().puzzles(word, start, size.houses, kinds, clues[part], grids[part])
+    return clues, grids
 
 
 def solve(clues: Ints, size: Size, limit: int = 2) -> tuple[Ints, Ints]:
     """Number of solutions up to ``limit`` int64 [n], and a solution of each puzzle int64 [n, items] where there is one."""
-    counts, houses = np.zeros(len(clues), np.int64), np.zeros((len(clues), size.items), np.int64)
+    counts, grids = np.zeros(len(clues), np.int64), np.zeros((len(clues), size.items), np.int64)
     for start in range(0, len(clues), _CHUNK):
         part = slice(start, start + _CHUNK)
-        _jit().solve(np.ascontiguousarray(clues[part]), size.houses, limit, counts[part], houses[part])
-    return counts, _turned(houses, size)
+        _jit().solve(np.ascontiguousarray(clues[part]), size.houses, limit, counts[part], grids[part])
+    return counts, grids
 
 
 def count_solutions(clues: Ints, size: Size, limit: int = 2) -> Ints:
@@ -110,20 +97,18 @@ def count_solutions(clues: Ints, size: Size, limit: int = 2) -> Ints:
 
 
 def is_solved(clues: Ints, grids: Ints, size: Size) -> NDArray[np.bool_]:
-    """Whether each grid has every item in its attribute once and keeps all clues, bool [n]. Needs no numba."""
-    expected = np.arange(size.items).reshape(size.attributes, size.houses)
+    """Whether each grid has the items of an attribute in different houses and keeps all clues, bool [n]. No numba."""
     rows = np.sort(grids.reshape(-1, size.attributes, size.houses), axis=-1)
-    proper = (rows == expected).all((1, 2))
-    houses = houses_of(np.where(proper[:, None], grids, expected.ravel()), size)
-    return np.asarray(proper & _kept(clues, houses).all(1))
+    proper = (rows == np.arange(size.houses)).all((1, 2))
+    return np.asarray(proper & _kept(clues, grids).all(1))
 
 
-def _kept(clues: Ints, houses: Ints) -> NDArray[np.bool_]:
-    """Which clues are true when items stand at houses [n, items]; those behind the last are. bool [n, most]."""
+def _kept(clues: Ints, grids: Ints) -> NDArray[np.bool_]:
+    """Which clues are true of grids [n, items]; those behind the last are. bool [n, most]."""
     kind, x, y = np.moveaxis(clues, -1, 0)
-    one = np.take_along_axis(houses, np.maximum(x, 0), 1)
+    one = np.take_along_axis(grids, np.maximum(x, 0), 1)
     named = (kind == Kind.AT) | (kind == Kind.NOT_AT)
-    other = np.where(named, y, np.take_along_axis(houses, np.where(named, 0, np.maximum(y, 0)), 1))
+    other = np.where(named, y, np.take_along_axis(grids, np.where(named, 0, np.maximum(y, 0)), 1))
     apart = np.abs(one - other)
     says = [
         one == other,
@@ -146,11 +131,10 @@ def symmetries(clues: Ints, grids: Ints, size: Size, seed: int) -> tuple[Ints, I
     value = random.random((n, size.attributes, width)).argsort(2)
     names = (attribute[..., None] * width + value).reshape(n, -1)
     mirrored = random.random(n) < 0.5
-    houses = np.take_along_axis(houses_of(grids, size), names.argsort(1), 1)
-    houses = np.where(mirrored[:, None], width - 1 - houses, houses)
-    kept = random.random(clues.shape[:2]) + (clues[..., 0] < 0)
-    moved = np.take_along_axis(_renamed(clues, names, mirrored, width, random), kept.argsort(1)[..., None], 1)
-    return moved, _turned(houses, size)
+    moved = np.take_along_axis(grids, names.argsort(1), 1)
+    moved = np.where(mirrored[:, None], width - 1 - moved, moved)
+    order = (random.random(clues.shape[:2]) + (clues[..., 0] < 0)).argsort(1)[..., None]
+    return np.take_along_axis(_renamed(clues, names, mirrored, width, random), order, 1), moved
 
 
 def _renamed(

@@ -76,14 +76,15 @@ def prepare(run: Run) -> Run:
     """The run with the network's vocabulary, length and coordinates, which follow from the size of the puzzles."""
     size = run.data.size()
     axes = coordinates(size)
-    symbols = size.items + KINDS + size.houses + 1
-    return replace(run, network=replace(run.network, vocab_size=symbols, length=len(axes[0]), axes=axes))
+    return replace(
+        run, network=replace(run.network, vocab_size=symbols(size), length=len(axes[0]), axes=axes)
+    )
 
 
 def coordinates(size: puzzles.Size) -> tuple[tuple[int, ...], ...]:
-    """Four coordinates of each position: its part (of a clue, or the grid), clue, attribute and house; 0 for none."""
+    """Four coordinates of each position: its part (of a clue, or the grid), clue, attribute and item; 0 for none."""
     clue = [(part, number + 1, 0, 0) for number in range(size.most) for part in range(3)]
-    grid = [(3, 0, a + 1, h + 1) for a in range(size.attributes) for h in range(size.houses)]
+    grid = [(3, 0, item // size.houses + 1, item + 1) for item in range(size.items)]
     return tuple(zip(*clue, *grid))
 
 
@@ -102,13 +103,20 @@ def batch(run: Run, step: int) -> Batch:
 
 
 def to_tokens(clues: Ints, grids: Ints, size: puzzles.Size) -> Tensor:
-    """Tokens int64 [n, 3 most + items] of clues and grids; -1 in a grid is masked."""
-    house, pad = size.items + KINDS, size.items + KINDS + size.houses
+    """Tokens int64 [n, 3 most + items] of clues and grids; -1 in a grid is masked.
+
+    Symbols are houses, then items, kinds of clues, and one for where there is no clue.
+    """
     kind, x, y = np.moveaxis(clues, -1, 0)
-    named = kind <= puzzles.Kind.NOT_AT
-    parts = np.stack([kind + size.items, x, np.where(named, y + house, y)], -1)
-    told = np.where(kind[..., None] < 0, pad, parts).reshape(len(clues), -1)
-    return torch.as_tensor(np.concatenate([told, np.where(grids < 0, pad + 1, grids)], 1))
+    other = np.where(kind <= puzzles.Kind.NOT_AT, y, y + size.houses)
+    parts = np.stack([kind + size.houses + size.items, x + size.houses, other], -1)
+    told = np.where(kind[..., None] < 0, symbols(size) - 1, parts).reshape(len(clues), -1)
+    return torch.as_tensor(np.concatenate([told, np.where(grids < 0, symbols(size), grids)], 1))
+
+
+def symbols(size: puzzles.Size) -> int:
+    """How many symbols there are; the last one fills up the clues."""
+    return size.houses + size.items + KINDS + 1
 
 
 def encode(run: Run, lines: str | Sequence[str]) -> Tensor:
@@ -127,8 +135,7 @@ def decode(run: Run, tokens: Tensor) -> list[str]:
     """Each puzzle as a line, masked cells as ``..``."""
     size = run.data.size()
     told, grids = tokens[:, : 3 * size.most].numpy(), tokens[:, 3 * size.most :].numpy()
-    clues = told.reshape(len(told), -1, 3) - [size.items, 0, 0]
-    named = clues[..., 0] <= puzzles.Kind.NOT_AT
-    clues[..., 2] -= np.where(named, size.items + KINDS, 0)
-    clues[told[:, ::3] == size.items + KINDS + size.houses] = -1
+    clues = told.reshape(len(told), -1, 3) - [size.houses + size.items, size.houses, 0]
+    clues[..., 2] -= np.where(clues[..., 0] <= puzzles.Kind.NOT_AT, 0, size.houses)
+    clues[clues[..., 0] == KINDS] = -1
     return [puzzles.text(c, g, size) for c, g in zip(clues, grids)]

@@ -307,7 +307,7 @@ def zebra_rows(model: unmask.Model, num: int) -> Iterator[Row]:
     tokens = to_tokens(clues, np.full_like(grids, -1), size)
     for order, score in ORDERS.items():
         for how, source in SOURCES.items():
-            filled = sampled(model, tokens, score, source)[:, 3 * size.most :].numpy()
+            filled = sampled(model, tokens, score, source)[:, size.most :].numpy()
             solved = int(zebra.is_solved(clues, filled, size).sum())
             bounds = [f"{100 * x:.1f}" for x in wilson(solved, num)]
             row = {"houses": size.houses, "attributes": size.attributes, "seed": model.config["seed"]}

@@ -1154,7 +1154,7 @@ MUTANTS = (
     Mutant(
         "zebra-hides-clues",
         "recipes/laboratory/zebra.py",
-        "cells = torch.arange(tokens.shape[1]) >= 3 * size.most",
+        "cells = torch.arange(tokens.shape[1]) >= size.most",
         "cells = torch.arange(tokens.shape[1]) >= 0",
         "clues are masked as well, and the puzzle has many solutions",
         (

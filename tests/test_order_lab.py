@@ -175,7 +175,7 @@ class TestRecipes:
         run = run.prepare(run)
         size = run.data.size()
         data = run.batch(run, 3)
-        assert not data.masked[:, : 3 * size.most].any()
+        assert not data.masked[:, : size.most].any()
         assert data.masked.sum(1).min() >= 1
         read = [zebra.parse(line, size) for line in run.decode(run, data.tokens)]
         clues, grids = (np.stack(x) for x in zip(*read))
@@ -189,7 +189,7 @@ class TestRecipes:
         run = recipes.zebra()
         run = run.prepare(run)
         tokens = run.encode(run, ["A1@2 A1<<B3"])
-        assert (tokens[:, 3 * run.data.most :] == run.network.vocab_size).all()
+        assert (tokens[:, run.data.most :] == run.network.vocab_size).all()
         assert run.decode(run, tokens)[0].startswith("A1@2 A1<<B3 : A.... B.... ")
         with pytest.raises(ValueError, match="item 1: clue"):
             run.encode(run, ["A1@2", "A1@@2"])

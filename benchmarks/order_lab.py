@@ -102,7 +102,8 @@ LO_NOTES = """
 L&O-NAE-SAT with distinct triples. Observations right: share of drawn observations that are what the drawn latents say,
 95 % interval over sequences; fully: share of sequences with all of them right. Levels: 62.5 % where observations are drawn
 without regard to latents, 75 % where each is the more likely symbol, 1; full consistency is 100 %. Latents: mean, and
-entropy of the frequencies at each position in bits, averaged; both show a sampler that always fills in the same.
+entropy of the frequencies at each position in bits, averaged; both show a sampler that always fills in the same, as
+arg-max does along every order that is no random one: there "right" is of a single sequence, and its interval says nothing.
 KL: KL(law, sampler) in nats per sequence, order disclosed, from the exact log-probability of fresh data along the order.
 Two symbols: top probability and margin are one order. Left to right takes latents first, as the data were made.
 Table "margin less random": points between the two orders on the same models, mean over models of a size, 95 % interval by

@@ -304,7 +304,7 @@ def zebra_rows(model: unmask.Model, num: int) -> Iterator[Row]:
     """One row for each order and source."""
     data = ZebraData(**model.config["data"])
     size = data.size()
-    clues, grids = zebra.puzzles(num, SEED, size)
+    clues, grids = zebra.puzzles(num, SEED, size, weights=data.weights)
     tokens = to_tokens(clues, np.full_like(grids, -1), size)
     for order, score in ORDERS.items():
         for how, source in SOURCES.items():

@@ -185,6 +185,16 @@ class TestRecipes:
         assert int(data.tokens.max()) < run.network.vocab_size
         assert len({tuple(g) for g in grids}) > 0.8 * len(grids)  # copies are moved
 
+    def test_weights_reach_the_puzzles_of_a_batch(self) -> None:
+        pytest.importorskip("numba")
+        run = replace(recipes.zebra(), data=replace(recipes.zebra().data, weights=(1, 0, 1, 0, 0, 0, 0, 0)))
+        run = run.prepare(run)
+        for line in run.decode(run, run.batch(run, 0).tokens):
+            kinds = zebra.parse(line, run.data.size())[0][:, 0]
+            assert set(kinds) <= {-1, Kind.AT, Kind.SAME}
+        with pytest.raises(ValueError, match="8 whole numbers"):
+            replace(run.data, weights=(1, 1))
+
     def test_masked_cells_read_as_gaps(self) -> None:
         run = recipes.zebra()
         run = run.prepare(run)

@@ -34,7 +34,8 @@ KINDS = len(puzzles.Kind)
 class ZebraData:
     """Puzzles of ``houses`` and ``attributes`` with at most ``most`` clues; each is in a batch ``copies`` times, moved.
 
-    floor(cells * u^reveal) cells are shown, u uniform: high powers dwell on the puzzle as it is posed.
+    floor(cells * u^reveal) cells are shown, u uniform: high powers dwell on the puzzle as it is posed. ``weights`` say how
+    often each kind of clue is tried when puzzles are made, for training from easy to hard with ``start``.
     """
 
     houses: int = 4
@@ -42,9 +43,14 @@ class ZebraData:
     most: int = 14
     copies: int = 4
     reveal: float = 1.5
+    weights: tuple[int, ...] = (1,) * KINDS
 
     def __post_init__(self) -> None:
         check_ranges(self, copies=(1, math.inf), reveal=(0, math.inf))
+        if len(self.weights) != KINDS or min(self.weights) < 0 or sum(self.weights) == 0:
+            raise ValueError(
+                f"weights {self.weights}: expected {KINDS} whole numbers of at least 0, not all 0"
+            )
         self.size()
 
     def size(self) -> puzzles.Size:
@@ -92,7 +98,7 @@ def batch(run: Run, step: int) -> Batch:
     """The puzzles of one step and which cells are hidden; a function of (seed, step) only."""
     random, size, data = generator(run, step), run.data.size(), run.data
     fresh = -(-run.batch_size // data.copies)
-    made = puzzles.puzzles(fresh, board_seed(run, step, PUZZLES), size)
+    made = puzzles.puzzles(fresh, board_seed(run, step, PUZZLES), size, weights=data.weights)
     clues, grids = (np.concatenate([x] * data.copies)[: run.batch_size] for x in made)
     clues, grids = puzzles.symmetries(clues, grids, size, board_seed(run, step, SYMMETRIES))
     tokens = to_tokens(clues, grids, size)

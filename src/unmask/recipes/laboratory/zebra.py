@@ -42,7 +42,7 @@ class ZebraData:
     attributes: int = 4
     most: int = 14
     copies: int = 4
-    reveal: float = 1.5
+    reveal: float = 1.0
     weights: tuple[int, ...] = (1,) * KINDS
 
     def __post_init__(self) -> None:

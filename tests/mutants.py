@@ -1134,6 +1134,49 @@ MUTANTS = (
         "oblong matrices move less than AdamW would move them",
         ("test_muon.py::test_a_matrix_moves_as_far_as_adamw_would_move_it",),
     ),
+    # The order laboratory.
+    Mutant(
+        "zebra-with-two-answers",
+        "data/zebra/jit.py",
+        "if search(clues[: count - 1], houses, items, 2, out) == 1:",
+        "if search(clues[: count - 1], houses, items, 2, out) >= 1:",
+        "clues are dropped although another solution appears",
+        ("test_order_lab.py::TestPuzzles::test_the_solution_is_the_only_grid_that_keeps_the_clues",),
+    ),
+    Mutant(
+        "zebra-mirror-keeps-left",
+        "data/zebra/puzzles.py",
+        "np.where(sided, flip,",
+        "np.where(sided, False,",
+        "a mirrored puzzle still says left where it must say right",
+        ("test_order_lab.py::TestPuzzles::test_symmetries_keep_the_puzzle",),
+    ),
+    Mutant(
+        "zebra-hides-clues",
+        "recipes/laboratory/zebra.py",
+        "cells = torch.arange(tokens.shape[1]) >= size.most",
+        "cells = torch.arange(tokens.shape[1]) >= 0",
+        "clues are masked as well, and the puzzle has many solutions",
+        (
+            "test_order_lab.py::TestRecipes::test_a_batch_of_zebras_shows_clues_that_have_the_grid_as_solution",
+        ),
+    ),
+    Mutant(
+        "triples-with-repetition",
+        "laws/latents.py",
+        "[:, :3].sort(1).values",
+        "[:, [0, 1, 1]].sort(1).values",
+        "two of the three latents are one, and an observation is 1 half the time",
+        ("test_laws.py::test_an_observation_alone_is_one_with_probability_three_quarters",),
+    ),
+    Mutant(
+        "latents-without-prior",
+        "laws/latents.py",
+        "weights = (prior + visible @ log_probs.T)",
+        "weights = (visible @ log_probs.T)",
+        "conditionals of observations forget how likely their latents are",
+        ("test_laws.py::test_conditionals_equal_enumeration_for_every_history[one latent, two readings]",),
+    ),
     # Upscaling and the U-Net.
     Mutant(
         "upscale-weight-of-one-stage",

@@ -9,9 +9,9 @@ import pytest
 
 from unmask.base import records
 from unmask.data import tokens, writing
-from unmask.data.pieces import Piece
 from unmask.data.prepare import READINGS, prepare
 from unmask.data.readers import text
+from unmask.data.readers.pieces import Piece
 from unmask.data.vocabularies import (
     TEXT8,
     Bytes,

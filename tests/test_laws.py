@@ -31,6 +31,7 @@ def random_table() -> laws.Table:
 CHAIN = np.random.default_rng(0).dirichlet([0.35] * 3, size=3)
 ARROW = [[0.5, 0.5, 0.0], [0.0, 0.2, 0.8], [0.0, 0.0, 1.0]]
 EMISSION = [[0.6, 0.4, 0.0], [0.0, 0.3, 0.7]]
+NOISY = [[[0.8, 0.2, 0.0], [0.1, 0.6, 0.3]], [[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]]
 
 SMALL: dict[str, Callable[[], Law]] = {
     "table": random_table,
@@ -61,6 +62,13 @@ SMALL: dict[str, Callable[[], Law]] = {
     "latent parity": lambda: laws.LatentParity(3, 3),
     "lopsided parity": lambda: laws.LatentParity(1, 4),
     "one hidden bit": lambda: laws.LatentParity(4, 1),
+    "not all equal": lambda: laws.NotAllEqual(4, 3, 1),
+    "one latent, two readings": lambda: laws.LatentsAndObservations(
+        2, [[0, 1], [1, 0], [0, 0]], NOISY, [0.7, 0.3]
+    ),
+    "observed products": lambda: laws.LatentsAndObservations(
+        2, [[0, 1], [1, 1]], torch.eye(3)[torch.arange(3)[:, None] * torch.arange(3) % 3], [1 / 3] * 3
+    ),
 }
 MEASURED: dict[str, Callable[[], Law]] = {
     "hmm": lambda: laws.HMM([0.9, 0.1], [[0.7, 0.3], [0.2, 0.8]], EMISSION, 4),
@@ -564,6 +572,20 @@ def test_a_function_with_a_kink_is_cut_until_it_fits() -> None:
     assert len(asked) < 2000
 
 
+@pytest.mark.parametrize("latents", [3, 20])
+def test_an_observation_alone_is_one_with_probability_three_quarters(latents: int) -> None:
+    law = laws.NotAllEqual(latents, 40, seed=3)
+    assert all(len(set(row)) == 3 for row in law.sees.tolist())
+    tokens = law.sample(4000, seeded(0))
+    assert law.consistent(tokens).all()
+    assert float(law.log_prob(tokens[:1])) == pytest.approx(-latents * math.log(2))
+    seen = tokens[:, latents:].double()
+    assert float(seen.mean()) == pytest.approx(0.75, abs=0.02)
+    # what is drawn without regard to its latents is right as often as two independent draws agree
+    other = torch.cat([tokens[:, :latents], tokens[:, latents:].roll(1, 0)], 1)
+    assert float(law.consistent(other).double().mean()) == pytest.approx(0.625, abs=0.02)
+
+
 # --- bad input ---
 
 
@@ -604,6 +626,10 @@ BAD_CONSTRUCTIONS: dict[str, tuple[Callable[[], object], str]] = {
     "flat rows": (lambda: laws.Support(torch.tensor([0, 1]), 2), r"\[m, length\]"),
     "long enumeration": (lambda: laws.Support(torch.eye(2000).long(), 2).entropies(), "estimate_entropies"),
     "long mixture": (lambda: laws.Mixture([1], [[0.001] * 1000], 4000).entropies(), "estimate_entropies"),
+    "latents out of range": (lambda: laws.LatentsAndObservations(2, [[0, 2]], NOISY), "latents 0 to 1"),
+    "predicate of odd shape": (lambda: laws.LatentsAndObservations(2, [[0]], NOISY), r"expected \[2, 'any'\]"),
+    "too many latents": (lambda: laws.NotAllEqual(30, 9)(torch.full((1, 39), 2)), r"2\^30 states.*\.sample"),
+    "two latents of three": (lambda: laws.NotAllEqual(2, 9), "latents 2"),
     "too large to list": (lambda: laws.tabulated(laws.Permutation(900)), "shorter"),
 }  # fmt: skip
 

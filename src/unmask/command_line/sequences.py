@@ -22,8 +22,8 @@ from unmask.command_line.options import MACHINE, Machine, Options, in_range
 from unmask.command_line.output import Report, number
 from unmask.data import files
 from unmask.data import tokens as folders
-from unmask.data.pieces import Piece, where
 from unmask.data.readers.lines import fasta
+from unmask.data.readers.pieces import Piece, where
 from unmask.data.readers.text import text8
 from unmask.data.sources.cache import cache
 from unmask.data.tokens import Tokens

@@ -20,8 +20,8 @@ import numpy as np
 from unmask.base.progress import Progress
 from unmask.data import writing
 from unmask.data.files import Source, find
-from unmask.data.pieces import Piece, size
 from unmask.data.readers import images, lines, text
+from unmask.data.readers.pieces import Piece, size
 from unmask.data.tokens import Tokens
 from unmask.data.vocabularies import TEXT8, Bytes, Characters, Levels, Tokenizer, Vocabulary
 from unmask.data.writing import GIVEN, NONE, WINDOWS, Form, Record

@@ -11,6 +11,7 @@ CurieWeiss                              a phase transition at coupling 1
 Parity, Repetition, ReedSolomon         one jump in the profile, anywhere
 Hamming74, Sudoku4                      small real constraint problems
 LatentParity                            large TC and DTC, yet few steps are enough
+LatentsAndObservations, NotAllEqual     hard subproblems, met or avoided by the order
 ======================================  ===========================================================
 """
 
@@ -24,6 +25,7 @@ from unmask.laws.exchangeable import (
     Permutation,
     Polya,
 )
+from unmask.laws.latents import LatentsAndObservations, NotAllEqual
 from unmask.laws.magnet import CurieWeiss
 from unmask.laws.markov import Markov, stationary
 from unmask.laws.table import Hamming74, Sudoku4, Support, Table, tabulated
@@ -36,10 +38,12 @@ __all__ = [
     "CurieWeiss",
     "Hamming74",
     "LatentParity",
+    "LatentsAndObservations",
     "Law",
     "Markov",
     "Mixture",
     "NoisyRepetition",
+    "NotAllEqual",
     "OneHot",
     "Parity",
     "Permutation",

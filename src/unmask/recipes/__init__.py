@@ -10,8 +10,8 @@ from unmask.recipes.digits import (
     digits_upscale16,
     emoji,
 )
-from unmask.recipes.molecules import molecules
-from unmask.recipes.records import records
+from unmask.recipes.items import molecules, records
+from unmask.recipes.laboratory import lo_nae_sat, zebra
 from unmask.recipes.run import Batch, Machine, Optimiser, Run
 from unmask.recipes.sudoku import sudoku
 from unmask.recipes.sudoku_hard import sudoku_hard
@@ -29,6 +29,7 @@ __all__ = [
     "digits_upscale4",
     "digits_upscale16",
     "emoji",
+    "lo_nae_sat",
     "molecules",
     "records",
     "sudoku",
@@ -38,6 +39,7 @@ __all__ = [
     "text_d3pm",
     "text_genmd4",
     "text_md4",
+    "zebra",
 ]
 
 
@@ -45,4 +47,5 @@ def all_recipes() -> dict[str, Callable[[], Run]]:
     """Every recipe by name."""
     images = (digits, digits_md4, digits_upscale4, digits_upscale16, digits_autoregressive, emoji)
     texts = (text, text_md4, text_genmd4, text_d3pm, text_autoregressive)
-    return {recipe.__name__: recipe for recipe in (*images, molecules, records, sudoku, sudoku_hard, *texts)}
+    puzzles = (lo_nae_sat, zebra, sudoku, sudoku_hard)
+    return {recipe.__name__: recipe for recipe in (*images, molecules, records, *puzzles, *texts)}

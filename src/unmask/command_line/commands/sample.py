@@ -17,8 +17,8 @@ from unmask.command_line.boards import Boards, Solved
 from unmask.command_line.options import MACHINE, Machine, Options, in_range
 from unmask.command_line.output import Report, percent, put, say
 from unmask.data import files, sudoku
-from unmask.data.pieces import where
 from unmask.data.readers.images import grid_png, pillow
+from unmask.data.readers.pieces import where
 from unmask.data.vocabularies import Characters, Foreign, Levels
 from unmask.models import Model, load, verbs
 from unmask.recipes.sequences import GAP

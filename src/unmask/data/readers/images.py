@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from unmask.base.records import write_bytes
 from unmask.data.files import open_binary
-from unmask.data.pieces import Piece
+from unmask.data.readers.pieces import Piece
 
 CIFAR_ROW = 1 + 3 * 32 * 32
 """Bytes of a CIFAR-10 image: its label, then the red, green and blue plane."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from unmask.data.files import BOM, decoded, open_binary, shown
-from unmask.data.pieces import Piece
 from unmask.data.readers import boards as sudoku
+from unmask.data.readers.pieces import Piece
 
 DIGITS = "123456789"
 """The symbols of Sudoku grids."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unmask.data.files import open_binary, shown
-from unmask.data.pieces import Piece
+from unmask.data.readers.pieces import Piece
 
 BLOCK = 2**20
 """Bytes that are read at a time."""

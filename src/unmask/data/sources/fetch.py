@@ -22,8 +22,8 @@ import numpy as np
 
 from unmask.base.progress import Progress
 from unmask.data import writing
-from unmask.data.pieces import Piece, size
 from unmask.data.readers import images, rdata
+from unmask.data.readers.pieces import Piece, size
 from unmask.data.readers.text import text8
 from unmask.data.readers.wikipedia import visible
 from unmask.data.sources import antibodies, packages, puzzle_sets, receptors

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.data.pieces import Piece, size, where
+from unmask.data.readers.pieces import Piece, size, where
 from unmask.data.vocabularies import Bytes, Characters, Foreign, Levels, Vocabulary
 from unmask.data.writing.form import Form
 

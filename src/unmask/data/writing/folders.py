@@ -10,7 +10,7 @@ from pathlib import Path
 
 from unmask.data import tokens
 from unmask.data.files import STANDARD, standard_input
-from unmask.data.pieces import Piece, size
+from unmask.data.readers.pieces import Piece, size
 from unmask.data.writing.encoding import BATCH, batches, encoded
 from unmask.data.writing.form import Form, Record
 from unmask.data.writing.resuming import finished, job_of, progress, undo, write_manifest

@@ -10,7 +10,7 @@ import numpy as np
 
 from unmask.base.records import write_bytes, write_text
 from unmask.data import tokens
-from unmask.data.pieces import Piece, where
+from unmask.data.readers.pieces import Piece, where
 from unmask.data.vocabularies import Foreign
 from unmask.data.writing.encoding import Symbols, measured
 from unmask.data.writing.form import GIVEN, LEARNT, NONE, Form, Record

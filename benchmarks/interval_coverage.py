@@ -1,6 +1,7 @@
 """How often does the 95 % interval of a plan's predicted cost hold the truth? Plans from one half, judged on the other.
 
-    OMP_NUM_THREADS=1 python benchmarks/coverage.py [--splits 200] [--losses sudoku_losses.npy] [--processes 2] [--write]
+    OMP_NUM_THREADS=1 python benchmarks/interval_coverage.py [--splits 200] [--losses sudoku_losses.npy]
+        [--processes 2] [--write]
 
 Every split goes the way of ``unmask profile`` and ``unmask plan``: two halves are measured (`profiles.measure`), the curve
 is fitted (`profiles.choose`), `plans.optimal` takes it, and `plans.describe` judges each plan by the other half. The truth

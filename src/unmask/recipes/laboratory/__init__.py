@@ -1,0 +1,6 @@
+"""Recipes of the order laboratory: data with hard subproblems, where the order of unmasking decides what comes out."""
+
+from unmask.recipes.laboratory.latents import lo_nae_sat
+from unmask.recipes.laboratory.zebra import zebra
+
+__all__ = ["lo_nae_sat", "zebra"]

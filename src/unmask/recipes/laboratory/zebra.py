@@ -1,0 +1,145 @@
+"""Recipe `zebra`: a masked diffusion model that fills in who lives where, given clues (arXiv 2502.06768).
+
+Clues are visible tokens and only the grid is masked. A clue is one symbol, with an embedding of its own: told in three
+(kind, item, item) a small network learnt nothing of them in 1,500 steps. Puzzles have one solution and are made as they are
+needed, so that none is seen twice. Each also appears under symmetries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmask.data import zebra as puzzles
+from unmask.masking.corruption import low_discrepancy, random_subset
+from unmask.networks import TransformerConfig
+from unmask.networks.transformer import from_config
+from unmask.recipes import sequences
+from unmask.recipes.run import Batch, Machine, Optimiser, Run, check_ranges, generator
+from unmask.recipes.sudoku import PUZZLES, SYMMETRIES, board_seed
+
+Ints: TypeAlias = NDArray[np.int64]
+
+KINDS = len(puzzles.Kind)
+
+
+@dataclass(frozen=True)
+class ZebraData:
+    """Puzzles of ``houses`` and ``attributes`` with at most ``most`` clues; each is in a batch ``copies`` times, moved.
+
+    floor(cells * u^reveal) cells are shown, u uniform: high powers dwell on the puzzle as it is posed. ``weights`` say how
+    often each kind of clue is tried when puzzles are made, for training from easy to hard with ``start``.
+    """
+
+    houses: int = 4
+    attributes: int = 4
+    most: int = 14
+    copies: int = 4
+    reveal: float = 1.0
+    weights: tuple[int, ...] = (1,) * KINDS
+
+    def __post_init__(self) -> None:
+        check_ranges(self, copies=(1, math.inf), reveal=(0, math.inf))
+        if len(self.weights) != KINDS or min(self.weights) < 0 or sum(self.weights) == 0:
+            raise ValueError(
+                f"weights {self.weights}: expected {KINDS} whole numbers of at least 0, not all 0"
+            )
+        self.size()
+
+    def size(self) -> puzzles.Size:
+        """The size of the puzzles."""
+        return puzzles.Size(self.houses, self.attributes, self.most)
+
+
+def zebra() -> Run:
+    """Four houses, four attributes; three blocks run twice, width 96."""
+    return Run(
+        name="zebra",
+        network=TransformerConfig(
+            vocab_size=1, length=1, width=96, depth=3, heads=4, loops=2, hidden=256, axes=((0,),)
+        ),
+        data=ZebraData(),
+        build=from_config,
+        prepare=prepare,
+        batch=batch,
+        objective=sequences.loss,
+        order="margin",
+        encode=encode,
+        decode=decode,
+        batch_size=64,
+        optimiser=Optimiser(steps=8_000, learning_rate=1.5e-3, warmup=200, decay=0.3, ema=0.998),
+        machine=Machine(bfloat16=None, compile=True),
+    )
+
+
+def prepare(run: Run) -> Run:
+    """The run with the network's vocabulary, length and coordinates, which follow from the size of the puzzles."""
+    size = run.data.size()
+    axes = coordinates(size)
+    return replace(
+        run, network=replace(run.network, vocab_size=symbols(size), length=len(axes[0]), axes=axes)
+    )
+
+
+def coordinates(size: puzzles.Size) -> tuple[tuple[int, ...], ...]:
+    """Two coordinates of each position: attribute and item; 0 for a clue, whose place says nothing."""
+    grid = [(item // size.houses + 1, item + 1) for item in range(size.items)]
+    return tuple(zip(*[(0, 0)] * size.most, *grid))
+
+
+def batch(run: Run, step: int) -> Batch:
+    """The puzzles of one step and which cells are hidden; a function of (seed, step) only."""
+    random, size, data = generator(run, step), run.data.size(), run.data
+    fresh = -(-run.batch_size // data.copies)
+    made = puzzles.puzzles(fresh, board_seed(run, step, PUZZLES), size, weights=data.weights)
+    clues, grids = (np.concatenate([x] * data.copies)[: run.batch_size] for x in made)
+    clues, grids = puzzles.symmetries(clues, grids, size, board_seed(run, step, SYMMETRIES))
+    tokens = to_tokens(clues, grids, size)
+    cells = torch.arange(tokens.shape[1]) >= size.most
+    shown = torch.floor(size.items * low_discrepancy(len(tokens), random) ** data.reveal).long()
+    masked = random_subset(cells.expand_as(tokens), size.items - shown, random)
+    return Batch(tokens, masked, tokens.shape[1] / masked.sum(1))
+
+
+def to_tokens(clues: Ints, grids: Ints, size: puzzles.Size) -> Tensor:
+    """Tokens int64 [n, most + items] of clues and grids; -1 in a grid is masked.
+
+    Symbols are houses, then clues (kind, first, second, the last fastest), and one for where there is no clue.
+    """
+    kind, x, y = np.moveaxis(clues, -1, 0)
+    told = np.where(kind < 0, symbols(size) - 1, ((kind * size.items) + x) * size.items + y + size.houses)
+    return torch.as_tensor(np.concatenate([told, np.where(grids < 0, symbols(size), grids)], 1))
+
+
+def symbols(size: puzzles.Size) -> int:
+    """How many symbols there are; the last one fills up the clues."""
+    return size.houses + KINDS * size.items**2 + 1
+
+
+def encode(run: Run, lines: str | Sequence[str]) -> Tensor:
+    """Tokens of a puzzle or several, a line each as `unmask.data.zebra.parse` reads it; ValueError names the item."""
+    size, found = run.data.size(), []
+    for number, line in enumerate([lines] if isinstance(lines, str) else lines):
+        try:
+            found.append(puzzles.parse(line, size))
+        except ValueError as error:
+            raise ValueError(f"item {number}: {error}") from None
+    clues = np.array([c for c, _ in found]).reshape(-1, size.most, 3)
+    return to_tokens(clues, np.array([g for _, g in found]).reshape(-1, size.items), size)
+
+
+def decode(run: Run, tokens: Tensor) -> list[str]:
+    """Each puzzle as a line, masked cells as ``..``."""
+    size = run.data.size()
+    told, grids = tokens[:, : size.most].numpy() - size.houses, tokens[:, size.most :].numpy()
+    first, y = np.divmod(told, size.items)
+    clues = np.stack([first // size.items, first % size.items, y], -1)
+    clues[told == KINDS * size.items**2] = -1
+    return [puzzles.text(c, g, size) for c, g in zip(clues, grids)]

@@ -1,8 +1,10 @@
 """Golden outputs of the published architectures: ``python benchmarks/golden_architectures.py --peers FOLDER``.
 
-FOLDER holds checkouts of mdlm, Score-Entropy-Discrete-Diffusion, dllm, Fast-dLLM and Halton-MaskGIT. Their model files are
-run as they are; none of their code is here. What they import but cannot have on a CPU is stood in for: flash-attn by
-PyTorch's attention, omegaconf by namespaces, einops by reshapes, names that transformers has dropped by their old meaning.
+FOLDER holds checkouts of mdlm, Score-Entropy-Discrete-Diffusion, dllm, Fast-dLLM and Halton-MaskGIT, and the unpacked wheel
+of diffusers (0.42) as ``diffusers-wheel``, with requests beside it. Their model files are run as they are; none of their
+code is here. What they import but cannot have on a CPU is stood in for: flash-attn by PyTorch's attention, omegaconf by
+namespaces, einops by reshapes, names that transformers has dropped by their old meaning. ``--only NAME ..`` keeps the
+numbers of other cases.
 Writes tests/golden/architectures.json, and says how far the numbers moved.
 """
 
@@ -31,17 +33,18 @@ def main() -> None:
     """Runs the published code of every case on the same weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, required=True)
-    peers = parser.parse_args().peers
+    parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
+    given = parser.parse_args()
     warnings.simplefilter("ignore")
     stand_in()
     old = cases.golden() if cases.FILE.exists() else {}
-    new = {name: run(peers) for name, run in CASES.items()}
+    new = {name: CASES[name](given.peers) for name in given.only}
     for name, found in new.items():
         moved = "new"
         if name in old:
             moved = f"moved by {(torch.tensor(found['logits']) - torch.tensor(old[name]['logits'])).abs().max():.2g}"
-        print(f"{name:8} {len(found['shapes'])} tensors, {moved}")
-    cases.FILE.write_text(json.dumps(new) + "\n")
+        print(f"{name:13} {len(found['shapes'])} tensors, {moved}")
+    cases.FILE.write_text(json.dumps(old | new) + "\n")
 
 
 def mdlm(peers: Path) -> dict[str, Any]:
@@ -138,6 +141,38 @@ def pixels(peers: Path) -> dict[str, Any]:
     network.quant_conv = None
     del network.quantize.codebook_used
     return record(network, "", lambda: network.decode_code(cases.codes()))
+
+
+def amused(peers: Path, name: str = "amused") -> dict[str, Any]:
+    """UVit2DModel of diffusers: two images, each with its caption."""
+    sys.path.insert(0, str(peers / "diffusers-wheel"))
+    from diffusers.models.unets.uvit_2d import UVit2DModel
+
+    config = {k: v for k, v in cases.AMUSED[name].items() if not k.startswith("_")}
+    network = UVit2DModel(**config)
+    tokens = cases.drawing(config["sample_size"])
+
+    def logits() -> Tensor:
+        states, pooled, sizes = cases.captions()
+        return network(tokens, states, pooled, sizes).flatten(2).transpose(1, 2)
+
+    return record(network, "", logits)
+
+
+def amused_pixels(peers: Path) -> dict[str, Any]:
+    """VQModel of diffusers, as its pipeline calls it; shapes of the decoder alone."""
+    sys.path.insert(0, str(peers / "diffusers-wheel"))
+    from diffusers.models.autoencoders.vq_model import VQModel
+
+    config = {k: v for k, v in cases.AMUSED_PIXELS.items() if not k.startswith("_")}
+    network = VQModel(**config)
+    network.encoder, network.quant_conv = None, None
+    tokens, width = cases.codes(), config["vq_embed_dim"]
+
+    def image() -> Tensor:
+        return network.decode(tokens, force_not_quantize=True, shape=(*tokens.shape, width)).sample
+
+    return record(network, "", image)
 
 
 def record(
@@ -276,6 +311,9 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "llada2": llada2,
     "maskgit": maskgit,
     "pixels": pixels,
+    "amused": amused,
+    "amused_flat": lambda peers: amused(peers, "amused_flat"),
+    "amused_pixels": amused_pixels,
 }
 
 if __name__ == "__main__":

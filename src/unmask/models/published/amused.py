@@ -89,7 +89,7 @@ def amused(folder: str | Path, *, dtype: torch.dtype | None = None, device: str 
         raise ValueError(
             f"{folder / 'vqvae'} has {pixels.shape.codes} codes; expected the {network.shape.codes} of the transformer"
         )
-    return Drawer(network, pixels, _mask_of(folder, network.shape), folder)
+    return Drawer(network, pixels.requires_grad_(False), _mask_of(folder, network.shape), folder)
 
 
 def _read(

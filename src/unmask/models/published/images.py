@@ -73,7 +73,7 @@ def pixels(file: str | Path) -> Pixels:
             steps=tuple(width // widths[-1] for width in reversed(widths)),
         )
 
-    return _filled(lambda: Pixels(sizes()), tensors, Path(file))
+    return _filled(lambda: Pixels(sizes()), tensors, Path(file)).requires_grad_(False)
 
 
 def _tensors(file: Path, places: tuple[str, ...]) -> dict[str, Tensor]:

@@ -87,9 +87,10 @@ class ResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, h, w, F]."""
-        strength = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+        strength: Tensor = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
         share = strength / (strength.mean(-1, keepdim=True) + 1e-6)
-        return x + (self.gamma * (x * share) + self.beta)
+        y: Tensor = self.gamma * (x * share) + self.beta
+        return x + y
 
 
 class Neighbours(nn.Module):

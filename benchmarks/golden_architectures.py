@@ -125,12 +125,13 @@ def llada2(peers: Path) -> dict[str, Any]:
     return record(network, "", lambda: network(cases.tokens(), attention_mask=seen).logits)
 
 
-def maskgit(peers: Path) -> dict[str, Any]:
+def maskgit(peers: Path, patches: bool = False) -> dict[str, Any]:
     """Network/transformer.py: one image with its class, one without."""
     module = from_folder(peers / "Halton-MaskGIT", "Network.transformer", keep=("Network",))
-    network = module.Transformer(**cases.MASKGIT)
+    network = module.Transformer(**(cases.MASKGIT_PATCHES if patches else cases.MASKGIT))
+    tokens = cases.drawing(4).clamp(max=cases.VOCAB - 1) if patches else cases.image()
     drop = torch.tensor([False, True])
-    return record(network, "", lambda: network(cases.image(), cases.LABELS, drop))
+    return record(network, "", lambda: network(tokens, cases.LABELS, drop))
 
 
 def pixels(peers: Path) -> dict[str, Any]:
@@ -264,7 +265,14 @@ def attended(qkv: Tensor, starts: Tensor, most: int, dropout: float, causal: boo
 
 
 def rearranged(x: Tensor, pattern: str, **sizes: int) -> Tensor:
-    """The three patterns of einops that these files use."""
+    """The patterns of einops that these files use."""
+    if pattern == "b (h w) c -> b c h w":
+        return x.transpose(1, 2).unflatten(-1, (sizes["h"], sizes["w"]))
+    if pattern == "b c h proj_w -> b (h proj_w) c":
+        return x.flatten(2).transpose(1, 2)
+    if pattern == "b (c s1 s2) h w -> b (h s1 w s2) c":
+        corners = x.unflatten(1, (sizes["c"], sizes["s1"], sizes["s2"]))
+        return corners.permute(0, 4, 2, 5, 3, 1).flatten(1, 4)
     if pattern == "b s (three h d) -> b s three h d":
         return x.unflatten(-1, (3, sizes["h"], -1))
     if pattern == "b s ... -> (b s) ...":
@@ -310,6 +318,7 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "dream": dream,
     "llada2": llada2,
     "maskgit": maskgit,
+    "maskgit_patches": lambda peers: maskgit(peers, patches=True),
     "pixels": pixels,
     "amused": amused,
     "amused_flat": lambda peers: amused(peers, "amused_flat"),

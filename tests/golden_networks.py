@@ -149,6 +149,9 @@ MASKGIT = {
 }
 """What the published class of MaskGIT is built with; nothing of it is in a file."""
 
+MASKGIT_PATCHES = MASKGIT | {"input_size": 4, "proj": 2}
+"""The same with a place in the transformer for each 2 x 2 tokens."""
+
 AMUSED: dict[str, dict[str, Any]] = {
     "amused": {
         "_class_name": "UVit2DModel",

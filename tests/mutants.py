@@ -141,7 +141,7 @@ MUTANTS = (
         "self.cls_emb(none if label is None else label)",
         "self.cls_emb(none)",
         "images of a class are images of any",
-        ("test_published_images.py::test_rows_alone_are_rows_of_all_and_classes_differ",),
+        ("test_published_images.py::test_rows_alone_are_rows_of_all_and_classes_differ[network]",),
     ),
     Mutant(
         "maskgit-norms-each-head",
@@ -151,6 +151,14 @@ MUTANTS = (
         "maps.norm(maps.wk(inner)), maps.wv(inner)",
         "queries and keys are normalised over all heads together",
         ("test_published_images.py::test_the_numbers_are_those_of_the_published_code",),
+    ),
+    Mutant(
+        "maskgit-patches-turned",
+        "networks/published/maskgit.py",
+        "down % 2 * 2 + right % 2",
+        "right % 2 * 2 + down % 2",
+        "two tokens of each patch change places",
+        ("test_published_images.py::test_patches_give_the_numbers_of_the_published_code",),
     ),
     Mutant(
         "amused-attends-to-itself",

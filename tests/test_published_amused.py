@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 
 import golden_networks as cases
 import pytest
@@ -196,6 +197,12 @@ def test_a_bad_folder_is_refused_in_one_line(name, folder, tmp_path):
     home = shutil.copytree(folder, tmp_path / "bad")
     damage(home)
     refused(lambda: reading.amused(home), said)
+
+
+def test_texts_without_transformers_say_what_to_install(drawer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=re.escape("pip install 'unmask[hf]'")):
+        drawer.captions("a")
 
 
 def test_load_says_who_reads_pipelines(folder, tmp_path):

@@ -1,8 +1,10 @@
 """Golden outputs of the published architectures: ``python benchmarks/golden_architectures.py --peers FOLDER``.
 
-FOLDER holds checkouts of mdlm, Score-Entropy-Discrete-Diffusion, dllm, Fast-dLLM and Halton-MaskGIT. Their model files are
-run as they are; none of their code is here. What they import but cannot have on a CPU is stood in for: flash-attn by
-PyTorch's attention, omegaconf by namespaces, einops by reshapes, names that transformers has dropped by their old meaning.
+FOLDER holds checkouts of mdlm, Score-Entropy-Discrete-Diffusion, dllm, Fast-dLLM and Halton-MaskGIT, and the unpacked wheel
+of diffusers (0.42) as ``diffusers-wheel``, with requests beside it. Their model files are run as they are; none of their
+code is here. What they import but cannot have on a CPU is stood in for: flash-attn by PyTorch's attention, omegaconf by
+namespaces, einops by reshapes, names that transformers has dropped by their old meaning. ``--only NAME ..`` keeps the
+numbers of other cases.
 Writes tests/golden/architectures.json, and says how far the numbers moved.
 """
 
@@ -31,17 +33,18 @@ def main() -> None:
     """Runs the published code of every case on the same weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, required=True)
-    peers = parser.parse_args().peers
+    parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
+    given = parser.parse_args()
     warnings.simplefilter("ignore")
     stand_in()
     old = cases.golden() if cases.FILE.exists() else {}
-    new = {name: run(peers) for name, run in CASES.items()}
+    new = {name: CASES[name](given.peers) for name in given.only}
     for name, found in new.items():
         moved = "new"
         if name in old:
             moved = f"moved by {(torch.tensor(found['logits']) - torch.tensor(old[name]['logits'])).abs().max():.2g}"
-        print(f"{name:8} {len(found['shapes'])} tensors, {moved}")
-    cases.FILE.write_text(json.dumps(new) + "\n")
+        print(f"{name:13} {len(found['shapes'])} tensors, {moved}")
+    cases.FILE.write_text(json.dumps(old | new) + "\n")
 
 
 def mdlm(peers: Path) -> dict[str, Any]:
@@ -122,12 +125,13 @@ def llada2(peers: Path) -> dict[str, Any]:
     return record(network, "", lambda: network(cases.tokens(), attention_mask=seen).logits)
 
 
-def maskgit(peers: Path) -> dict[str, Any]:
+def maskgit(peers: Path, patches: bool = False) -> dict[str, Any]:
     """Network/transformer.py: one image with its class, one without."""
     module = from_folder(peers / "Halton-MaskGIT", "Network.transformer", keep=("Network",))
-    network = module.Transformer(**cases.MASKGIT)
+    network = module.Transformer(**(cases.MASKGIT_PATCHES if patches else cases.MASKGIT))
+    tokens = cases.drawing(4).clamp(max=cases.VOCAB - 1) if patches else cases.image()
     drop = torch.tensor([False, True])
-    return record(network, "", lambda: network(cases.image(), cases.LABELS, drop))
+    return record(network, "", lambda: network(tokens, cases.LABELS, drop))
 
 
 def pixels(peers: Path) -> dict[str, Any]:
@@ -138,6 +142,38 @@ def pixels(peers: Path) -> dict[str, Any]:
     network.quant_conv = None
     del network.quantize.codebook_used
     return record(network, "", lambda: network.decode_code(cases.codes()))
+
+
+def amused(peers: Path, name: str = "amused") -> dict[str, Any]:
+    """UVit2DModel of diffusers: two images, each with its caption."""
+    sys.path.insert(0, str(peers / "diffusers-wheel"))
+    from diffusers.models.unets.uvit_2d import UVit2DModel
+
+    config = {k: v for k, v in cases.AMUSED[name].items() if not k.startswith("_")}
+    network = UVit2DModel(**config)
+    tokens = cases.drawing(config["sample_size"])
+
+    def logits() -> Tensor:
+        states, pooled, sizes = cases.captions()
+        return network(tokens, states, pooled, sizes).flatten(2).transpose(1, 2)
+
+    return record(network, "", logits)
+
+
+def amused_pixels(peers: Path) -> dict[str, Any]:
+    """VQModel of diffusers, as its pipeline calls it; shapes of the decoder alone."""
+    sys.path.insert(0, str(peers / "diffusers-wheel"))
+    from diffusers.models.autoencoders.vq_model import VQModel
+
+    config = {k: v for k, v in cases.AMUSED_PIXELS.items() if not k.startswith("_")}
+    network = VQModel(**config)
+    network.encoder, network.quant_conv = None, None
+    tokens, width = cases.codes(), config["vq_embed_dim"]
+
+    def image() -> Tensor:
+        return network.decode(tokens, force_not_quantize=True, shape=(*tokens.shape, width)).sample
+
+    return record(network, "", image)
 
 
 def record(
@@ -229,7 +265,14 @@ def attended(qkv: Tensor, starts: Tensor, most: int, dropout: float, causal: boo
 
 
 def rearranged(x: Tensor, pattern: str, **sizes: int) -> Tensor:
-    """The three patterns of einops that these files use."""
+    """The patterns of einops that these files use."""
+    if pattern == "b (h w) c -> b c h w":
+        return x.transpose(1, 2).unflatten(-1, (sizes["h"], sizes["w"]))
+    if pattern == "b c h proj_w -> b (h proj_w) c":
+        return x.flatten(2).transpose(1, 2)
+    if pattern == "b (c s1 s2) h w -> b (h s1 w s2) c":
+        corners = x.unflatten(1, (sizes["c"], sizes["s1"], sizes["s2"]))
+        return corners.permute(0, 4, 2, 5, 3, 1).flatten(1, 4)
     if pattern == "b s (three h d) -> b s three h d":
         return x.unflatten(-1, (3, sizes["h"], -1))
     if pattern == "b s ... -> (b s) ...":
@@ -275,7 +318,11 @@ CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "dream": dream,
     "llada2": llada2,
     "maskgit": maskgit,
+    "maskgit_patches": lambda peers: maskgit(peers, patches=True),
     "pixels": pixels,
+    "amused": amused,
+    "amused_flat": lambda peers: amused(peers, "amused_flat"),
+    "amused_pixels": amused_pixels,
 }
 
 if __name__ == "__main__":

@@ -149,6 +149,63 @@ MASKGIT = {
 }
 """What the published class of MaskGIT is built with; nothing of it is in a file."""
 
+MASKGIT_PATCHES = MASKGIT | {"input_size": 4, "proj": 2}
+"""The same with a place in the transformer for each 2 x 2 tokens."""
+
+AMUSED: dict[str, dict[str, Any]] = {
+    "amused": {
+        "_class_name": "UVit2DModel",
+        "block_num_heads": 2,
+        "block_out_channels": 16,
+        "codebook_size": VOCAB - 1,
+        "cond_embed_dim": 12,
+        "downsample": True,
+        "encoder_hidden_size": 20,
+        "hidden_size": 32,
+        "in_channels": 24,
+        "intermediate_size": 40,
+        "layer_norm_eps": 1e-6,
+        "ln_elementwise_affine": True,
+        "micro_cond_embed_dim": 40,
+        "micro_cond_encode_dim": 8,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "num_res_blocks": 2,
+        "sample_size": 4,
+        "upsample": True,
+        "use_bias": False,
+        "vocab_size": 32,
+    }
+}
+AMUSED["amused_flat"] = AMUSED["amused"] | {
+    "block_out_channels": 32,
+    "downsample": False,
+    "num_hidden_layers": 1,
+    "num_res_blocks": 1,
+    "sample_size": 3,
+    "upsample": False,
+}
+"""What ``transformer/config.json`` says, as for 512 pixels, and as for 256 with equal widths; the mask is symbol 31."""
+
+AMUSED_PIXELS: dict[str, Any] = {
+    "_class_name": "VQModel",
+    "act_fn": "silu",
+    "block_out_channels": [16, 32],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "in_channels": 3,
+    "latent_channels": 8,
+    "layers_per_block": 1,
+    "lookup_from_codebook": True,
+    "mid_block_add_attention": False,
+    "norm_num_groups": 8,
+    "norm_type": "group",
+    "num_vq_embeddings": VOCAB - 1,
+    "out_channels": 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "vq_embed_dim": 6,
+}
+"""What ``vqvae/config.json`` says."""
+
 LABELS = torch.tensor([2, 4])
 
 SIGMA = (0.3, 4.0)
@@ -171,6 +228,19 @@ def image() -> Tensor:
 def codes() -> Tensor:
     """Codes of one image, 2 x 2, without masks."""
     return torch.tensor([[[3, 17], [0, 22]]])
+
+
+def drawing(side: int) -> Tensor:
+    """Tokens of two images of aMUSEd, side x side, some of them masked (31)."""
+    values = torch.arange(2 * side**2).view(2, side, side) * 7 % (VOCAB - 1)
+    return values.masked_fill(values % 3 == 1, 31)
+
+
+def captions() -> tuple[Tensor, Tensor, Tensor]:
+    """States [2, 5, 20], pooled [2, 12] and sizes [2, 5] of two captions."""
+    made = [torch.from_numpy(_uniform(i, n)).float() for i, n in enumerate((200, 24))]
+    sizes = torch.tensor([[512.0, 512, 0, 0, 6], [256, 384, 3, 9, 4.5]])
+    return made[0].view(2, 5, 20), made[1].view(2, 12), sizes
 
 
 def changed() -> Tensor:

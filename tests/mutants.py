@@ -41,6 +41,7 @@ SUBSTEPS = "test_engine.py::test_substeps_are_a_law_of_their_own[table-2]"
 WEIGHTS = "test_schedules.py::test_the_weight_makes_every_position_count_once"
 LOSS = "test_objectives.py::test_the_training_loss_estimates_the_bound"
 PUBLISHED = "test_published.py::"
+AMUSED = "test_published_amused.py::"
 NELBO = "test_objectives.py::test_nelbo_of_the_exact_denoiser_is_the_entropy[markov]"
 CODEC = "test_codec.py::"
 HF = "test_transformers_models.py::"
@@ -140,7 +141,7 @@ MUTANTS = (
         "self.cls_emb(none if label is None else label)",
         "self.cls_emb(none)",
         "images of a class are images of any",
-        ("test_published_images.py::test_rows_alone_are_rows_of_all_and_classes_differ",),
+        ("test_published_images.py::test_rows_alone_are_rows_of_all_and_classes_differ[network]",),
     ),
     Mutant(
         "maskgit-norms-each-head",
@@ -150,6 +151,46 @@ MUTANTS = (
         "maps.norm(maps.wk(inner)), maps.wv(inner)",
         "queries and keys are normalised over all heads together",
         ("test_published_images.py::test_the_numbers_are_those_of_the_published_code",),
+    ),
+    Mutant(
+        "maskgit-patches-turned",
+        "networks/published/maskgit.py",
+        "down % 2 * 2 + right % 2",
+        "right % 2 * 2 + down % 2",
+        "two tokens of each patch change places",
+        ("test_published_images.py::test_patches_give_the_numbers_of_the_published_code",),
+    ),
+    Mutant(
+        "amused-attends-to-itself",
+        "networks/published/amused/blocks.py",
+        "x = x + self.attn2(self.norm2(x, told), text)",
+        "x = x + self.attn2(self.norm2(x, told), self.norm2(x, told))",
+        "images hear the text's states in no layer of the transformer",
+        (AMUSED + "test_the_numbers_are_those_of_diffusers[amused]",),
+    ),
+    Mutant(
+        "amused-waves-sines-first",
+        "networks/published/amused/network.py",
+        "torch.cat([angles.cos(), angles.sin()], dim=-1)",
+        "torch.cat([angles.sin(), angles.cos()], dim=-1)",
+        "sizes are told in another order of channels than the weights were trained with",
+        (AMUSED + "test_the_numbers_are_those_of_diffusers[amused_flat]",),
+    ),
+    Mutant(
+        "amused-reads-the-last-states",
+        "models/transformers/clip.py",
+        "told.hidden_states[-2]",
+        "told.hidden_states[-1]",
+        "the text is told by the layer after the one that the network was trained with",
+        (AMUSED + "test_texts_become_captions_by_the_clip_of_the_folder",),
+    ),
+    Mutant(
+        "amused-told-tokens-for-pixels",
+        "models/published/amused.py",
+        "self.network.shape.side * self.pixels.scale",
+        "self.network.shape.side",
+        "images are told their size in tokens, not in pixels",
+        (AMUSED + "test_rows_alone_are_rows_of_all_and_captions_differ",),
     ),
     Mutant(
         "all-tensors-at-once",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import re
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import golden_networks as cases
 import pytest
@@ -327,35 +331,51 @@ def test_shards_are_one_file_and_the_dtype_is_the_one_asked_for(name, dtype, fol
 
 
 MEASURE = """
-import resource, sys, torch
-from unmask.models import published
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-before = peak()
-network = published.from_folder(sys.argv[1], dtype=getattr(torch, sys.argv[2]))[0].network
-size = sum(p.numel() * p.element_size() for p in network.parameters()) / 2**20
-print(size, peak() - before)
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_published import peak_of
+print(*peak_of(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize(("parts", "dtype"), [(6, "float32")])
-def test_a_model_never_needs_twice_its_memory(parts, dtype, tmp_path):
-    config = cases.CONFIGS["llada"] | {
-        "d_model": 512,
-        "mlp_hidden_size": 2048,
-        "n_layers": 6,
-        "n_kv_heads": 4,
-    }
+def peak_of(home):
+    """MiB of a network that is read from a folder, and how far the memory of the process rose meanwhile."""
+    if RESETS:
+        ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, so that it cannot be used again unseen
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is what is there now
+    before = peak()
+    network = reading.from_folder(home, dtype=torch.float32)[0].network
+    return sum(p.numel() * p.element_size() for p in network.parameters()) / 2**20, peak() - before
+
+
+def peak():
+    """The most memory that this process has had, MiB."""
+    if RESETS:
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status).group(1)) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+RESETS = os.access("/proc/self/clear_refs", os.W_OK) and hasattr(ctypes.CDLL(None), "malloc_trim")
+"""Whether the peak of this process can be set back."""
+
+
+def test_a_model_never_needs_twice_its_memory(tmp_path):
+    """In a process of its own where the peak of this one cannot be set back."""
+    config = cases.CONFIGS["llada"] | {"d_model": 256, "mlp_hidden_size": 1024, "n_layers": 14}
     with torch.device("meta"):
         network = published.LLaDA(published.LLaDAConfig.read(config))
     values = {k: torch.zeros(v.shape) for k, v in network.state_dict().items()}
-    home = folder_of(tmp_path / "large", "llada", parts, config, values)
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(home), dtype], capture_output=True, text=True, check=True
-    )
-    size, grown = map(float, done.stdout.split())
-    assert size > 90  # MiB
-    assert grown < 1.25 * size
+    home = folder_of(tmp_path / "large", "llada", 6, config, values)
+    del values
+    if RESETS:
+        size, grown = min(peak_of(home) for _ in range(4))  # what else happens in a process only adds
+    else:
+        call = [sys.executable, "-c", MEASURE, str(Path(__file__).parent), str(home)]
+        done = subprocess.run(call, capture_output=True, text=True, check=True)
+        size, grown = map(float, done.stdout.split())
+    assert size > 50  # MiB
+    assert 0.9 * size < grown < 1.25 * size
 
 
 def test_a_few_tensors_of_another_dtype_follow_the_others(tmp_path):

@@ -22,7 +22,7 @@ GOLDEN = cases.golden()
 
 def tensors(name):
     values = cases.weights({k: tuple(v) for k, v in GOLDEN[name]["shapes"].items()})
-    if name == "maskgit":  # the published code ties them, and the last name is the one that was written
+    if name != "pixels":  # the published code ties them, and the last name is the one that was written
         values["tok_emb.weight"] = values["head.weight"].clone()
     return values
 
@@ -30,7 +30,7 @@ def tensors(name):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     home = tmp_path_factory.mktemp("images")
-    for name in ("maskgit", "pixels"):
+    for name in ("maskgit", "maskgit_patches", "pixels"):
         save_file(tensors(name), home / f"{name}.safetensors")
     torch.save(
         {"iter": 3, "model_state_dict": tensors("maskgit"), "optimizer_state_dict": None},
@@ -46,6 +46,16 @@ def network(files):
     return maskgit(files / "maskgit.safetensors", heads=4)
 
 
+@pytest.fixture(scope="module")
+def patches(files):
+    return maskgit(files / "maskgit_patches.safetensors", heads=4)
+
+
+def grid():
+    """Tokens of two images, 4 x 4, with masks."""
+    return cases.drawing(4).clamp(max=23).flatten(1)
+
+
 def test_the_numbers_are_those_of_the_published_code(network, files):
     label = torch.tensor([cases.LABELS[0], network.shape.classes])  # the second class was dropped
     wanted = torch.tensor(GOLDEN["maskgit"]["logits"])
@@ -57,8 +67,16 @@ def test_the_numbers_are_those_of_the_published_code(network, files):
     assert (images - drawn).abs().max() < 1e-5 * drawn.abs().max()
 
 
-def test_the_names_of_the_weights_are_the_published_ones(network, files):
-    for made, name in ((network, "maskgit"), (pixels(files / "pixels.safetensors"), "pixels")):
+def test_patches_give_the_numbers_of_the_published_code(patches):
+    label = torch.tensor([cases.LABELS[0], patches.shape.classes])
+    with torch.no_grad():
+        found = patches(grid(), label=label)
+    assert (found - torch.tensor(GOLDEN["maskgit_patches"]["logits"])).abs().max() < 2e-5
+
+
+def test_the_names_of_the_weights_are_the_published_ones(network, patches, files):
+    networks = ((network, "maskgit"), (patches, "maskgit_patches"))
+    for made, name in (*networks, (pixels(files / "pixels.safetensors"), "pixels")):
         assert {k: list(v.shape) for k, v in made.state_dict().items()} == GOLDEN[name]["shapes"]
 
 
@@ -93,9 +111,12 @@ def test_the_likelihood_is_that_of_the_sampler(network, files, which, substeps, 
     assert (found.log_prob - scored).abs().max() < 1e-4
 
 
-def test_rows_alone_are_rows_of_all_and_classes_differ(network):
+@pytest.mark.parametrize("which", ["network", "patches"])
+def test_rows_alone_are_rows_of_all_and_classes_differ(which, request):
+    network = request.getfixturevalue(which)
     denoiser = denoisers(network)["class"]
-    tokens, rows = cases.image().flatten(1), torch.tensor([[0, 8, 4], [3, 3, 1]])
+    tokens = cases.image().flatten(1) if which == "network" else grid()
+    rows = torch.tensor([[0, 8, 4], [3, 3, 1]])
     law = denoiser(tokens)
     wanted = law.gather(1, rows[..., None].expand(-1, -1, denoiser.vocab_size))
     assert (law.exp().sum(-1) - 1).abs().max() < 1e-5
@@ -105,7 +126,7 @@ def test_rows_alone_are_rows_of_all_and_classes_differ(network):
         denoiser(tokens.flip(0), rows.flip(0)).flip(0),
     ):
         assert (found - wanted).abs().max() < 1e-5
-    everywhere = torch.arange(9).expand(2, -1)
+    everywhere = torch.arange(tokens.shape[1]).expand(2, -1)
     assert (denoiser.partial(tokens, everywhere, denoiser.full(tokens)[1]) - law).abs().max() < 1e-5
     assert (from_logits(network, 23, 23)(tokens) - law).abs().max() > 0.01
 
@@ -129,6 +150,41 @@ def test_a_partial_pass_leaves_registers_and_other_rows_as_they_were(network):
     assert (found - wanted).abs().max() < 1e-5
 
 
+def test_a_partial_pass_runs_the_patches_of_its_rows(patches):
+    """Two rows of one patch, and rows of two; against a pass that puts the other patches' old keys back by hand."""
+    before, rows = grid(), torch.tensor([[0, 5], [15, 2]])
+    after = before.scatter(1, rows, torch.tensor([[5, 6], [7, 8]]))
+    run = torch.zeros(2, 6, dtype=torch.bool)  # four patches, then two registers
+    run[0, 0] = run[1, 3] = run[1, 1] = True
+    with torch.no_grad():
+        _, old = patches.full(before)
+        told = patches.cls_emb(torch.full((2,), 5))
+        x = (patches.tok_emb(after) + patches.pos_emb.weight).view(2, 4, 4, -1).permute(0, 3, 1, 2)
+        x = torch.cat(
+            [patches.in_proj(x).flatten(2).transpose(1, 2), patches.reg_tokens.weight.expand(2, -1, -1)], 1
+        )
+        for block, (k_old, v_old) in zip(patches.transformer["layers"], old):
+            q, k, v = block.project(x, told)
+            k, v = (torch.where(run[:, None, :, None], a, b) for a, b in ((k, k_old), (v, v_old)))
+            x = block.finish(x, q, k, v, told)
+        four = patches.out_proj(x[:, :4].transpose(1, 2).view(2, -1, 2, 2))
+        spread = torch.nn.functional.pixel_shuffle(four, 2).flatten(2).transpose(1, 2)
+        wanted = patches.head(patches.last_norm(spread, told)).gather(1, rows[..., None].expand(-1, -1, 24))
+        found = patches.partial(after, rows, patches.full(before)[1])
+    assert (found - wanted).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("substeps", [1, 2])
+def test_the_likelihood_of_patches_is_that_of_the_sampler(patches, substeps):
+    denoiser, tokens = denoisers(patches)["guided"], grid()
+    selector = selectors.top_k(scores.halton(4, 4), 3)
+    found = unmask.sample(denoiser, tokens, selector, generator=seeded(2), substeps=substeps)
+    scored = unmask.log_likelihood(
+        denoiser, found.tokens, selector, visible=tokens != 23, substeps=substeps, order_ids=torch.arange(2)
+    )
+    assert (found.log_prob - scored).abs().max() < 1e-4
+
+
 class Evil:
     def __reduce__(self):
         return print, ("read",)
@@ -149,6 +205,9 @@ def test_bad_files_are_refused_in_one_line(files, tmp_path):
         refused(lambda: maskgit(bad, heads=4), said)
     refused(lambda: maskgit(files / "maskgit.safetensors"), "say how many heads")
     refused(lambda: maskgit(files / "maskgit.safetensors", heads=5), "expected a divisor")
+    odd = tensors("maskgit_patches")
+    save_file(odd | {"pos_emb.weight": odd["pos_emb.weight"][:9]}, bad)
+    refused(lambda: maskgit(bad, heads=4), "expected an even one")
     torch.save({"model_state_dict": values, "more": Evil()}, tmp_path / "evil.pth")
     refused(lambda: maskgit(tmp_path / "evil.pth"), "not readable as weights alone")
     (tmp_path / "cut.pth").write_bytes((files / "maskgit.pth").read_bytes()[:3000])

@@ -73,6 +73,11 @@ def _find(name_or_folder: str | Path) -> Path:
         raise ValueError(
             f"the training in '{name_or_folder}' has not finished: expected its 'model' folder; train on"
         )
+    if _exists(Path(name_or_folder) / "model_index.json"):
+        raise ValueError(
+            f"'{name_or_folder}' is a pipeline of diffusers, which needs a caption; expected "
+            "unmask.models.published.amused(folder) for one of aMUSEd, the others are not read"
+        )
     near = difflib.get_close_matches(str(name_or_folder), shipped(), n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise ValueError(

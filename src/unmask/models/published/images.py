@@ -42,6 +42,7 @@ def maskgit(file: str | Path, *, heads: int | None = None) -> MaskGIT:
             hidden=len(tensors["transformer.layers.0.ff.w1.weight"]),
             classes=len(tensors["cls_emb.weight"]) - 1,
             registers=0 if registers is None else len(registers),
+            patches="in_proj.weight" in tensors,
         )
 
     network = _filled(lambda: MaskGIT(sizes()), tensors, Path(file))
@@ -73,7 +74,7 @@ def pixels(file: str | Path) -> Pixels:
             steps=tuple(width // widths[-1] for width in reversed(widths)),
         )
 
-    return _filled(lambda: Pixels(sizes()), tensors, Path(file))
+    return _filled(lambda: Pixels(sizes()), tensors, Path(file)).requires_grad_(False)
 
 
 def _tensors(file: Path, places: tuple[str, ...]) -> dict[str, Tensor]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from unmask.models.published.families import Family, family_of
 from unmask.models.sizes import Limited
 from unmask.orders import presets
 from unmask.orders.selectors import in_blocks
+
+N = TypeVar("N", bound=nn.Module)
+R = TypeVar("R")
 
 
 def from_folder(
@@ -44,15 +47,15 @@ def from_folder(
     check_device(device)
     shards.checked_dtype(dtype)
     config = checkpoints.read_json(folder / "config.json")
-    family = _told(folder, lambda: family_of(config))
+    family = told(folder, lambda: family_of(config))
     found = shards.stored(folder)
     words = _words(folder)
-    shape = _told(folder, lambda: family.read(_completed(config, family, found, words), pad_id))
+    shape = told(folder, lambda: family.read(_completed(config, family, found, words), pad_id))
     if pad_id is not None and not (0 <= pad_id < shape.vocab_size and pad_id != _mask_of(shape)):
         raise ValueError(
             f"pad_id {pad_id}; expected a symbol in 0..{shape.vocab_size - 1} that is not the mask"
         )
-    network = _built(family, shape, found, folder)
+    network = built(lambda: family.build(shape), found, folder)
     ignored = (
         (*family.ignored, "lm_head.weight", "transformer.ff_out.weight") if _tied(shape) else family.ignored
     )
@@ -143,7 +146,7 @@ class Text:
         return self.tokenizer
 
 
-def _told(folder: Path, read: Any) -> Any:
+def told(folder: Path, read: Callable[[], R]) -> R:
     """What ``read`` gives; its ValueError names the config.json."""
     try:
         return read()
@@ -191,11 +194,11 @@ def _tied(shape: Any) -> bool:
     return bool(getattr(shape, "tied", False))
 
 
-def _built(family: Family, shape: Any, found: Mapping[str, shards.Stored], folder: Path) -> nn.Module:
+def built(build: Callable[[], N], found: Mapping[str, shards.Stored], folder: Path) -> N:
     """The network on the meta device; ValueError for sizes that have nothing to do with the weights."""
     try:
         with Limited(shards.shapes(found)), torch.device("meta"):
-            return family.build(shape)
+            return build()
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise ValueError(
             f"{folder / 'config.json'}: no network of these sizes ({one_line(error)}); expected those of the weights"

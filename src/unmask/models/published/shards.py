@@ -35,10 +35,10 @@ class Stored:
     shape: tuple[int, ...]
 
 
-def stored(folder: Path) -> dict[str, Stored]:
+def stored(folder: Path, stem: str = "model") -> dict[str, Stored]:
     """Every tensor of a folder by name; ValueError where its files are missing, damaged or pickled."""
     found: dict[str, Stored] = {}
-    for file in _files(folder):
+    for file in _files(folder, stem):
         for name, entry in _contents(file).items():
             if name in found:
                 raise ValueError(f"{file} holds {name!r} again, which {found[name].file.name} holds too")
@@ -46,9 +46,9 @@ def stored(folder: Path) -> dict[str, Stored]:
     return found
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path, stem: str) -> list[Path]:
     """The files that an index names, or the only one."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
     if not index.exists():
         if not single.exists() and (pickled := sorted([*folder.glob("*.bin"), *folder.glob("*.pt*")])):
             raise ValueError(

@@ -34,7 +34,7 @@ def from_transformers(
     lacks: see `checks` and `reading`. It runs on ``device``, by default where the module is, which is
     ``model.denoiser.network.module``.
     """
-    _check_installed()
+    check_installed()
     if device is not None:
         check_device(device)
     if isinstance(module_or_folder, nn.Module):
@@ -51,7 +51,8 @@ def from_transformers(
     return model
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """ImportError unless transformers 5 is there."""
     try:
         import transformers
     except ImportError:

@@ -41,13 +41,18 @@ def module_of(folder: Path) -> nn.Module:
     """The module of a folder, in evaluation mode and float32; ValueError on one line where anything is wrong with it."""
     record = checkpoints.read_json(folder / "config.json")
     check_kind(record, folder)
-    _check_weights(folder)
     with quiet():
-        _check_sizes(folder)
-        found = _loaded(folder)
+        found = loaded(folder, "AutoModelForMaskedLM")
         if sum(p.numel() for p in found.parameters()) <= TWICE:
-            _check_same(found, _loaded(folder), folder)
+            _check_same(found, _loaded(folder, "AutoModelForMaskedLM"), folder)
     return found
+
+
+def loaded(folder: Path, kind: str) -> nn.Module:
+    """One load of a class of transformers, in evaluation mode and float32, after checks of what is there; see `quiet`."""
+    _check_weights(folder)
+    _check_sizes(folder, kind)
+    return _loaded(folder, kind)
 
 
 def check_kind(record: dict[str, Any], folder: Path) -> None:
@@ -92,12 +97,13 @@ def _check_weights(folder: Path) -> None:
         raise ValueError(f"{found} is a pickle, not safetensors: the file is truncated or foreign")
 
 
-def _check_sizes(folder: Path) -> None:
+def _check_sizes(folder: Path, kind: str) -> None:
     """ValueError where config.json asks for a network far beyond the size of its weights, before anything is made."""
     import transformers
 
-    kind = "*.safetensors" if any(folder.glob("*.safetensors")) else "*.bin"
-    most = sum(path.stat().st_size for path in folder.glob(kind))  # of weights of a byte each
+    files = "*.safetensors" if any(folder.glob("*.safetensors")) else "*.bin"
+    most = sum(path.stat().st_size for path in folder.glob(files))  # of weights of a byte each
+    made: Any = getattr(transformers, kind)
     try:
         config = transformers.AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
@@ -106,7 +112,7 @@ def _check_sizes(folder: Path) -> None:
             torch.device("meta"),
             Limited({str(i): torch.empty(most // 256, device="meta") for i in range(256)}),
         ):
-            transformers.AutoModelForMaskedLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+            made.from_config(config, trust_remote_code=False) if kind.startswith("Auto") else made(config)
     except ImportError:
         raise
     except Exception as error:  # whatever a class raises, it cannot be made of this record
@@ -115,12 +121,12 @@ def _check_sizes(folder: Path) -> None:
         ) from None
 
 
-def _loaded(folder: Path) -> nn.Module:
+def _loaded(folder: Path, kind: str) -> nn.Module:
     """One load; ValueError names the first weight that is missing, misshapen, unexpected or not finite."""
     import transformers
 
     try:
-        found, told = transformers.AutoModelForMaskedLM.from_pretrained(
+        found, told = getattr(transformers, kind).from_pretrained(
             folder,
             local_files_only=True,
             trust_remote_code=False,

@@ -21,7 +21,10 @@ KeysAndValues = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class MaskGITConfig:
-    """Shape of a `MaskGIT`: ``side`` x ``side`` tokens out of ``codes``, ``classes`` labels, ``registers`` extra tokens."""
+    """Shape of a `MaskGIT`: ``side`` x ``side`` tokens out of ``codes``, ``classes`` labels, ``registers`` extra tokens.
+
+    With ``patches`` the transformer has one place for each 2 x 2 tokens.
+    """
 
     codes: int
     side: int
@@ -31,10 +34,13 @@ class MaskGITConfig:
     hidden: int
     classes: int = 1000
     registers: int = 1
+    patches: bool = False
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} over {self.heads} heads: expected a divisor")
+        if self.patches and self.side % 2:
+            raise ValueError(f"patches of 2 x 2 out of side {self.side}: expected an even one")
 
 
 class Scale(nn.Module):
@@ -137,6 +143,9 @@ class MaskGIT(nn.Module):
         self.head = nn.Linear(config.width, config.codes + 1)
         self.head.weight = self.tok_emb.weight
         self.reg_tokens = nn.Embedding(config.registers, config.width) if config.registers else None
+        if config.patches:
+            self.in_proj = nn.Conv2d(config.width, config.width, 2, stride=2, bias=False)
+            self.out_proj = nn.Conv2d(config.width, 4 * config.width, 1, bias=False)
 
     def forward(
         self,
@@ -172,9 +181,13 @@ class MaskGIT(nn.Module):
         time: Tensor | None = None,
         label: Tensor | None = None,
     ) -> Tensor:
-        """Logits at rows, running only those; registers stay as they were."""
+        """Logits at rows, running only those, or the patches that they are in; registers stay as they were."""
         del time
         told = self._told(tokens, label)
+        if self.shape.patches:
+            places, corners = self._places(rows)
+            x = self._run(at(self._embed(tokens), places), places, cache, told)
+            return self._read(self._corner(x, corners), told)
         x = self.tok_emb(tokens.gather(1, rows)) + self.pos_emb(rows)
         return self._read(self._run(x, rows, cache, told), told)
 
@@ -184,11 +197,35 @@ class MaskGIT(nn.Module):
         """Logits at rows of a pass over all positions and registers."""
         check_length(tokens, self.shape.side**2)
         told = self._told(tokens, label)
-        x = self.tok_emb(tokens) + self.pos_emb.weight
+        x = self._embed(tokens)
+        count = x.shape[1]
         if self.reg_tokens is not None:
             x = torch.cat([x, self.reg_tokens.weight.expand(len(x), -1, -1)], dim=1)
-        x = self._run(x, None, cache, told)[:, : tokens.shape[1]]
+        x = self._run(x, None, cache, told)[:, :count]
+        if self.shape.patches:
+            every = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+            places, corners = self._places(every if rows is None else rows)
+            return self._read(self._corner(at(x, places), corners), told)
         return self._read(x if rows is None else at(x, rows), told)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """The residual stream [B, P, D] of all tokens, or of all patches of them."""
+        x: Tensor = self.tok_emb(tokens) + self.pos_emb.weight
+        if not self.shape.patches:
+            return x
+        grid = x.transpose(1, 2).reshape(len(x), -1, self.shape.side, self.shape.side)
+        return self.in_proj(grid).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+
+    def _places(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The patch of each row, and where in it the row lies: 0 to 3, row-major."""
+        side = self.shape.side
+        down, right = rows // side, rows % side
+        return down // 2 * (side // 2) + right // 2, down % 2 * 2 + right % 2
+
+    def _corner(self, x: Tensor, corners: Tensor) -> Tensor:
+        """One corner [B, R, D] of each patch [B, R, D]."""
+        four = F.linear(x, self.out_proj.weight.flatten(1)).reshape(*x.shape, 4)
+        return four.gather(-1, corners[..., None, None].expand(*x.shape, 1))[..., 0]
 
     def _run(self, x: Tensor, rows: Tensor | None, cache: KeysAndValues | None, told: Tensor) -> Tensor:
         layers: Any = self.transformer["layers"]

@@ -25,25 +25,28 @@ class PixelsConfig:
     steps: tuple[int, ...] = (1, 1, 2, 2, 4)
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels, eps=1e-6)
+def norm_of(channels: int, groups: int = 32) -> nn.GroupNorm:
+    """A norm over groups of channels."""
+    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside x."""
+    """Two 3x3 convolutions beside x, which ``shortcut`` names the map of where the channels change."""
 
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, before: int, after: int, groups: int = 32, shortcut: str = "nin_shortcut") -> None:
         super().__init__()
-        self.norm1, self.norm2 = _norm(before), _norm(after)
+        self.norm1, self.norm2 = norm_of(before, groups), norm_of(after, groups)
         self.conv1 = nn.Conv2d(before, after, 3, padding=1)
         self.conv2 = nn.Conv2d(after, after, 3, padding=1)
+        self.shortcut = shortcut
         if before != after:
-            self.nin_shortcut = nn.Conv2d(before, after, 1)
+            self.add_module(shortcut, nn.Conv2d(before, after, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, F, h, w] with as many channels as the second convolution gives."""
         inner = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
-        return (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x) + inner  # type: ignore[no-any-return]
+        known = self._modules.get(self.shortcut)
+        return (x if known is None else known(x)) + inner  # type: ignore[no-any-return]
 
 
 class Attention(nn.Module):
@@ -51,7 +54,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = _norm(channels)
+        self.norm = norm_of(channels)
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,7 +111,7 @@ class Decoder(nn.Module):
                 for i, width in enumerate(widths)
             ]
         )
-        self.norm_out, self.conv_out = _norm(widths[-1]), nn.Conv2d(widths[-1], 3, 3, padding=1)
+        self.norm_out, self.conv_out = norm_of(widths[-1]), nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels [B, 3, H, W]."""
@@ -130,11 +133,16 @@ class Pixels(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Images of tokens, which must be data symbols; ValueError for others, and for no square of them."""
-        side = round(tokens.shape[1] ** 0.5)
-        if side**2 != tokens.shape[1] or not ((tokens >= 0) & (tokens < self.shape.codes)).all():
-            raise ValueError(
-                f"tokens of shape {list(tokens.shape)}; expected a square of codes 0..{self.shape.codes - 1}, no masks"
-            )
         codes = F.normalize(self.quantize["embedding"].weight, dim=-1)  # type: ignore[arg-type]
-        latents = codes[tokens].transpose(1, 2).reshape(len(tokens), -1, side, side)
-        return self.decoder(self.post_quant_conv(latents))  # type: ignore[no-any-return]
+        return self.decoder(self.post_quant_conv(latents_of(tokens, codes)))  # type: ignore[no-any-return]
+
+
+def latents_of(tokens: Tensor, codes: Tensor) -> Tensor:
+    """[B, F, side, side] of tokens int64 [B, side^2], which must be rows of codes [N, F]; ValueError for others."""
+    side = round(tokens.shape[-1] ** 0.5)
+    square = tokens.ndim == 2 and side**2 == tokens.shape[1]
+    if not square or not ((tokens >= 0) & (tokens < len(codes))).all():
+        raise ValueError(
+            f"tokens of shape {list(tokens.shape)}; expected a square of codes 0..{len(codes) - 1}, no masks"
+        )
+    return codes[tokens].transpose(1, 2).reshape(len(tokens), -1, side, side)

@@ -281,6 +281,12 @@ def test_seeds_are_whole_numbers_of_64_bits(case: str) -> None:
     call(0), call(2**64 - 1)
 
 
+def test_an_order_with_a_seed_that_is_none_is_not_made() -> None:
+    for make in (unmask.scores.at_random, lambda seed: unmask.scores.moment(2.0, seed)):
+        with pytest.raises(ValueError, match="choose another seed"):
+            make(2**64)
+
+
 def refused(call: Callable[[], object], name: str) -> None:
     with pytest.raises(ValueError, match=name) as caught:
         call()

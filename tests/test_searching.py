@@ -1,0 +1,113 @@
+"""`search` and `best_of`: modes by enumeration, log-probabilities that are the law's, calls that are counted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import seeded
+
+import unmask
+from unmask import laws, scores, selectors
+
+MARGIN = selectors.top_k(scores.margin, 1)
+ORDERS = {
+    "margin": MARGIN,
+    "random": selectors.top_k(scores.at_random(3), 1),
+    "blocks": selectors.in_blocks(MARGIN, 2),
+}
+
+
+def table(seed, vocab=3, length=5, spread=2.0):
+    entries = spread * torch.randn(vocab**length, generator=seeded(seed), dtype=torch.float64)
+    return laws.Table(entries.log_softmax(0), length)
+
+
+def everything(law):
+    return torch.cartesian_prod(*[torch.arange(law.vocab_size)] * law.length)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_beam_as_wide_as_the_law_is_the_law_sorted(order):
+    law, tokens = table(0), everything(table(0))
+    found = unmask.search(law, torch.full((1, 5), law.mask_id), ORDERS[order], width=3**5)
+    values, places = law.log_prob(tokens).sort(descending=True)
+    torch.testing.assert_close(found.log_prob[0], values)
+    assert torch.equal(found.tokens[0], tokens[places])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_mode_of_random_laws_is_found_at_width_sixteen(order):
+    for seed in range(12):
+        law = table(seed)
+        best = law.log_prob(everything(law)).max()
+        found = unmask.search(law, torch.full((1, 5), law.mask_id), ORDERS[order], width=16)
+        torch.testing.assert_close(found.log_prob[0, 0], best)
+
+
+def test_width_one_is_the_arg_max_and_wider_is_never_less_probable_on_a_trap():
+    # the likelier first symbol leads to many equal endings: the arg-max takes it and loses
+    law = laws.Table(torch.tensor([0.3, 0.3, 0.39, 0.01], dtype=torch.float64).log(), 2)
+    order = selectors.top_k(scores.left_to_right, 1)
+    start = torch.full((1, 2), law.mask_id)
+    greedy = unmask.sample(law, start, order, generator=seeded(0), source=unmask.greedy)
+    narrow, wide = (unmask.search(law, start, order, width=w) for w in (1, 2))
+    assert torch.equal(narrow.tokens[:, 0], greedy.tokens)
+    torch.testing.assert_close(narrow.log_prob[:, 0], greedy.log_prob)
+    assert wide.tokens[0, 0].tolist() == [1, 0]
+    assert narrow.tokens[0, 0].tolist() == [0, 0]
+    assert wide.nfe.tolist() == [3.0]  # one call, then one for each of two
+
+
+def test_rows_of_a_batch_do_not_feel_each_other():
+    law = table(4)
+    tokens = torch.full((4, 5), law.mask_id)
+    tokens[1, 2], tokens[2] = 1, torch.tensor([0, 1, 2, 0, 1])
+    tokens[3, 1:4] = 2
+    ids = torch.arange(4)
+    together = unmask.search(law, tokens, ORDERS["random"], width=5, order_ids=ids)
+    for row in range(4):
+        alone = unmask.search(law, tokens[row, None], ORDERS["random"], width=5, order_ids=ids[row, None])
+        assert torch.equal(alone.tokens[0], together.tokens[row])
+        torch.testing.assert_close(alone.log_prob[0], together.log_prob[row])
+        assert alone.nfe[0] == together.nfe[row]
+    assert together.tokens[2, 0].tolist() == [0, 1, 2, 0, 1]
+    assert together.log_prob[2].tolist() == [0.0, *[-torch.inf] * 4]
+    assert together.nfe[2] == 0
+
+
+def test_log_probabilities_are_those_of_the_order():
+    law = table(5)
+    start = torch.full((1, 5), law.mask_id)
+    for order in (MARGIN, selectors.threshold(scores.confidence, 0.5), selectors.top_k(scores.margin, 2)):
+        found = unmask.search(law, start, order, width=6)
+        again = unmask.log_likelihood(law, found.tokens[0], order)
+        torch.testing.assert_close(found.log_prob[0], again)
+        assert len({tuple(row) for row in found.tokens[0].tolist()}) == 6
+
+
+def test_impossible_sequences_are_no_hypotheses():
+    law = laws.Permutation(4)
+    found = unmask.search(law, torch.full((1, 4), law.mask_id), MARGIN, width=30)
+    assert int((found.log_prob > -torch.inf).sum()) == 24
+    assert (found.tokens[0].sort(1).values == torch.arange(4)).all()
+
+
+def test_the_best_of_draws_is_judged_by_the_model_itself():
+    law = table(6)
+    start = torch.full((3, 5), law.mask_id)
+    found = unmask.best_of(law, start, MARGIN, count=8, generator=seeded(0))
+    torch.testing.assert_close(found.log_prob, law.log_prob(found.tokens.flatten(0, 1)).view(3, 8))
+    assert (found.log_prob.diff(dim=1) <= 0).all()
+    assert found.nfe.tolist() == [40.0] * 3
+    sharp = unmask.best_of(
+        law, start, MARGIN, count=8, generator=seeded(0), proposal=unmask.tempered(law, 0.3)
+    )
+    torch.testing.assert_close(sharp.log_prob, law.log_prob(sharp.tokens.flatten(0, 1)).view(3, 8))
+    assert sharp.nfe.tolist() == [80.0] * 3
+
+
+@pytest.mark.parametrize(("name", "value"), [("width", 0), ("width", 1.5)])
+def test_a_width_that_is_none_is_refused(name, value):
+    law = table(0)
+    with pytest.raises(ValueError, match=f"{name} .*expected"):
+        unmask.search(law, torch.full((1, 5), law.mask_id), MARGIN, **{name: value})

@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help="where it is trained")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    steps, exact = (20, 4) if options.small else (options.steps, 60)
+    steps, exact = (20, 4) if options.small else (options.steps, 40)
     folder = options.folder or cache() / "finetune" / f"sapiens_vh_{steps}"
     torch.set_num_threads(1)
     split = Split.by_clone(40 if options.small else 300)

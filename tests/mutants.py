@@ -100,7 +100,7 @@ MUTANTS = (
         "tuning-at-15-percent",
         "models/transformers/tuning.py",
         "sequences.batches_by_length(exact_count,",
-        "sequences.batches_by_length(lambda s, g: exact_count(s, g, torch.full((len(s),), 0.15)),",
+        "sequences.batches_by_length(lambda s, g: exact_count(s, g, 0.0 * s.sum(1) + 0.15),",
         "as many symbols are hidden as chance has it, from one to all",
         (f"{TUNING}test_masks_are_uniform_over_how_many_are_hidden",),
     ),

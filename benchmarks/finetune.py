@@ -39,8 +39,8 @@ the number of hidden residues uniform from one to all, weights of the order-agno
 published, EMA {ema}. Chains are split by clone before anything else: {train} chains of {clones} clones are trained on, one
 chain of each of {held} other clones is held out, **and no clone has chains in both**. {overlap} held-out chain is equal to
 one of those. The clones come from one data set, which shares donors and germline genes, so this tells about chains
-of such donors, not of all antibodies; "far" are held-out chains at most {far:.0f} % identical to every training chain (by IMGT's
-columns). What Sapiens itself was taught on may hold any of them, before and after alike.
+of such donors, not of all antibodies; "far" are held-out chains at most {far:.0f} % identical to every training chain (by
+IMGT's columns). What Sapiens itself was taught on may hold any of them, before and after alike.
 
 Nats per residue of held-out chains, given the lengths. Intervals are at 95 %, by a bootstrap of whole chains ({resamples}
 resamples), of the difference on the same chains; the same residues are hidden before and after. "exact" is the

@@ -46,6 +46,7 @@ NELBO = "test_objectives.py::test_nelbo_of_the_exact_denoiser_is_the_entropy[mar
 CODEC = "test_codec.py::"
 HF = "test_transformers_models.py::"
 FETCHED = "test_weights.py::"
+TUNING = "test_tuning.py::"
 HOSTILE = "contract/test_hostile.py::"
 TIES = "test_scores_selectors.py::test_scores_within_the_grid_tie_and_the_lowest_position_wins"
 
@@ -54,6 +55,103 @@ PEEK = """view = look.at_masked(view)
         view = replace(view, log_probs=view.log_probs.gather(-1, guess[..., None]).expand_as(view.log_probs))"""
 
 MUTANTS = (
+    # Fine-tuning.
+    Mutant(
+        "tuning-scores-special-tokens",
+        "models/transformers/tuning.py",
+        "return ~frame.visible(batch, model.denoiser.mask_id)",
+        "return batch >= 0",
+        "special tokens and pads are visible and cost nothing",
+        (f"{TUNING}test_special_tokens_and_pads_are_neither_hidden_nor_scored",),
+    ),
+    Mutant(
+        "tuning-overwrites-the-model-given",
+        "models/transformers/tuning.py",
+        "network: nn.Module = copy.deepcopy(model.denoiser.network)",
+        "network: nn.Module = model.denoiser.network",
+        "the model that training begins with stays as it is, and so does what is measured before",
+        (f"{TUNING}test_what_is_hidden_gets_cheaper_and_the_folder_is_read_by_all[Bert]",),
+    ),
+    Mutant(
+        "tuning-without-dropout",
+        "models/transformers/tuning.py",
+        "copy.deepcopy(model.denoiser.network).train()",
+        "copy.deepcopy(model.denoiser.network)",
+        "loaded networks are in evaluation mode; training has the folder's dropout",
+        (f"{TUNING}test_dropout_is_that_of_the_folder_while_it_learns",),
+    ),
+    Mutant(
+        "tuning-goes-on-from-another-start",
+        "models/transformers/tuning.py",
+        "Start(model.name, model.hash[:16],",
+        'Start(model.name, "",',
+        "a run belongs to the weights that it began with",
+        (f"{TUNING}test_other_data_and_another_start_are_refused",),
+    ),
+    Mutant(
+        "tuning-goes-on-with-other-data",
+        "models/transformers/tuning.py",
+        "fingerprint=_fingerprint(rows)",
+        'fingerprint=""',
+        "a run goes on with the same data only",
+        (f"{TUNING}test_other_data_and_another_start_are_refused",),
+    ),
+    Mutant(
+        "tuning-at-15-percent",
+        "models/transformers/tuning.py",
+        "sequences.batches_by_length(exact_count,",
+        "sequences.batches_by_length(lambda s, g: exact_count(s, g, 0.0 * s.sum(1) + 0.15),",
+        "as many symbols are hidden as chance has it, from one to all",
+        (f"{TUNING}test_masks_are_uniform_over_how_many_are_hidden",),
+    ),
+    Mutant(
+        "tuning-trains-on-what-is-held-out",
+        "command_line/commands/train/tuning.py",
+        "tokens[[key not in known for key in keys]]",
+        "tokens",
+        "held-out sequences are never trained on, be they in both files",
+        (f"{TUNING}test_held_out_sequences_are_never_trained_on",),
+    ),
+    Mutant(
+        "tuning-splits-equal-sequences",
+        "command_line/commands/train/tuning.py",
+        "fraction(key, 0) < share for key in keys",
+        "fraction(key, i) < share for i, key in enumerate(keys)",
+        "equal sequences are on one side of the split",
+        (f"{TUNING}test_held_out_sequences_are_never_trained_on",),
+    ),
+    Mutant(
+        "tied-weights-are-one-in-a-file",
+        "base/checkpoints.py",
+        "v.clone() if places[v.untyped_storage().data_ptr()] > 1 else v",
+        "v",
+        "safetensors refuses tensors that share memory, which tied weights do",
+        (f"{TUNING}test_going_on_is_as_if_it_had_never_stopped",),
+    ),
+    Mutant(
+        "model-likelihood-without-gradients",
+        "models/model.py",
+        "            differentiable=differentiable,\n            recompute=recompute,\n        )\n        return found",
+        "        )\n        return found",
+        "differentiable=True reaches the engine",
+        (f"{TUNING}test_a_models_own_likelihoods_have_gradients_when_asked[log_likelihood]",),
+    ),
+    Mutant(
+        "model-bound-without-gradients",
+        "models/model.py",
+        "            **gradients,\n",
+        "",
+        "differentiable=True reaches the engine",
+        (f"{TUNING}test_a_models_own_likelihoods_have_gradients_when_asked[nelbo]",),
+    ),
+    Mutant(
+        "share-of-all-positions",
+        "evaluation/shares.py",
+        "counts = (share * symbols.sum(1))",
+        "counts = (share * torch.full((len(tokens),), tokens.shape[1]))",
+        "a share of a row's own symbols is hidden, not of the longest row's positions",
+        (f"{TUNING}test_all_hidden_is_the_sum_of_first_factors_whatever_the_batch",),
+    ),
     # Published architectures.
     Mutant(
         "dream-logits-not-moved",

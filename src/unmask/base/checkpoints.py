@@ -6,6 +6,7 @@ import json
 import shutil
 import stat
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,11 @@ def one_line(value: object) -> str:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes named tensors as safetensors, atomically."""
-    write_bytes(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+    """Writes named tensors as safetensors, atomically; tied ones, which share memory, each for itself."""
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    places = Counter(v.untyped_storage().data_ptr() for v in plain.values())
+    apart = {k: v.clone() if places[v.untyped_storage().data_ptr()] > 1 else v for k, v in plain.items()}
+    write_bytes(path, save(apart))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

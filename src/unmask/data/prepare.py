@@ -258,7 +258,7 @@ def _part(
         if kind == "stream":
             yield from _between(pieces, round(low * total), round(min(high, 1.0) * total))
         else:
-            yield from (p for p in pieces if len(shares) == 1 or low <= _fraction(p.data, seed) < high)
+            yield from (p for p in pieces if len(shares) == 1 or low <= fraction(p.data, seed) < high)
 
 
 def _between(pieces: Iterator[Piece], start: int, stop: int) -> Iterator[Piece]:
@@ -273,7 +273,7 @@ def _between(pieces: Iterator[Piece], start: int, stop: int) -> Iterator[Piece]:
         at += len(data)
 
 
-def _fraction(data: Any, seed: int) -> float:
+def fraction(data: Any, seed: int) -> float:
     """A number in [0, 1) that depends on the content and the seed only."""
     content = data.encode() if isinstance(data, str) else bytes(data)
     digest = hashlib.blake2b(content, digest_size=8, key=str(seed).encode()).digest()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unmask.base import checkpoints, noise
 from unmask.base.numbers import whole
@@ -33,7 +33,7 @@ class Model:
     `log_likelihood` and `nelbo` measure whatever ``encode`` returns. The functions of these names in `unmask` know the
     denoiser only: where lengths are given (`end` is not None) tell them ``visible=model.visible(tokens)``, or they score
     the ends, which the network never says, and give -inf. ``frame`` is that of models with special tokens, which are
-    visible as well; ``write`` puts the model into a folder in a layout of its own.
+    visible as well; ``write(folder, network)`` puts such a network into a folder in a layout of its own.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Model:
     config: dict[str, Any]
     vocabulary: Vocabulary | None = None
     frame: Frame | None = None
-    write: Callable[[Path], None] | None = None
+    write: Callable[[Path, nn.Module], None] | None = None
 
     def __repr__(self) -> str:
         network = getattr(self.denoiser.network, "module", self.denoiser.network)
@@ -143,6 +143,8 @@ class Model:
         order_ids: Tensor | None = None,
         substeps: int = 1,
         with_length: bool = False,
+        differentiable: bool = False,
+        recompute: bool = False,
     ) -> Tensor:
         """Log-probability float64 [B], nats, of tokens int64 [B, L] along an order, by default the model's own.
 
@@ -150,6 +152,7 @@ class Model:
 
         Where lengths are given, it is that of the symbols given the lengths, as ends are visible; ``with_length`` adds the
         log-probability of each length (minus `length_cost`). ``order_ids`` (default 0 for every row) choose random orders.
+        ``differentiable`` and ``recompute`` are as in `unmask.log_likelihood`: without, there are no gradients.
         ValueError for masked tokens: those are not data.
         """
         found = log_likelihood(
@@ -159,6 +162,8 @@ class Model:
             visible=verbs.both(self.visible(tokens), visible),
             substeps=substeps,
             order_ids=order_ids,
+            differentiable=differentiable,
+            recompute=recompute,
         )
         return found - self.length_cost(tokens) if with_length else found
 
@@ -217,7 +222,7 @@ class Model:
                 f"{place} exists and is no model; expected a new folder, or one of a model to replace"
             )
         if self.write is not None:
-            self.write(place)
+            self.write(place, self.denoiser.network)
             return
         weights = self.denoiser.network.state_dict()
         checkpoints.write_folder(place, {"weights": weights}, {"config": self.config})
@@ -231,23 +236,29 @@ class Model:
         visible: Tensor | None = None,
         item_ids: Tensor | None = None,
         with_length: bool = False,
+        differentiable: bool = False,
+        recompute: bool = False,
     ) -> Estimate:
         """The bound of tokens int64 [B, L] that suits the model's training, nats per sequence: value and standard error.
 
         Of a causal model it is exact, of one in stages the sum over stages, of one told the time the integral over time,
         and otherwise the mean over random orders. Given lengths as in `log_likelihood`, where ``with_length`` adds their
         cost; ``visible`` bool [B, L] marks a prompt. Noise belongs to ``item_ids`` int64 [B] (default 0..B-1).
+        ``differentiable`` and ``recompute`` are as in `unmask.nelbo`, for the mean over random orders only.
         """
         network = self.config["network"]
-        if visible is not None and (
-            network.get("causal") or network.get("timed") or upscale.stages_of(network) > 1
-        ):
-            raise ValueError(f"model '{self.name}' has no bound given a prompt; expected no visible")
-        measure, _ = self.bound(samples, visible)
+        if network.get("causal") or network.get("timed") or upscale.stages_of(network) > 1:
+            if visible is not None:
+                raise ValueError(f"model '{self.name}' has no bound given a prompt; expected no visible")
+            if differentiable or recompute:
+                raise ValueError(
+                    f"model '{self.name}' has no bound over random orders; expected differentiable=False"
+                )
+        measure, _ = self.bound(samples, visible, differentiable=differentiable, recompute=recompute)
         found = measure(tokens, generator, item_ids)
         return replace(found, value=found.value + self.length_cost(tokens)) if with_length else found
 
-    def bound(self, samples: int, visible: Tensor | None = None) -> tuple[Bound, str]:
+    def bound(self, samples: int, visible: Tensor | None = None, **gradients: bool) -> tuple[Bound, str]:
         """How `nelbo` measures with ``samples`` mask sets a sequence, and what that is called."""
         denoiser, network = self.denoiser, self.config["network"]
         each = f"{samples} mask sets per sequence"
@@ -269,6 +280,7 @@ class Model:
             samples=samples,
             visible=verbs.both(self.visible(tokens), visible),
             item_ids=ids,
+            **gradients,
         ), f"bound over random orders, {each}{'' if self.frame is None else ', given the lengths'}"
 
     def length_cost(self, tokens: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from unmask.base import noise
+from unmask.base import checkpoints, noise
 from unmask.data.vocabularies import Vocabulary, to_record
 
 T = TypeVar("T")
@@ -100,6 +101,11 @@ def _as_it_is(run: Run) -> Run:
     return run
 
 
+def write_model(run: Run, place: Path, weights: dict[str, Tensor], step: int) -> None:
+    """Writes the folder that `unmask.load` reads: weights and the run's description."""
+    checkpoints.write_folder(place, {"weights": weights}, {"config": describe(run) | {"trained_steps": step}})
+
+
 @dataclass(frozen=True)
 class Run:
     """A complete training. ``network`` is the typed record that ``build`` takes, ``data`` is for ``batch``.
@@ -111,6 +117,7 @@ class Run:
     the run with what only the data can tell. ``order`` names the one in which
     `unmask sample` unmasks if it is not told another. ``start`` is a folder whose model's weights training begins with;
     ``lengths`` says how often each length 0, 1, .. occurs in data whose lengths are given, and is empty otherwise.
+    ``write(run, folder, weights, step)`` puts the finished model there, by default in our own layout.
     ``randomness`` is the rule by which `generator` makes random numbers: a run goes on with the one that it began with.
     """
 
@@ -124,6 +131,7 @@ class Run:
     decode: Callable[[Run, Tensor], Any]
     vocabulary: Vocabulary | None = None
     prepare: Callable[[Run], Run] = _as_it_is
+    write: Callable[[Run, Path, dict[str, Tensor], int], None] = write_model
     order: str = "random"
     start: str = ""
     lengths: tuple[int, ...] = ()

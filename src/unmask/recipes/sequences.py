@@ -122,27 +122,45 @@ def items(run: Run, random: torch.Generator) -> Tensor:
     return torch.as_tensor(data.padded(places.numpy(), run.network.length, run.network.vocab_size - 1))
 
 
-def items_by_length(run: Run, step: int, group: int = 16) -> Tensor:
+def alike(run: Run, step: int, lengths: NDArray[Any], group: int = 16) -> NDArray[np.int64]:
+    """Numbers of a batch of random items of like ``lengths`` [n], int64 [B].
+
+    Every ``group`` steps share one draw, sorted by length and dealt out in random order.
+    """
+    random = generator(run, step - step % group, stream=1)
+    places = torch.randint(len(lengths), (group * run.batch_size,), generator=random).numpy()
+    places = places[np.argsort(lengths[places], kind="stable")]
+    turn = int(torch.randperm(group, generator=random)[step % group])
+    return places[turn * run.batch_size : (turn + 1) * run.batch_size]
+
+
+def items_by_length(run: Run, step: int) -> Tensor:
     """Random items of like lengths, ended and filled up by the last symbol, int64 [B, <= L].
 
-    Every ``group`` steps share one draw, sorted by length and dealt out in random order. A multiple of 4 positions, as
-    few as hold the longest and its end.
+    A multiple of 4 positions, as few as hold the longest and its end.
     """
-    data, random = run.data.open(), generator(run, step - step % group, stream=1)
-    places = torch.randint(data.items, (group * run.batch_size,), generator=random).numpy()
-    places = places[np.argsort(data.lengths[places], kind="stable")]
-    turn = int(torch.randperm(group, generator=random)[step % group])
-    mine = places[turn * run.batch_size : (turn + 1) * run.batch_size]
+    data = run.data.open()
+    mine = alike(run, step, data.lengths)
     length = min(run.network.length, 4 * math.ceil((data.lengths[mine].max() + 1) / 4))
     return torch.as_tensor(data.padded(mine, length, run.network.vocab_size - 1))
 
 
-def batches_by_length(corrupt: Corrupt) -> Callable[[Run, int], Batch]:
+def not_ends(run: Run, tokens: Tensor) -> Tensor:
+    """Where tokens int64 [B, L] are no ends, bool [B, L]."""
+    found: Tensor = tokens != run.network.vocab_size - 1
+    return found
+
+
+def batches_by_length(
+    corrupt: Corrupt,
+    draw: Callable[[Run, int], Tensor] = items_by_length,
+    data_symbols: Callable[[Run, Tensor], Tensor] = not_ends,
+) -> Callable[[Run, int], Batch]:
     """Batches of items whose lengths are given: ends are neither masked nor counted in the loss, nats per symbol."""
 
     def batch(run: Run, step: int) -> Batch:
-        tokens = items_by_length(run, step)
-        symbols = tokens != run.network.vocab_size - 1
+        tokens = draw(run, step)
+        symbols = data_symbols(run, tokens)
         hidden = corrupt(symbols, generator(run, step))
         return Batch(tokens, hidden.masked, hidden.weight * (symbols.numel() / max(int(symbols.sum()), 1)))
 

@@ -131,9 +131,9 @@ def save(
 
 
 def export(run: Run, folder: Path, average: dict[str, Tensor], step: int) -> Path:
-    """Writes the model that `unmask.load` reads: EMA weights and the run's description."""
+    """Writes the model that `unmask.load` reads, of the EMA weights, in the run's layout."""
     place = folder / "model"
-    checkpoints.write_folder(place, {"weights": average}, {"config": describe(run) | {"trained_steps": step}})
+    run.write(run, place, average, step)
     return place
 
 

@@ -23,6 +23,7 @@ EXAMPLES = {
         "unmask train sudoku --optimiser.steps 200 --batch-size 64",
         "unmask train digits --out runs/digits --device cuda",
         "unmask train sudoku --fields",
+        "unmask train --start esm2_folder --data mine.fasta --optimiser.steps 1000",
     ),
     "eval": (
         "unmask eval sudoku --generate 34 -n 50 --order margin --greedy",

@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 @command("train")
 def train(
     recipe: Annotated[
-        Positional[str], option(metavar="RECIPE", help="What to train: a recipe of those named below.")
-    ],
+        Positional[str | None],
+        option(
+            metavar="RECIPE",
+            help="What to train: a recipe of those named below; none with --start FOLDER --data FILE.",
+        ),
+    ] = None,
     *,
     out: Annotated[
         Path | None, option(metavar="FOLDER", help="Default: runs/RECIPE. A run found there goes on.")
@@ -45,12 +49,15 @@ def train(
     threads: Annotated[int | None, option(metavar="N", help="Threads; default what torch takes.")] = None,
     output: Told = OUTPUT,
 ) -> int:
-    """Train a recipe, or go on with a stopped training; --group.field VALUE replaces any field."""
+    """Train a recipe, or go on with a stopped training; --group.field VALUE replaces any field.
+
+    --start FOLDER --data FILE teaches a masked model of transformers to be a diffusion model of your sequences.
+    """
     from unmask.command_line.commands import train as work
     from unmask.command_line.output import emit
 
     if fields:
-        emit(work.fields(recipe), work.render_fields, output.json)
+        emit(work.fields(recipe, work.changes(set_)), work.render_fields, output.json)
         return 0
     with running(Cores(threads)):
         report = work.run(recipe, out, work.changes(set_), output.quiet)

@@ -91,7 +91,7 @@ def _built(module: nn.Module, tokenizer: Any, name: str, device: str | None) -> 
         _config(name, length, size, config, symbols),
         symbols.vocabulary,
         symbols.frame,
-        partial(_written, module, symbols),
+        partial(_written, symbols),
     )
     checks.check_padding(model)
     return model
@@ -151,13 +151,13 @@ def _decoded(symbols: Symbols, tokens: Tensor) -> list[str]:
     return [text_of(symbols, row.tolist()) for row in tokens]
 
 
-def _written(module: nn.Module, symbols: Symbols, folder: Path) -> None:
-    """Writes module and tokenizer as one folder in the layout of transformers, in place of an older one."""
+def _written(symbols: Symbols, folder: Path, network: nn.Module) -> None:
+    """Writes a `Network`'s module and the tokenizer as a folder in the layout of transformers, in place of an older one."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=TEMPORARY) as place:
         staging = Path(place) / "model"
         with reading.quiet():
-            module.save_pretrained(staging)  # type: ignore[operator]
+            network.module.save_pretrained(staging)  # type: ignore[operator, union-attr]
         for name, data in symbols.files.items():
             (staging / name).write_bytes(data)
         if folder.exists():

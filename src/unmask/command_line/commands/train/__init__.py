@@ -1,4 +1,4 @@
-"""``unmask train``: a recipe with some fields replaced, trained in a folder, or gone on with."""
+"""``unmask train``: a recipe with some fields replaced, or a model from elsewhere, trained in a folder, or gone on with."""
 
 from __future__ import annotations
 
@@ -13,16 +13,29 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from unmask.command_line.commands.train import tuning
 from unmask.command_line.output import Report, number, say
 from unmask.recipes import Run, all_recipes
 from unmask.recipes.run import describe, override
 from unmask.training.loop import train
 
 
-def run(recipe: str, out: Path | None, changes: Mapping[str, str], quiet: bool) -> Report:
-    """Trains a recipe with dotted fields replaced; the report names the model's folder and the loss."""
-    wanted = _checked(override(_recipe(recipe), changes))
-    folder = Path("runs") / recipe if out is None else out
+def run(recipe: str | None, out: Path | None, changes: Mapping[str, str], quiet: bool) -> Report:
+    """Trains a recipe with dotted fields replaced; the report names the model's folder and the loss.
+
+    Without a recipe, the model of ``changes["start"]`` on ``changes["data"]``; the report says what it knew and knows.
+    """
+    if recipe is None:
+        found = tuning.task(changes)
+        report = _trained(found.run, tuning.folder_of(found, out), changes, quiet)
+        return report | {"held_out": tuning.measured(found, Path(report["model"]), quiet)}
+    wanted = override(_recipe(recipe), changes)
+    return _trained(wanted, Path("runs") / recipe if out is None else out, changes, quiet)
+
+
+def _trained(run: Run, folder: Path, changes: Mapping[str, str], quiet: bool) -> Report:
+    """Trains a run in a folder, and what is to be said of that."""
+    wanted = _checked(run)
     before = _steps_done(folder)
     if before:
         say(f"going on from step {before} in {folder}", quiet)
@@ -35,7 +48,7 @@ def run(recipe: str, out: Path | None, changes: Mapping[str, str], quiet: bool) 
         raise KeyboardInterrupt(hint) from None
     return {
         "command": "train",
-        "recipe": recipe,
+        "recipe": run.name,
         "model": str(model),
         "steps": _steps_done(folder),
         "resumed_from": before,
@@ -52,6 +65,8 @@ def render(report: Report, console: Console) -> None:
         console.print(
             f"{report['steps']} steps, loss {loss['value']:.4f} {loss['unit']} ({loss['estimator']})"
         )
+    if report.get("held_out"):
+        tuning.render(report["held_out"], console)
     console.print(f"model: {report['model']}")
 
 
@@ -63,9 +78,10 @@ def changes(texts: Sequence[str]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
-def fields(recipe: str) -> Report:
-    """The fields of a recipe that ``--field value`` may replace, with their values."""
-    return {"command": "train", "recipe": recipe, "fields": dict(_flat(describe(_recipe(recipe))))}
+def fields(recipe: str | None, changes: Mapping[str, str]) -> Report:
+    """The fields of a recipe, or of a fine-tuning, that ``--field value`` may replace, with their values."""
+    found = tuning.task(changes).run if recipe is None else _recipe(recipe)
+    return {"command": "train", "recipe": found.name, "fields": dict(_flat(describe(found)))}
 
 
 def render_fields(report: Report, console: Console) -> None:

@@ -48,7 +48,7 @@ class Job:
 
     coding: Coding
     returns: str
-    named: bool
+    named: int
     header: bytes
 
     @property
@@ -76,13 +76,16 @@ def prepare(
     settings: Settings = DEFAULTS,
     *,
     returns: str | None = None,
-    named: bool = False,
+    named: int = 0,
     lengths: Iterable[int] | None = None,
     batch: int = 64,
     verify: bool = True,
     shorter: bool = True,
 ) -> Job:
-    """Sets up a compression; ``lengths`` are the masked counts of rows, where they are known beforehand."""
+    """Sets up a compression; ``lengths`` are the masked counts of rows, where they are known beforehand.
+
+    ``named`` says whether items have names, and how these stand: see `container.write_block`.
+    """
     batch = whole(batch, "batch", 1)
     subject = subject_of(model)
     kind = subject.returns if returns is None else returns
@@ -93,10 +96,10 @@ def prepare(
         "model": {"name": subject.name, "identity": subject.identity, "length": subject.length},
         "vocab_size": subject.denoiser.vocab_size,
         "returns": kind,
-        "named": named,
+        "named": bool(named),
         "method": to_record(method),
         "table": tables.checksum(method.grid),
-    }
+    } | ({"names": "packed"} if named == container.PACKED_NAMES else {})
     return Job(
         Coding(subject, law, method, batch, verify, shorter), kind, named, container.write_header(record)
     )

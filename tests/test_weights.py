@@ -284,10 +284,8 @@ def test_a_model_without_its_weights_is_made_again(cached, monkeypatch, run):
     assert catalogue.fetch_model("antiberty") == folder
 
 
-def test_a_fetched_model_is_loaded_by_its_name_and_a_folder_of_that_name_wins(
-    cached, monkeypatch, tmp_path
-):
-    with pytest.raises(ValueError, match="model 'antiberty' is not there yet; .*data fetch antiberty"):
+def test_a_fetched_model_is_loaded_by_its_name_and_a_folder_of_that_name_wins(cached, monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match=r"model 'antiberty' is not there yet; .*data fetch antiberty"):
         loading.load("antiberty")
     for path in (cached / "antiberty" / "config.json", cached / "antiberty" / "model.safetensors"):
         path.parent.mkdir(exist_ok=True)
@@ -297,7 +295,7 @@ def test_a_fetched_model_is_loaded_by_its_name_and_a_folder_of_that_name_wins(
     Path("antiberty").mkdir()
     Path("antiberty/config.json").touch()
     assert loading._find("antiberty") == Path("antiberty")
-    with pytest.raises(ValueError, match="did you mean 'antiberty'.*or fetch a model of"):
+    with pytest.raises(ValueError, match=r"did you mean 'antiberty'.*or fetch a model of"):
         loading.load("antibertie")
 
 

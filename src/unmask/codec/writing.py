@@ -59,10 +59,15 @@ class Job:
     def block(
         self, first: int, items: Sequence[Item], names: Sequence[str] = ()
     ) -> tuple[bytes, list[Entry], int]:
-        """The block of items numbered from ``first``, its entries, and how many bytes the items have."""
+        """The block of items numbered from ``first``, its entries, and how many bytes the items have.
+
+        Packed names count as well: they are a part of the source.
+        """
         data = [self._bytes(first + i, item) for i, item in enumerate(items)]
         entries = encode_items(self.coding, data, first, names)
-        return container.write_block(first, entries, self.named), entries, sum(map(len, data))
+        told = names if self.named == container.PACKED_NAMES else ()
+        source = sum(map(len, data)) + sum(len(name.encode("utf-8", "surrogateescape")) for name in told)
+        return container.write_block(first, entries, self.named), entries, source
 
     def _bytes(self, number: int, item: Item) -> bytes:
         try:

@@ -31,7 +31,8 @@ from unmask.recipes.run import tuples
 def load(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
     """A shipped or fetched model by name, or a folder: of `unmask train`, transformers, or a published diffusion model.
 
-    A shipped name wins, and a folder before a fetched name (`unmask data fetch`). See `from_transformers` and `published`. ValueError lists what exists when the name or the device
+    A shipped name wins, and a folder before a fetched name (`unmask data fetch`). See `from_transformers` and
+    `published`. ValueError lists what exists when the name or the device
     is unknown, and says what is wrong with a truncated or foreign folder. Weights in bfloat16 or float16 are read into
     float32.
     """
@@ -88,8 +89,8 @@ def _find(name_or_folder: str | Path) -> Path:
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise ValueError(
         f"no model '{name_or_folder}': {hint}shipped models: {', '.join(shipped()) or 'none'}; "
-        "or give a folder that `unmask train` wrote, or one with config.json and model.safetensors (transformers), or fetch "
-        "a model of `unmask data fetch --list`"
+        "or give a folder that `unmask train` wrote, or one with config.json and model.safetensors (transformers), "
+        "or fetch a model of `unmask data fetch --list`"
     )
 
 

@@ -1422,6 +1422,14 @@ MUTANTS = (
         (HOSTILE + "test_certain_symbols_are_bounded_by_the_file_and_max_symbols_accepts_more",),
     ),
     Mutant(
+        "windows-forget-what-came-before",
+        "evaluation/harness/scoring.py",
+        "first = max(0, end - room)",
+        "first = at",
+        "the windows of a long text are scored as if each began it",
+        ("test_harness.py::test_long_texts_are_scored_in_windows_each_given_half_a_row",),
+    ),
+    Mutant(
         "packed-names-without-end",
         "codec/container/names.py",
         "if size <= most else",

@@ -1480,7 +1480,7 @@ MUTANTS = (
     ),
     Mutant(
         "items-without-a-number",
-        "codec/container.py",
+        "codec/container/__init__.py",
         'zlib.crc32(payload, zlib.crc32(struct.pack("<Q", number)))',
         "zlib.crc32(payload)",
         "two items that change places are not noticed",
@@ -1513,11 +1513,35 @@ MUTANTS = (
     # Strangers' files.
     Mutant(
         "symbols-bounded-item-by-item",
-        "codec/container.py",
+        "codec/container/__init__.py",
         "before + size > total",
         "size > total",
         "many small items that cost nothing make more work than the file justifies",
         (HOSTILE + "test_certain_symbols_are_bounded_by_the_file_and_max_symbols_accepts_more",),
+    ),
+    Mutant(
+        "windows-forget-what-came-before",
+        "evaluation/harness/scoring.py",
+        "first = max(0, end - room)",
+        "first = at",
+        "the windows of a long text are scored as if each began it",
+        ("test_harness.py::test_long_texts_are_scored_in_windows_each_given_half_a_row",),
+    ),
+    Mutant(
+        "packed-names-without-end",
+        "codec/container/names.py",
+        "if size <= most else",
+        "if size <= 2**62 else",
+        "a small table of packed names fills the memory",
+        ("test_archive.py::test_packed_names_are_bounded_by_their_table_and_damage_is_noticed",),
+    ),
+    Mutant(
+        "packed-names-of-any-version",
+        "codec/container/__init__.py",
+        'version = PACKED_NAMES if record.get("names") == "packed" else VERSION',
+        "version = VERSION",
+        "an older reader takes packed names for those of entries",
+        ("test_archive.py::test_the_version_tells_how_names_stand",),
     ),
     Mutant(
         "plans-longer-than-a-row",
@@ -1529,7 +1553,7 @@ MUTANTS = (
     ),
     Mutant(
         "lost-items-without-end",
-        "codec/container.py",
+        "codec/container/__init__.py",
         "following <= listed[0].number < limit",
         "following <= listed[0].number",
         "a damaged file's reader counts up to whatever number a block claims",

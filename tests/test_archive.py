@@ -225,8 +225,8 @@ def test_other_models_versions_and_methods_are_refused():
     data = codec.compress(SUBJECT, ITEMS)
     with pytest.raises(ValueError, match=r"field model: written with 'test' .*, got 'other'"):
         codec.decompress(codec.of_denoiser(MARKOV, 12, "other"), data)
-    with pytest.raises(ValueError, match="field version: 2, expected 1: install a newer unmask"):
-        codec.decompress(SUBJECT, data[:8] + struct.pack("<H", 2) + data[10:])
+    with pytest.raises(ValueError, match="field version: 3, expected 1 or 2: install a newer unmask"):
+        codec.decompress(SUBJECT, data[:8] + struct.pack("<H", 3) + data[10:])
     with pytest.raises(ValueError, match=r"field magic: .*no unmask archive"):
         codec.decompress(SUBJECT, b"PK\3\4" + data)
     wrapper = codec.Wrapper("warm", lambda d: d)
@@ -267,6 +267,58 @@ def test_sizes_that_a_forger_claims_are_not_believed():
     places = [container.Place(len(header), len(block), 0, 4)]
     forged = header + block + container.write_index(len(header) + len(block), places, {})
     assert list(codec.decompress(SUBJECT, forged, errors="skip")) == [None] * 4
+
+
+NAMES = ["", "one heavy chain", "two heavy chain", "\udcff\n", "one heavy chain" * 40]
+
+
+def in_table(names, named):
+    """The bytes of a block of empty items of these names, and the names that are read from it."""
+    block = container.write_block(
+        0, [container.Entry(container.RAW, 0, 0, b"", name) for name in names], named
+    )
+    listed, end = container.read_table(io.BytesIO(block), 0, len(block), named)
+    assert (end, len(listed)) == (len(block), len(names))
+    return block, [entry.name for entry in listed]
+
+
+@pytest.mark.parametrize("names", [NAMES, [], [""], ["a"], ["x" * 5000] * 256, list("abc")])
+def test_names_come_back_packed_or_not_and_packed_ones_are_shorter(names):
+    plain, alone = in_table(names, 1)
+    packed, together = in_table(names, container.PACKED_NAMES)
+    assert alone == together == names
+    assert len(packed) <= len(plain) + 3
+    alike = [f"chain {i} of a mouse, heavy" for i in range(100)]
+    assert 2 * len(in_table(alike, container.PACKED_NAMES)[0]) < len(in_table(alike, 1)[0])
+
+
+def test_packed_names_are_bounded_by_their_table_and_damage_is_noticed():
+    bomb = zlib.compress(b"\0" * 2**24, 9)
+    for size, count in ((2**24, 4), (2**50, 4), (3, 4), (0, 4), (0, 0)):
+        with pytest.raises(codec.Damaged, match="names of the block are damaged, or more than 256 bytes"):
+            container.names.unpack(container.varint(size) + bomb, 0, count)
+    one = container.names.write("x" * 2**22)
+    with pytest.raises(codec.Damaged, match="more than 256 bytes"):
+        container.names.unpack(container.varint(len(one)) + zlib.compress(one, 9), 0, 1)
+    sound = container.names.pack(["a chain"] * 50, 10**6)
+    for cut in range(1, len(sound)):
+        with pytest.raises(codec.Damaged):
+            container.names.unpack(sound[:cut], 0, 50)
+    for count in (49, 51, 0):
+        with pytest.raises(codec.Damaged):
+            container.names.unpack(sound, 0, count)
+    with pytest.raises(codec.Damaged):
+        container.names.unpack(sound + b"x", 0, 50)
+
+
+def test_the_version_tells_how_names_stand():
+    record = container.read_header(io.BytesIO(codec.compress(SUBJECT, [])))
+    for names, version in (({}, 1), ({"names": "packed"}, 2)):
+        head = container.write_header(record | names)
+        assert head[8:10] == struct.pack("<H", version)
+        other = head[:8] + struct.pack("<H", 3 - version) + head[10:-4]
+        with pytest.raises(ValueError, match=r"field names: .* in version"):
+            container.read_header(io.BytesIO(other + struct.pack("<I", zlib.crc32(other))))
 
 
 # --- golden, parts, commands ------------------------------------------------------------------------------

@@ -569,6 +569,12 @@ def test_fasta_comes_back_byte_for_byte(folder: Path, tmp_path: Path, capfd: Any
         ]
         assert main(back) == 0
         assert (tmp_path / "back").read_bytes() == data
+    many = b"".join(b">chain_%d IGHV1-2*02 Homo sapiens heavy, naive\nACDEFGHI\n" % i for i in range(20))
+    (tmp_path / "many.fasta").write_bytes(many)
+    assert main([*command[:2], str(tmp_path / "many.fasta"), *command[3:]]) == 0
+    assert main(back) == 0
+    assert (tmp_path / "back").read_bytes() == many
+    assert (tmp_path / "x.umz").stat().st_size < 0.7 * len(many)  # headers are packed, even of a poor model
     (tmp_path / "odd.fasta").write_bytes(b">one\nACDE\nFGHIK\nKL\n")
     capfd.readouterr()
     assert (

@@ -22,6 +22,7 @@ from unmask.data.sources.models import antibodies, catalogue, folders, layouts, 
 from unmask.denoisers import from_logits
 from unmask.engine.likelihood import log_likelihood
 from unmask.engine.sampling import sample
+from unmask.models import loading
 from unmask.networks import sceptr
 from unmask.orders import presets
 
@@ -281,6 +282,21 @@ def test_a_model_without_its_weights_is_made_again(cached, monkeypatch, run):
     assert (folder / "vocab.txt").read_text().split()[3:5] == ["A", "C"]
     monkeypatch.setitem(catalogue.MODELS, "antiberty", catalogue.Published("a model", "MIT", pytest.fail))
     assert catalogue.fetch_model("antiberty") == folder
+
+
+def test_a_fetched_model_is_loaded_by_its_name_and_a_folder_of_that_name_wins(cached, monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match=r"model 'antiberty' is not there yet; .*data fetch antiberty"):
+        loading.load("antiberty")
+    for path in (cached / "antiberty" / "config.json", cached / "antiberty" / "model.safetensors"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert loading._find("antiberty") == cached / "antiberty"
+    monkeypatch.chdir(tmp_path)
+    Path("antiberty").mkdir()
+    Path("antiberty/config.json").touch()
+    assert loading._find("antiberty") == Path("antiberty")
+    with pytest.raises(ValueError, match=r"did you mean 'antiberty'.*or fetch a model of"):
+        loading.load("antibertie")
 
 
 def test_models_are_listed_and_unknown_names_say_both_lists(run, cached):

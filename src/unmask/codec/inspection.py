@@ -61,9 +61,9 @@ class Header:
     length: int
 
     @property
-    def named(self) -> bool:
-        """Whether items have names."""
-        return bool(self.record["named"])
+    def named(self) -> int:
+        """Whether items have names, and how they stand: see `container.write_block`."""
+        return container.PACKED_NAMES if self.record.get("names") == "packed" else int(self.record["named"])
 
     @property
     def returns(self) -> str:

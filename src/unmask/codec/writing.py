@@ -48,7 +48,7 @@ class Job:
 
     coding: Coding
     returns: str
-    named: bool
+    named: int
     header: bytes
 
     @property
@@ -59,10 +59,15 @@ class Job:
     def block(
         self, first: int, items: Sequence[Item], names: Sequence[str] = ()
     ) -> tuple[bytes, list[Entry], int]:
-        """The block of items numbered from ``first``, its entries, and how many bytes the items have."""
+        """The block of items numbered from ``first``, its entries, and how many bytes the items have.
+
+        Packed names count as well: they are a part of the source.
+        """
         data = [self._bytes(first + i, item) for i, item in enumerate(items)]
         entries = encode_items(self.coding, data, first, names)
-        return container.write_block(first, entries, self.named), entries, sum(map(len, data))
+        told = names if self.named == container.PACKED_NAMES else ()
+        source = sum(map(len, data)) + sum(len(name.encode("utf-8", "surrogateescape")) for name in told)
+        return container.write_block(first, entries, self.named), entries, source
 
     def _bytes(self, number: int, item: Item) -> bytes:
         try:
@@ -76,13 +81,16 @@ def prepare(
     settings: Settings = DEFAULTS,
     *,
     returns: str | None = None,
-    named: bool = False,
+    named: int = 0,
     lengths: Iterable[int] | None = None,
     batch: int = 64,
     verify: bool = True,
     shorter: bool = True,
 ) -> Job:
-    """Sets up a compression; ``lengths`` are the masked counts of rows, where they are known beforehand."""
+    """Sets up a compression; ``lengths`` are the masked counts of rows, where they are known beforehand.
+
+    ``named`` says whether items have names, and how these stand: see `container.write_block`.
+    """
     batch = whole(batch, "batch", 1)
     subject = subject_of(model)
     kind = subject.returns if returns is None else returns
@@ -93,10 +101,10 @@ def prepare(
         "model": {"name": subject.name, "identity": subject.identity, "length": subject.length},
         "vocab_size": subject.denoiser.vocab_size,
         "returns": kind,
-        "named": named,
+        "named": bool(named),
         "method": to_record(method),
         "table": tables.checksum(method.grid),
-    }
+    } | ({"names": "packed"} if named == container.PACKED_NAMES else {})
     return Job(
         Coding(subject, law, method, batch, verify, shorter), kind, named, container.write_header(record)
     )

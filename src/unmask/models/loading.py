@@ -16,6 +16,8 @@ from unmask import recipes
 from unmask.base import checkpoints
 from unmask.base.checkpoints import one_line
 from unmask.base.devices import check_device
+from unmask.data.sources.cache import cache
+from unmask.data.sources.models import MODELS, is_there
 from unmask.data.vocabularies import Tokenizer, Vocabulary, from_record
 from unmask.denoisers import from_logits
 from unmask.models import published, receptors
@@ -27,9 +29,10 @@ from unmask.recipes.run import tuples
 
 
 def load(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
-    """A shipped model by name, or a folder: of `unmask train`, of transformers, or of a published diffusion model.
+    """A shipped or fetched model by name, or a folder: of `unmask train`, transformers, or a published diffusion model.
 
-    A shipped name wins. See `from_transformers` and `published`. ValueError lists what exists when the name or the device
+    A shipped name wins, and a folder before a fetched name (`unmask data fetch`). See `from_transformers` and
+    `published`. ValueError lists what exists when the name or the device
     is unknown, and says what is wrong with a truncated or foreign folder. Weights in bfloat16 or float16 are read into
     float32.
     """
@@ -78,11 +81,16 @@ def _find(name_or_folder: str | Path) -> Path:
             f"'{name_or_folder}' is a pipeline of diffusers, which needs a caption; expected "
             "unmask.models.published.amused(folder) for one of aMUSEd, the others are not read"
         )
-    near = difflib.get_close_matches(str(name_or_folder), shipped(), n=1)
+    if (name := str(name_or_folder)) in MODELS:
+        if not is_there(name):
+            raise ValueError(f"model '{name}' is not there yet; expected `unmask data fetch {name}` before")
+        return cache() / name
+    near = difflib.get_close_matches(str(name_or_folder), (*shipped(), *MODELS), n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise ValueError(
         f"no model '{name_or_folder}': {hint}shipped models: {', '.join(shipped()) or 'none'}; "
-        "or give a folder that `unmask train` wrote, or one with config.json and model.safetensors (transformers)"
+        "or give a folder that `unmask train` wrote, or one with config.json and model.safetensors (transformers), "
+        "or fetch a model of `unmask data fetch --list`"
     )
 
 

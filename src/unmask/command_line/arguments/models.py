@@ -221,7 +221,12 @@ def profile(
     num: Annotated[
         int, option(aliases=("-n",), metavar="N", help="Fresh grids, or sequences of DATA at random.")
     ] = 1024,
-    rounds: Annotated[int, option(metavar="N", help="Passes over the data.")] = 4,
+    rounds: Annotated[
+        int | None,
+        option(
+            metavar="N", help="Passes over the data; default 4, or more of few sequences, to see all counts."
+        ),
+    ] = None,
     plot: Annotated[Path | None, option(metavar="FILE", help="Also draw it: .png, .svg or .pdf.")] = None,
     seed: Seed = 0,
     machine: On = MACHINE,

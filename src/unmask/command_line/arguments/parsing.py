@@ -34,7 +34,7 @@ ModelName = Annotated[
     str,
     option(
         metavar="MODEL",
-        help="A shipped model, or a folder: of `unmask train`, or a masked model of transformers.",
+        help="A shipped or fetched model, or a folder: of `unmask train`, or a masked model of transformers.",
     ),
 ]
 

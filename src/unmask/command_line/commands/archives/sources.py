@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.codec.container import PACKED_NAMES
 from unmask.codec.subjects import Item
 from unmask.command_line.commands.archives import fasta
 from unmask.command_line.output import say
@@ -24,11 +25,11 @@ IDX = (".idx", "-ubyte", ".gz")
 
 @dataclass
 class Pile:
-    """What is to be compressed: names and items, how many (None: not known), and how lines end."""
+    """What is to be compressed: names and items, how many (None: not known), how names stand, and how lines end."""
 
     pairs: Callable[[], Iterator[tuple[str, Item]]]
     total: int | None
-    named: bool
+    named: int
     ends: LineEnds | fasta.Layout = field(default_factory=lambda: LineEnds())
 
     def more(self) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def _fasta(sources: tuple[Path, ...]) -> Pile:
         raise ValueError("--fasta takes one file, or -; expected that")
     if sources[0] != files.STANDARD:
         _files(sources)
-    found = Pile(lambda: iter(()), None, True)
+    found = Pile(lambda: iter(()), None, PACKED_NAMES)
 
     def pairs() -> Iterator[tuple[str, Item]]:
         found.ends = layout = fasta.Layout()

@@ -10,13 +10,17 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from unmask.codec.coder import Damaged, read_varint, varint
+from unmask.codec.container import names
+from unmask.codec.container.names import DENSE
 
 MAGIC = b"\x89UMZ\r\n\x1a\n"
-VERSION = 1
+VERSION, PACKED_NAMES = 1, 2
+"""Versions of the format: that of every archive but those that keep the names of a block together under zlib."""
+
 BLOCK, END, CLOSE = b"UMZB", b"UMZE", b"UMZ.end\n"
 
 CODED, ESCAPED, RAW, ZSTD, ZLIB = range(5)
@@ -66,7 +70,10 @@ def item_crc(number: int, payload: bytes, data: bytes) -> int:
 
 
 def write_header(record: dict[str, Any]) -> bytes:
-    """Magic, version, length, the record as JSON under zlib, and the CRC32 of all that."""
+    """Magic, version, length, the record as JSON under zlib, and the CRC32 of all that.
+
+    The version is 2 where ``names`` of the record is "packed".
+    """
     text = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
     if len(text) > LARGEST_HEADER:
         raise ValueError(
@@ -74,7 +81,8 @@ def write_header(record: dict[str, Any]) -> bytes:
             "or items as a list, so that only the plans they need are written"
         )
     body = zlib.compress(text, 9)
-    head = _HEAD.pack(MAGIC, VERSION, len(body)) + body
+    version = PACKED_NAMES if record.get("names") == "packed" else VERSION
+    head = _HEAD.pack(MAGIC, version, len(body)) + body
     return head + struct.pack("<I", zlib.crc32(head))
 
 
@@ -88,15 +96,19 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     _, version, size = _HEAD.unpack(head)
     body = file.read(min(size, LARGEST_HEADER))
     stored = file.read(4)
-    if version != VERSION:
+    if version not in (VERSION, PACKED_NAMES):
         raise ValueError(
-            f"field version: {version}, expected {VERSION}: install a newer unmask, or the archive is damaged"
+            f"field version: {version}, expected {VERSION} or {PACKED_NAMES}: install a newer unmask, "
+            "or the archive is damaged"
         )
     if len(body) < size or len(stored) < 4:
         raise ValueError("the archive ends in its header: it is truncated, or field header length is damaged")
     if struct.pack("<I", zlib.crc32(head + body)) != stored:
         raise ValueError("field header CRC does not fit: the header is damaged")
-    return _parsed(body)
+    record = _parsed(body)
+    if (record.get("names") == "packed") != (version == PACKED_NAMES):
+        raise ValueError(f"field names: {record.get('names')!r} in version {version}; the archive is damaged")
+    return record
 
 
 def _parsed(body: bytes) -> dict[str, Any]:
@@ -115,15 +127,17 @@ def _parsed(body: bytes) -> dict[str, Any]:
 # --- blocks -----------------------------------------------------------------------------------------
 
 
-def write_block(first: int, entries: Sequence[Entry], named: bool) -> bytes:
-    """A block of items, numbered from ``first``: its lengths and CRC, a table, the payloads."""
+def write_block(first: int, entries: Sequence[Entry], named: int) -> bytes:
+    """A block of items, numbered from ``first``: its lengths and CRC, a table, the payloads.
+
+    ``named`` 1 puts each name into its entry, 2 (`PACKED_NAMES`) all behind the entries, under zlib.
+    """
     table = bytearray(varint(first) + varint(len(entries)))
     for entry in entries:
         table += varint(len(entry.payload) << 3 | entry.kind) + varint(entry.size)
         table += struct.pack("<I", entry.crc)
-        if named:
-            name = entry.name.encode("utf-8", "surrogateescape")
-            table += varint(len(name)) + name
+        table += names.write(entry.name) if named and named != PACKED_NAMES else b""
+    table += names.pack([entry.name for entry in entries], len(table)) if named == PACKED_NAMES else b""
     payloads = b"".join(entry.payload for entry in entries)
     head = _BLOCK.pack(BLOCK, len(table), len(payloads), 0)[:-4]
     crc = zlib.crc32(bytes(table), zlib.crc32(head))
@@ -151,7 +165,7 @@ def block_length(head: bytes) -> int | None:
     return _BLOCK.size + int(table) + int(payloads)
 
 
-def read_table(file: BinaryIO, offset: int, limit: int, named: bool) -> tuple[list[Listed], int]:
+def read_table(file: BinaryIO, offset: int, limit: int, named: int) -> tuple[list[Listed], int]:
     """The table of the block at ``offset`` and where the block ends; `Damaged` when none ends before ``limit``."""
     file.seek(offset)
     head = file.read(_BLOCK.size)
@@ -165,7 +179,7 @@ def read_table(file: BinaryIO, offset: int, limit: int, named: bool) -> tuple[li
     return _listed(table, offset + _BLOCK.size + size, payloads, named), offset + length
 
 
-def _listed(table: bytes, offset: int, payloads: int, named: bool) -> list[Listed]:
+def _listed(table: bytes, offset: int, payloads: int, named: int) -> list[Listed]:
     first, at = read_varint(table, 0)
     count, at = read_varint(table, at)
     found, end = [], offset + payloads
@@ -176,13 +190,15 @@ def _listed(table: bytes, offset: int, payloads: int, named: bool) -> list[Liste
         size, at = read_varint(table, at)
         crc = int.from_bytes(table[at : at + 4], "little")
         at, name = at + 4, ""
-        if named:
-            length, at = read_varint(table, at)
-            name, at = table[at : at + length].decode("utf-8", "surrogateescape"), at + length
+        if named and named != PACKED_NAMES:
+            name, at = names.read(table, at)
         if both & 7 > ZLIB or offset + (both >> 3) > end or at > len(table):
             raise Damaged("the table of the block contradicts itself")
         found.append(Listed(number, both & 7, size, crc, offset, both >> 3, name))
         offset += both >> 3
+    if named == PACKED_NAMES:
+        known, at = names.unpack(table, at, count), len(table)
+        found = [replace(entry, name=name) for entry, name in zip(found, known)]
     if at != len(table) or offset != end:
         raise Damaged("the table of the block contradicts itself")
     return found
@@ -244,7 +260,7 @@ def _places(body: bytes, offset: int, end: int) -> tuple[list[Place], dict[str, 
     return places, more
 
 
-def scan(file: BinaryIO, offset: int, named: bool) -> Iterator[Place]:
+def scan(file: BinaryIO, offset: int, named: int) -> Iterator[Place]:
     """Sound blocks from ``offset`` on, without an index: what is left of a damaged or truncated file.
 
     Item numbers rise and stay below the bytes of the file, so that nobody counts up to a number that a block claims. What
@@ -284,8 +300,8 @@ def _next_block(file: BinaryIO, offset: int, limit: int) -> int | None:
 # --- limits -----------------------------------------------------------------------------------------
 
 
-DENSE, PACKED = 2**8, 2**11
-"""Symbols for each byte of a file, and bytes of stored items."""
+PACKED = 2**11
+"""Bytes of stored items for each byte of a file."""
 
 LONG, LARGE = 2**21, 2**25
 """Symbols that an item may have in a file of any size, and bytes of a stored one."""

@@ -124,7 +124,10 @@ def _grown(state: State, asked: list[Request], owner: Tensor, width: int) -> tup
 def _kept(options: Tensor, owner: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """Of log-probabilities [H, V] of sequences ``owner`` [H] the best ``width`` of each: place, symbol and value [H']."""
     first = torch.searchsorted(owner, owner)  # where its sequence begins
-    rank, group = torch.arange(len(owner), device=owner.device) - first, torch.unique(owner, return_inverse=True)[1]
+    rank, group = (
+        torch.arange(len(owner), device=owner.device) - first,
+        torch.unique(owner, return_inverse=True)[1],
+    )
     size, most, vocab = int(group[-1]) + 1, int(rank.max()) + 1, options.shape[1]
     dense = options.new_full((size, most, vocab), -torch.inf)
     dense[group, rank] = options

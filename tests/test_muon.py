@@ -57,9 +57,9 @@ def test_matrices_decay() -> None:
 
 
 def test_training_with_it_learns_and_resumes_bit_for_bit(tmp_path: Path) -> None:
-    plain = train(tiny(muon=True, steps=150, decay=0.0, dropout=0.0), tmp_path / "plain", quiet=True)
+    plain = train(tiny(muon=True, steps=80, decay=0.0, dropout=0.0), tmp_path / "plain", quiet=True)
     train(tiny(muon=True, steps=15, decay=0.0, dropout=0.0), tmp_path / "two", quiet=True)
     losses = [line["loss"] for line in log_of(tmp_path / "plain")]
     assert losses[-1] < 0.8 * losses[0]
-    two = train(tiny(muon=True, steps=150, decay=0.0, dropout=0.0), tmp_path / "two", quiet=True)
+    two = train(tiny(muon=True, steps=80, decay=0.0, dropout=0.0), tmp_path / "two", quiet=True)
     assert (two / "weights.safetensors").read_bytes() == (plain / "weights.safetensors").read_bytes()

@@ -8,7 +8,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from unmask.base.numbers import real, whole
 
@@ -51,6 +50,8 @@ def t_quantile(level: float, freedom: float) -> float:
     level = real(level, "level")
     if not 0 < level < 1:
         raise ValueError(f"level {level}: expected 0 < level < 1")
+    from scipy.special import stdtrit
+
     middle = (1 + level) / 2
     return NormalDist().inv_cdf(middle) if np.isinf(freedom) else float(stdtrit(freedom, middle))
 

@@ -10,8 +10,6 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
-from scipy.signal import fftconvolve
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -63,11 +61,15 @@ def local_linear(losses: Array, weights: Array, bandwidth: float) -> Fit:
 
 def falling_steps(losses: Array, weights: Array) -> Array:
     """The closest staircase that never rises, nats (isotonic regression): right for profiles with jumps."""
+    from scipy.optimize import isotonic_regression  # here, as it takes a fifth of `load`'s time
+
     return np.asarray(isotonic_regression(losses, weights=_positive(weights), increasing=False).x)
 
 
 def falling_lines(losses: Array, weights: Array) -> Array:
     """`falling_steps` with straight lines between the centres of its steps, nats; for smooth profiles."""
+    from scipy.optimize import isotonic_regression
+
     result = isotonic_regression(losses, weights=_positive(weights), increasing=False)
     first, after = result.blocks[:-1], result.blocks[1:]
     return np.asarray(
@@ -95,6 +97,8 @@ def _cross_validation(losses: Array, weights: Array, fit: Fit) -> float:
 def _around(values: Array, kernel: Array) -> Array:
     """sum over j of kernel[j - i] values[j], for every i."""
     reach = len(kernel) // 2
+    from scipy.signal import fftconvolve
+
     return np.asarray(fftconvolve(values, kernel[::-1], mode="full")[reach : reach + len(values)])
 
 

@@ -22,7 +22,7 @@ from unmask.networks.published.pieces import (
     powers,
     turned,
 )
-from unmask.networks.published.settings import count, flag, must, number, only, symbol
+from unmask.networks.published.settings import count, flag, must, number, only, shared_heads, symbol
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,7 @@ class DreamConfig:
     pad_id: int | None = None
 
     def __post_init__(self) -> None:
-        if self.width % self.heads or (self.width // self.heads) % 2 or self.heads % self.kv_heads:
-            raise ValueError(
-                f"width {self.width} over {self.heads} heads and {self.kv_heads} of keys: expected divisors, and an "
-                "even number of channels per head"
-            )
+        shared_heads(self.width, self.heads, self.kv_heads)
 
     @classmethod
     def read(cls, config: Mapping[str, Any], pad_id: int | None = None) -> DreamConfig:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.networks.published.pieces import Published, RMSNorm, attended, heads_of, powers, turned
-from unmask.networks.published.settings import count, flag, must, number, only, symbol
+from unmask.networks.published.settings import count, flag, must, number, only, shared_heads, symbol
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,7 @@ class LLaDAConfig:
     pad_id: int | None = None
 
     def __post_init__(self) -> None:
-        if self.width % self.heads or (self.width // self.heads) % 2 or self.heads % self.kv_heads:
-            raise ValueError(
-                f"width {self.width} over {self.heads} heads and {self.kv_heads} of keys: expected divisors, and an "
-                "even number of channels per head"
-            )
+        shared_heads(self.width, self.heads, self.kv_heads)
 
     @classmethod
     def read(cls, config: Mapping[str, Any], pad_id: int | None = None) -> LLaDAConfig:

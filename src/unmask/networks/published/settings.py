@@ -56,3 +56,12 @@ def symbol(config: Mapping[str, Any], name: str, vocab_size: int) -> int:
     if found >= vocab_size:
         raise ValueError(f"{name!r} is {found}; expected one of {vocab_size} symbols")
     return found
+
+
+def shared_heads(width: int, heads: int, kv_heads: int) -> None:
+    """ValueError unless ``heads`` divide the width into even parts, and ``kv_heads`` of keys and values divide them."""
+    if width % heads or (width // heads) % 2 or heads % kv_heads:
+        raise ValueError(
+            f"width {width} over {heads} heads and {kv_heads} of keys: expected divisors, and an "
+            "even number of channels per head"
+        )

@@ -51,6 +51,17 @@ def both(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     return one | other
 
 
+def _symbols(model: Model, tokens: Tensor) -> Tensor:
+    """Where symbols of the data stand, masked or not, bool [B, L]."""
+    visible = model.visible(tokens)
+    return torch.ones_like(tokens, dtype=torch.bool) if visible is None else ~visible
+
+
+def _device(model: Model, tokens: Tensor) -> torch.device:
+    """Where the network is; that of the tokens where it has no parameters."""
+    return next((p.device for p in model.denoiser.network.parameters()), tokens.device)
+
+
 # --- drawing ----------------------------------------------------------------------------------------
 
 
@@ -66,7 +77,7 @@ def drawn(
     seed: int = 0,
 ) -> Result:
     """Tokens int64 [B, L] with every mask replaced by a symbol: see `Model.infill`."""
-    device = next((p.device for p in model.denoiser.network.parameters()), tokens.device)
+    device = _device(model, tokens)
     return sample(
         tempered(model.denoiser, temperature),
         tokens.to(device),
@@ -115,8 +126,7 @@ def hiding(model: Model, tokens: Tensor, hidden: Tensor | Sequence[tuple[int, in
     """Tokens int64 [B, L] with masks where ``hidden``: see `Model.infill`. ValueError where that is no symbol."""
     if hidden is None:
         return tokens
-    visible = model.visible(tokens)
-    symbols = torch.ones_like(tokens, dtype=torch.bool) if visible is None else ~visible
+    symbols = _symbols(model, tokens)
     if not isinstance(hidden, Tensor):
         hidden = _ranges(hidden, symbols)
     if hidden.dtype != torch.bool or hidden.shape != tokens.shape:
@@ -149,8 +159,7 @@ def _ranges(ranges: Sequence[tuple[int, int]], symbols: Tensor) -> Tensor:
 def pseudo_log_likelihood(model: Model, tokens: Tensor, words: bool | Tensor, batch_size: int) -> Tensor:
     """See `Model.pseudo_log_likelihood`."""
     check_tokens(tokens, model.denoiser, masks=False)
-    visible = model.visible(tokens)
-    symbols = torch.ones_like(tokens, dtype=torch.bool) if visible is None else ~visible
+    symbols = _symbols(model, tokens)
     owner = _words(model, tokens, words)
     total = torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device)
     for items, places in _pieces(symbols, whole(batch_size, "batch_size", 1)):
@@ -210,7 +219,7 @@ def halves(
     if len(tokens) < 2:
         raise ValueError(f"{len(tokens)} sequences; expected at least 2, one for each half")
     enough = max(4, math.ceil(4 * tokens.shape[1] / (len(tokens) // 2))) if rounds is None else rounds
-    device = next((p.device for p in model.denoiser.network.parameters()), tokens.device)
+    device = _device(model, tokens)
     special = None if model.frame is None else model.visible(tokens)
     first, second = (
         profiles.measure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,13 +31,20 @@ from unmask.codec.subjects import Subject
 from unmask.codec.tables import Ints, Law
 from unmask.orders.sources import given
 
-try:
-    import zstandard
-except ImportError:  # pragma: no cover
-    zstandard = None  # type: ignore[assignment]
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 GROUP = 16
 """Rows of an item that share a stream and advance together."""
+WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
+"""A zstd block may ask for no more than 8 MiB of memory."""
+SMALL: dict[int, int] = {
+    zstd.CompressionParameter.compression_level: 19,
+    zstd.CompressionParameter.content_size_flag: 0,
+}
+"""How blocks are packed; the table of entries says how many bytes come back."""
 
 
 @dataclass(frozen=True)
@@ -209,9 +217,7 @@ def _entry(
 
 def _stored(data: bytes) -> tuple[int, bytes]:
     """Kind and payload of an item that the model does not code; zlib where zstd packs more than readers accept."""
-    kind, packed = ZLIB, b""
-    if zstandard is not None:
-        kind, packed = ZSTD, zstandard.ZstdCompressor(level=19, write_content_size=False).compress(data)
+    kind, packed = ZSTD, zstd.compress(data, options=SMALL)
     if len(data) > PACKED * len(packed):
         kind, packed = ZLIB, zlib.compress(data, 9)
     return (kind, packed) if len(packed) < len(data) else (RAW, data)
@@ -322,17 +328,10 @@ def _inflated(payload: bytes, size: int) -> bytes:
 
 
 def _unzstd(payload: bytes, size: int) -> bytes:
-    if zstandard is None:
-        raise ValueError("a zstd block, and the package zstandard is not installed")
-    parts, length = [], 0
     try:
-        with zstandard.ZstdDecompressor(max_window_size=2**23).stream_reader(payload) as reader:
-            while (part := reader.read(2**16)) and length <= size:
-                parts.append(part)
-                length += len(part)
-    except zstandard.ZstdError:
+        return zstd.ZstdDecompressor(options=WINDOW).decompress(payload, size + 1)
+    except zstd.ZstdError:
         raise ValueError("no zstd block") from None
-    return b"".join(parts)
 
 
 # --- likelihood -----------------------------------------------------------------------------------

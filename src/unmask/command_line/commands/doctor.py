@@ -36,7 +36,7 @@ PACKAGES = (
     "tyro",
     "rich",
     "constriction",
-    "zstandard",
+    "backports.zstd",
     "numba",
     "matplotlib",
 )

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 import unmask
 from unmask import selectors
 from unmask.denoisers import caches
+from unmask.evaluation.harness import Scorer
 from unmask.models import published as reading
 from unmask.networks import published
 from unmask.orders import presets
@@ -404,6 +405,22 @@ def test_config_and_tokenizer_say_what_a_model_needs(folders, tmp_path):
         reading.model(home).encode(["w7 w8", "w9"])
     with pytest.raises(ValueError, match=r"no tokenizer\.json"):
         reading.model(folders["llada2"]).encode("w7")
+
+
+@pytest.mark.parametrize("name", ["llada", "llada2", "dream", "mdlm"])
+def test_the_harness_scores_texts_by_a_folder(name, folders, tmp_path):
+    """A word after two words is one position of one call; exact along left to right."""
+    home = folder_of(tmp_path / name, name)
+    mask = reading.from_folder(home)[0].mask_id
+    (home / "tokenizer.json").write_text(json.dumps(words_only({"<|mask|>": mask})))
+    model = unmask.load(home)
+    (value, _), *_ = Scorer(model).given_contexts([("w7 w8", " w9"), ("w7", " w8 w9")])
+    tokens = model.encode(["w7 w8 w9"])
+    visible = torch.arange(tokens.shape[1])[None] < tokens.shape[1] - 1
+    assert value == pytest.approx(model.log_likelihood(tokens, visible=visible).item(), abs=1e-5)
+    hidden = tokens.masked_fill(~visible, mask)
+    assert value == pytest.approx(model.denoiser(hidden)[0, -1, 9].item(), abs=1e-5)
+    assert value.meaning == "exact, order left-to-right"
 
 
 def test_what_a_config_leaves_open_comes_from_the_published_code_or_the_files():

@@ -204,14 +204,15 @@ def test_loops_go_on_from_where_they_stopped(run) -> None:
 
 
 @pytest.mark.global_random
-def test_the_loss_reads_the_last_span_of_each_stage(run) -> None:
+@pytest.mark.parametrize("stages", [STAGES, 2])
+def test_the_loss_reads_the_last_span_of_each_stage(run, stages) -> None:
     torch.manual_seed(0)
-    network, data = run.build(run.network), batch(run, 0)
+    network, data = run.build(replace(run.network, loops=SPAN * stages)), batch(run, 0)
     torch.nn.init.normal_(network.head.weight)
     seen = data.tokens.masked_fill(data.masked, BLANK)
-    streams, costs = network.refine(seen, None, SPAN * STAGES), []
+    streams, costs = network.refine(seen, None, SPAN * stages), []
     for i in range(len(seen)):
-        stage = next(s for s in reversed(range(STAGES)) if i >= len(seen) * s // STAGES)
+        stage = next(s for s in reversed(range(stages)) if i >= len(seen) * s // stages)
         logits = [network.logits(x[i : i + 1], None) for x in streams[stage * SPAN : (stage + 1) * SPAN]]
         truth = data.tokens[i : i + 1, :, None]
         losses = [-(z.log_softmax(-1).gather(2, truth)[0, :, 0][data.masked[i]]).mean() for z in logits]

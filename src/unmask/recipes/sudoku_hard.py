@@ -3,8 +3,8 @@
 It goes on from the weights of `sudoku`. Three things differ. Puzzles: half of each batch comes from a bank of puzzles made
 hard by hill climbing (`unmask.data.sudoku.hard`), the fresh minimal ones are the harder half of those made. States: the
 cells that naked and hidden singles give are filled in every second puzzle, as an order by margin fills them first. Depth:
-a third of each batch starts from nothing, a third from the network's state after one span of loops, a third after two;
-the gradient goes through the last span only (as in arXiv 2510.04871).
+one part of each batch starts from nothing, one from the network's state after one span of loops, one after two, as many
+parts as the loops have spans; the gradient goes through the last span only (as in arXiv 2510.04871).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SPAN = 4
 """Loops that the gradient goes through."""
 
 STAGES = 3
-"""Parts of a batch by the number of spans that come before those loops: 0, 1, .."""
+"""Parts of a batch by the number of spans that come before those loops, 0, 1, ..; other loops make other parts."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,10 @@ def objective(network: nn.Module, data: Batch) -> Tensor:
 def _ahead(network: nn.Module, tokens: Tensor) -> Tensor:
     """Where each board starts, [B, L, D]: the state after 0, 1, .. spans of loops, a part of the batch each."""
     stream = torch.zeros_like(network.refine(tokens[:1], None, 1)[-1]).repeat(len(tokens), 1, 1)  # type: ignore[operator]
-    for stage in range(1, STAGES):
-        first = len(tokens) * stage // STAGES
+    loops: int = network.shape.loops  # type: ignore[assignment, union-attr]
+    stages = max(1, loops // SPAN)
+    for stage in range(1, stages):
+        first = len(tokens) * stage // stages
         later = network.refine(tokens[first:], stream[first:], SPAN)[-1]  # type: ignore[operator]
         stream = torch.cat([stream[:first], later])
     return stream

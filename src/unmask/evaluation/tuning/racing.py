@@ -1,0 +1,131 @@
+"""Racing: which of many samplers is best within each budget of calls, with few of the calls that all of them would take.
+
+All arms are measured on the same items, a round of items after another, so differences are paired. After a round an arm is
+dropped where it cannot win any more: where for every budget that it keeps to, the leader there is better, or the arm could
+gain less than the error that the mean of all items will have anyway (one standard error of the leader's). What an arm
+could gain is the end of an interval of its mean difference by Student's t. Few items know their spread badly, and of shares solved
+often none: so one more difference is counted, as far from the mean as items are spread. Derived; how often
+the winner is more than a standard error worse than the best is tested.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmask.base.statistics import t_quantile
+
+Array: TypeAlias = NDArray[np.float64]
+Measure: TypeAlias = Callable[[int, NDArray[np.int64]], tuple[Array, Array]]
+"""(arm, items int64 [m]) -> (loss float64 [m], lower is better; calls float64 [m])."""
+
+LEVEL = 0.92
+"""Of the interval of a difference, both sides."""
+
+FIRST = 8
+"""Items of the first round; rounds double."""
+
+SLACK = 1.02
+"""An arm keeps to a budget if its mean calls are within it up to so much: adaptive rules take a few more or fewer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Race:
+    """What was measured: ``losses`` and ``calls`` float64 [arms, items], NaN where an arm was dropped before.
+
+    ``winners`` holds the arm that won each budget, None where no arm keeps to it.
+    """
+
+    budgets: tuple[float, ...]
+    losses: Array
+    calls: Array
+    winners: tuple[int | None, ...]
+
+    @property
+    def spent(self) -> float:
+        """Network calls that the race took."""
+        return float(np.nansum(self.calls))
+
+    @property
+    def full(self) -> float:
+        """Calls that all arms would have taken on all items: each arm's mean calls times the items."""
+        return float(np.nanmean(self.calls, axis=1).sum() * self.calls.shape[1])
+
+    @property
+    def alive(self) -> tuple[int, ...]:
+        """Arms that were measured to the end."""
+        return tuple(np.flatnonzero(~np.isnan(self.losses[:, _seen(self.losses) - 1])).tolist())
+
+
+def rounds(items: int, first: int = FIRST) -> tuple[slice, ...]:
+    """The items of each round: ``first``, then as many as there were, until all are done."""
+    ends = [0]
+    while ends[-1] < items:
+        ends.append(min(items, max(first, 2 * ends[-1])))
+    return tuple(slice(a, b) for a, b in zip(ends, ends[1:]))
+
+
+def race(
+    measure: Measure,
+    arms: int,
+    items: int,
+    budgets: Sequence[float],
+    *,
+    first: int = FIRST,
+    level: float = LEVEL,
+    after: Callable[[Race], None] = lambda _: None,
+) -> Race:
+    """Races ``arms`` over ``items``; ``after`` hears of each round. Ends early where every budget has one arm left."""
+    losses, calls = np.full((arms, items), np.nan), np.full((arms, items), np.nan)
+    alive = list(range(arms))
+    found = Race(tuple(budgets), losses, calls, (None,) * len(budgets))
+    for part in rounds(items, first):
+        for arm in alive:
+            losses[arm, part], calls[arm, part] = measure(arm, np.arange(part.start, part.stop))
+        open_ = contenders(losses, calls, budgets, alive, level)
+        found = Race(tuple(budgets), losses, calls, tuple(names[0] if names else None for names in open_))
+        after(found)
+        alive = sorted(set().union(*open_))
+        if all(len(names) < 2 for names in open_):
+            break
+    return found
+
+
+def contenders(
+    losses: Array, calls: Array, budgets: Sequence[float], alive: Sequence[int], level: float = LEVEL
+) -> list[list[int]]:
+    """For each budget the arms that may still win it by more than the error of the final mean, the leader first."""
+    seen = _seen(losses)
+    means = {arm: (float(losses[arm, :seen].mean()), float(calls[arm, :seen].mean())) for arm in alive}
+    usual = math.sqrt(float(losses[list(alive), :seen].var(axis=1, ddof=1).mean())) if seen > 1 else math.inf
+    found = []
+    for budget in budgets:
+        within = sorted((*means[arm], arm) for arm in alive if means[arm][1] <= SLACK * budget)
+        arms = [arm for *_, arm in within]
+        found.append([a for a in arms if a == arms[0] or _may_win(losses, a, arms[0], seen, usual, level)])
+    return found
+
+
+def _may_win(losses: Array, arm: int, rival: int, seen: int, usual: float, level: float) -> bool:
+    """Whether an arm may be better than a rival by more than one standard error of the rival's mean over all items.
+
+    ``usual`` is the spread of items in most arms: two arms that are right everywhere so far need not stay so.
+    """
+    if seen < 2:
+        return True
+    own, other = losses[arm, :seen], losses[rival, :seen]
+    worse, spread = own - other, float(other.std(ddof=1))
+    noise = max(spread, float(own.std(ddof=1)), usual)
+    variance = (float(((worse - worse.mean()) ** 2).sum()) + noise**2) / seen
+    reach = t_quantile(level, seen - 1) * math.sqrt(variance / seen)
+    return bool(worse.mean() - reach < -spread / math.sqrt(losses.shape[1]))
+
+
+def _seen(losses: Array) -> int:
+    """Items that the arms still in the race were measured on."""
+    return int((~np.isnan(losses)).any(0).sum())

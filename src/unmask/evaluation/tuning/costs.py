@@ -13,15 +13,18 @@ the exact log-probability of their symbols one at a time less that at once, and 
 is visible at i depends on the plan that led there: costs belong to a path. In a random order d(i, j) = h(i) - h(j) of the
 information profile, and paths do not matter. Derived; checked by enumeration.
 
-Between measured numbers of visible positions d is linear in i and in j, and 0 at i = j. For the search c is made monotone
-in k, as it is of any exact law: each d there is an information given what is visible.
+Between measured numbers of visible positions d is linear in i and in j, and 0 at i = j. Symbols of a few sequences are
+noisy, and a search follows noise. So for the search d comes from what the model itself expects to lose, the divergence
+KL(p(.|j visible) || p(.|i visible)) at the same position, smoothed, times one number for all that makes the sum that of
+the symbols; and c is made monotone in k, as it is of any exact law: each d there is an information given what is visible.
+What a plan is said to cost (`StepCosts.of`) is by the symbols alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -33,9 +36,10 @@ from unmask import engine
 from unmask.base import noise
 from unmask.base.numbers import whole
 from unmask.base.profile import check
-from unmask.base.types import Denoiser, Info, Plan, Selector, State
+from unmask.base.types import Denoiser, Plan, Selector, State
 from unmask.denoisers import ask, take_symbols
 from unmask.engine.sampling import check_tokens
+from unmask.evaluation.tuning.surface import smoothed
 from unmask.orders.sources import given
 from unmask.planning import families
 
@@ -49,13 +53,14 @@ POINTS = 9
 
 @dataclass(frozen=True)
 class Grid:
-    """Where d is measured: at 0, N - 1 and evenly between; ``points`` float64 [G] of a row of N masked positions."""
+    """Where d is measured: at (g / (G - 1))^2 (N - 1) visible of N masked positions, densely where little is visible."""
 
     size: int
 
     def points(self, count: int) -> NDArray[np.int64]:
-        """Numbers of visible positions, int64 [G], from 0 to count - 1."""
-        return np.rint(np.linspace(0, count - 1, self.size)).astype(np.int64)
+        """Numbers of visible positions, int64 [G], from 0 to count - 1; all of them if there are as many points."""
+        shares = np.linspace(0, 1, self.size)
+        return np.rint((shares if self.size >= count else shares**2) * (count - 1)).astype(np.int64)
 
     def weights(self, count: int) -> Array:
         """How each number of visible positions 0..count-1 lies between the points: float64 [count, G], rows sum to 1."""
@@ -88,16 +93,24 @@ class Grid:
 class StepCosts:
     """Measured d(i, j), nats: ``losses`` float64 [n, G, G] of n rows at the points of ``grid``, 0 below the diagonal.
 
-    ``counts`` int64 [n]: masked positions of each row. ``weights`` float64 [n] sum to 1: shares of the rows in means
+    ``gains`` [n, G, G] are what the model expects of them, the divergences. ``counts`` int64 [n]: masked positions of each row. ``weights`` float64 [n] sum to 1: shares of the rows in means
     (all alike unless told otherwise). ``path``: the plan that led to the states, of the first row's count.
     """
 
     grid: Grid
     losses: Array
+    gains: Array
     counts: NDArray[np.int64]
     weights: Array
     path: tuple[int, ...] = ()
-    provenance: dict[str, Any] = field(default_factory=dict)
+    whole: bool = False
+    """Whether the rows are all that there is, by their weights, and not a sample: then nothing is noise."""
+
+    @classmethod
+    def plain(cls, grid: Grid, losses: Array, gains: Array, count: int, path: tuple[int, ...]) -> StepCosts:
+        """Costs of rows that all count alike and have ``count`` masked positions."""
+        n = len(losses)
+        return cls(grid, losses, gains, np.full(n, count), np.full(n, 1 / n), path)
 
     @property
     def count(self) -> int:
@@ -125,7 +138,9 @@ class StepCosts:
     def table(self, count: int | None = None, monotone: bool = True) -> Array:
         """c(i, k), nats: float64 [N, N + 1], infinite where i + k > N; by default made not to fall in k."""
         count = self.count if count is None else count
-        means = np.einsum("n,nab->ab", self.weights, self.losses)
+        said, expected = (np.einsum("n,nab->ab", self.weights, d) for d in (self.losses, self.gains))
+        means = expected if self.whole else smoothed(self.gains)
+        means = means * (max(said.sum(), 0.0) / expected.sum() if expected.sum() > 0 else 0.0)
         found = np.full((count, count + 1), np.inf)
         for i in range(count):
             costs = self._row(means, count, i)
@@ -215,7 +230,7 @@ def measure(
     tokens int64 [n, L] hold no mask. ``masked`` bool [n, L] (default: all) are the positions that are planned; ``hidden``
     (default: the same ones) all that is hidden at the start, so that what lies in later blocks stays hidden. Needs about
     steps + G + G^2 / 2 calls a row for G points; G not below the masked count measures every number of visible positions.
-    ``weights`` float [n] are shares of rows, such as probabilities. ``order_ids`` default to 0..n-1.
+    ``weights`` float [n] are probabilities of rows that are all there are. ``order_ids`` default to 0..n-1.
     """
     check_tokens(tokens, denoiser, masks=False)
     masked = torch.ones_like(tokens, dtype=torch.bool) if masked is None else masked
@@ -223,18 +238,21 @@ def measure(
     ids = noise.checked_ids(order_ids, tokens, torch.arange(len(tokens), device=tokens.device))
     counts = masked.sum(1)
     if not len(tokens) or int(counts.min()) < 1:
-        raise ValueError("rows without a masked position; expected some in each, for there is nothing to plan")
+        raise ValueError(
+            "rows without a masked position; expected some in each, for there is nothing to plan"
+        )
     grid = _grid(grid, counts)
-    losses = np.zeros((len(tokens), grid.size, grid.size))
+    found = np.zeros((len(tokens), 2, grid.size, grid.size))
     for count in counts.unique().tolist():
         for items in torch.split((counts == count).nonzero()[:, 0], batch_size):
             start = torch.where(hidden[items], denoiser.mask_id, tokens[items])
             state = engine.init(start, denoiser.mask_id, ids[items], masked[items])
-            losses[items.cpu().numpy()] = _losses(denoiser, tokens[items], state, order, plan, grid)
+            found[items.cpu().numpy()] = _losses(denoiser, tokens[items], state, order, plan, grid)
     shares = torch.ones(len(tokens)) if weights is None else weights
     shares = (shares.double() / shares.double().sum()).cpu().numpy()
-    found = counts.cpu().numpy()
-    return StepCosts(grid, losses, found, shares, check(plan, int(found[0])))
+    many = counts.cpu().numpy()
+    path = check(plan, int(many[0]))
+    return StepCosts(grid, found[:, 0], found[:, 1], many, shares, path, weights is not None)
 
 
 def _grid(grid: int | Grid, counts: Tensor) -> Grid:
@@ -243,28 +261,36 @@ def _grid(grid: int | Grid, counts: Tensor) -> Grid:
 
 
 @torch.no_grad()
-def _losses(
-    denoiser: Denoiser, tokens: Tensor, state: State, order: Order, plan: Plan, grid: Grid
-) -> Array:
-    """d at the points for rows of as many masked positions, float64 [B, G, G]."""
-    count = state.left[0]
-    points = grid.points(count).tolist()
-    found = np.zeros((len(tokens), grid.size, grid.size))
-    for a, (seen, ranking, at_once) in enumerate(_states(denoiser, tokens, state, order, plan, points)):
+def _losses(denoiser: Denoiser, tokens: Tensor, state: State, order: Order, plan: Plan, grid: Grid) -> Array:
+    """d at the points by symbols and by divergences, for rows of as many masked positions: float64 [B, 2, G, G]."""
+    points = grid.points(state.left[0]).tolist()
+    found = np.zeros((len(tokens), 2, grid.size, grid.size))
+    for a, (seen, ranking) in enumerate(_states(denoiser, tokens, state, order, plan, points)):
+        before = ask(denoiser, seen, ranking).double() if a + 1 < grid.size else None
         for b in range(a + 1, grid.size):
-            ahead = points[b] - points[a]
-            if ahead:
-                later = seen.scatter(1, ranking[:, :ahead], tokens.gather(1, ranking[:, :ahead]))
-                rows = ranking[:, ahead, None]
-                alone = take_symbols(ask(denoiser, later, rows), tokens.gather(1, rows))[:, 0]
-                found[:, a, b] = (alone.double() - at_once[:, ahead]).cpu().numpy()
+            ahead, end = points[b] - points[a], _window(points, b) - points[a]
+            if before is None or not ahead:
+                continue
+            rows = ranking[:, ahead:end]
+            shown = ranking[:, :ahead]
+            now = ask(denoiser, seen.scatter(1, shown, tokens.gather(1, shown)), rows).double()
+            then, symbols = before[:, ahead:end], tokens.gather(1, rows)
+            gap = torch.where(now > -torch.inf, now.exp() * (now - then), 0.0).sum(-1)
+            loss = take_symbols(now, symbols) - take_symbols(then, symbols)
+            found[:, :, a, b] = torch.stack([loss, gap], 1).mean(-1).cpu().numpy()
     return found
+
+
+def _window(points: Sequence[int], index: int) -> int:
+    """Where the ranks end that stand for a point: half way to the next, for one symbol says little; the last is alone."""
+    later = points[index + 1] if index + 1 < len(points) else points[index] + 1
+    return points[index] + max(1, (later - points[index]) // 2)
 
 
 def _states(
     denoiser: Denoiser, tokens: Tensor, state: State, order: Order, plan: Plan, points: Sequence[int]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """At each number of visible positions: the tokens, the ranking of those left, and the log-probability of each there."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """At each number of visible positions: the tokens, and the ranking of those left, int64 [B, k]."""
     count = state.left[0]
     sizes = check(plan, count)
     source, walk = given(tokens), order(sizes)
@@ -277,7 +303,7 @@ def _states(
             stop = order(_cut(reached, point, count))
             before, _ = engine.step(state, denoiser, stop, source)
         _, info = engine.step(before, denoiser, order(_cut(point, count, count)), source)
-        yield before.tokens, *_ranked(info)
+        yield before.tokens, info.rows
 
 
 def _next(sizes: Sequence[int], reached: int) -> int:
@@ -288,11 +314,6 @@ def _next(sizes: Sequence[int], reached: int) -> int:
 def _cut(start: int, end: int, count: int) -> tuple[int, ...]:
     """A plan that goes from ``start`` to ``end`` visible in one step: its other steps are not taken."""
     return tuple(size for size in (start, end - start, count - end) if size)
-
-
-def _ranked(info: Info) -> tuple[Tensor, Tensor]:
-    """Rows int64 [B, k] in order of choice, and log-probabilities float64 [B, k] of their symbols."""
-    return info.rows, info.log_probs.double()
 
 
 def in_blocks(tokens: Tensor, block_length: int) -> tuple[Tensor, Tensor, Tensor]:

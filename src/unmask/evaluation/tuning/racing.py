@@ -3,8 +3,8 @@
 All arms are measured on the same items, a round of items after another, so differences are paired. After a round an arm is
 dropped where it cannot win any more: where for every budget that it keeps to, the leader there is better, or the arm could
 gain less than the error that the mean of all items will have anyway (one standard error of the leader's). What an arm
-could gain is the end of an interval of its mean difference by Student's t. Few items know their spread badly, and of shares solved
-often none: so one more difference is counted, as far from the mean as items are spread. Derived; how often
+could gain is the end of an interval of its mean difference by Student's t. Few items know their spread badly, and of
+shares solved often none: so one more difference is counted, as far from the mean as items are spread. Derived; how often
 the winner is more than a standard error worse than the best is tested.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -27,7 +28,7 @@ Measure: TypeAlias = Callable[[int, NDArray[np.int64]], tuple[Array, Array]]
 LEVEL = 0.92
 """Of the interval of a difference, both sides."""
 
-FIRST = 8
+FIRST = 4
 """Items of the first round; rounds double."""
 
 SLACK = 1.02
@@ -67,7 +68,7 @@ def rounds(items: int, first: int = FIRST) -> tuple[slice, ...]:
     ends = [0]
     while ends[-1] < items:
         ends.append(min(items, max(first, 2 * ends[-1])))
-    return tuple(slice(a, b) for a, b in zip(ends, ends[1:]))
+    return tuple(slice(a, b) for a, b in pairwise(ends))
 
 
 def race(

@@ -1,0 +1,147 @@
+"""Which samplers are tried: orders by plans for each budget, passes in parts, blocks, and rules that count themselves."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from unmask.base.types import Plan, Selector
+from unmask.evaluation.tuning.costs import StepCosts
+from unmask.evaluation.tuning.tasks import Way
+from unmask.orders import presets, scores, selectors
+from unmask.planning import families, plans
+
+Order: TypeAlias = Callable[[Plan], Selector]
+
+ORDERS: dict[str, Order] = {
+    "random": presets.random,
+    "left-to-right": presets.left_to_right,
+    "bisection": lambda plan: selectors.top_k(scores.bisection, plan),
+    "confidence": presets.confidence,
+    "margin": presets.margin,
+    "entropy": presets.entropy,
+    "moment": presets.moment,
+    "hybrid": presets.hybrid,
+}
+"""Orders that are tried, for any plan."""
+
+TAUS = (0.5, 0.7, 0.9, 0.97, 0.99)
+GAMMAS = (0.03, 0.1, 0.3, 1.0, 2.0)
+LIMITS = (0.1, 0.3, 1.0, 2.0)
+SPLITS = (2, 4)
+BLOCKS = (2, 4)
+FAMILIES: dict[str, Callable[[int, int], tuple[int, ...]]] = {
+    "uniform": families.uniform,
+    "cosine": families.cosine,
+}
+DEFAULT = ("random", "confidence", "margin", "entropy", "left-to-right")
+"""Orders that people take with equal steps: what a tuned choice is compared with."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A sampler under a name; ``order``, ``plan`` and ``calls`` (0: its own number) tell what it is made of."""
+
+    name: str
+    way: Way
+    order: str
+    plan: str
+    calls: int = 0
+    default: bool = False
+    """Whether it is what people take without tuning: an order in equal steps."""
+    sizes: tuple[int, ...] = ()
+    """The steps (of a stage) of a plan."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What there is to plan: ``count`` hidden positions of most items, in ``stages`` equal parts that a model fixes.
+
+    ``block`` is the length of such a part, None without. ``splits``: whether the denoiser runs rows again (`partial`).
+    """
+
+    count: int
+    length: int
+    stages: int = 1
+    splits: bool = True
+
+    @property
+    def block(self) -> int | None:
+        """The length of a stage."""
+        return None if self.stages == 1 else self.length // self.stages
+
+    def steps(self, budget: int) -> int:
+        """Steps of a plan (of each stage) for so many calls."""
+        return min(budget // self.stages, self.count)
+
+    def plan(self, sizes: Sequence[int]) -> Plan:
+        """A plan of these steps for any number of hidden positions (of a stage)."""
+        return functools.partial(plans.rescaled, tuple(sizes))
+
+    def within(self, selector: Selector, block: int | None = None) -> Selector:
+        """The selector stage by stage, or block by block."""
+        length = block or self.block
+        return selector if length is None else selectors.in_blocks(selector, length)
+
+
+def usual(space: Space, budgets: Sequence[int]) -> list[Candidate]:
+    """What needs no measurement: orders in equal steps and by a cosine, and blocks, for each budget; then rules."""
+    found = [c for budget in budgets for c in _of_budget(space, budget)]
+    return [*{c.name: c for c in found}.values(), *rules(space)]
+
+
+def _of_budget(space: Space, budget: int) -> Iterator[Candidate]:
+    steps = space.steps(budget)
+    for name in ORDERS if steps else ():
+        for family, make in FAMILIES.items():
+            default = family == "uniform" and name in DEFAULT
+            yield sized(space, name, family, make(space.count, steps), default=default)
+    if space.stages == 1:
+        yield from _blocked(space, steps)
+
+
+def planned(
+    space: Space, budget: int, name: str, costs: StepCosts, label: str = "planned"
+) -> Iterator[Candidate]:
+    """An order by the plan that costs least, and in fewer steps of several passes each."""
+    steps = space.steps(budget)
+    yield sized(space, name, label, costs.optimal(steps, space.count))
+    for split in SPLITS if space.splits and space.stages == 1 else ():
+        if steps > split:
+            fewer = costs.optimal(steps - split + 1, space.count)
+            yield sized(space, name, label, fewer, split)
+
+
+def sized(
+    space: Space, name: str, family: str, sizes: tuple[int, ...], split: int = 1, default: bool = False
+) -> Candidate:
+    """An order by a plan, each of its steps in ``split`` parts: S - 1 further passes over all rows in sum."""
+    selector = space.within(ORDERS[name](space.plan(sizes)))
+    calls = len(sizes) * space.stages + split - 1
+    label = f"{name}, {family}, {len(sizes) * space.stages} steps" + (
+        f" in {split} parts" if split > 1 else ""
+    )
+    return Candidate(label, Way(selector, split), name, family, calls, default, sizes)
+
+
+def _blocked(space: Space, steps: int) -> Iterator[Candidate]:
+    """Blocks from left to right, equal steps in each."""
+    for blocks in BLOCKS:
+        length = -(-space.length // blocks)
+        if steps % blocks == 0 and steps > blocks and space.count == space.length:
+            for name in ("random", "confidence"):
+                sizes = families.uniform(length, steps // blocks)
+                selector = space.within(ORDERS[name](space.plan(sizes)), length)
+                label = f"{name}, uniform, {steps} steps in {blocks} blocks"
+                yield Candidate(label, Way(selector), name, f"uniform, {blocks} blocks", steps)
+
+
+def rules(space: Space) -> Iterator[Candidate]:
+    """Rules that choose their own number of positions: at least one call, as many as they need."""
+    made: dict[str, Selector] = {f"threshold {tau}": presets.threshold(tau) for tau in TAUS}
+    made |= {f"entropy budget {gamma}": presets.eb(gamma) for gamma in GAMMAS}
+    made |= {f"factor {limit}": presets.factor(limit) for limit in LIMITS}
+    for name, selector in made.items():
+        yield Candidate(name, Way(space.within(selector)), name.rpartition(" ")[0], "its own")

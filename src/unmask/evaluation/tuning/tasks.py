@@ -1,0 +1,148 @@
+"""What a sampler is judged by: items with what is given of each, and a loss for each item, lower is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmask import engine
+from unmask.base import noise
+from unmask.base.numbers import real
+from unmask.base.types import Denoiser, Selector, TokenSource
+from unmask.engine.sampling import check_tokens
+from unmask.masking.corruption import random_subset
+from unmask.orders.sources import draw, given, greedy
+
+if TYPE_CHECKING:
+    from unmask.models import Model
+
+Array: TypeAlias = NDArray[np.float64]
+Judge: TypeAlias = Callable[[Tensor, Tensor], Any]
+"""(samples int64 [B, L], what is true int64 [B, L]) -> [B] numbers, higher is better."""
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """Data to measure on: tokens int64 [n, L] without masks, and ``visible`` bool [n, L], what is given of each."""
+
+    tokens: Tensor
+    visible: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def at(self, places: NDArray[np.int64] | slice) -> Items:
+        """Some of the items."""
+        return Items(self.tokens[places], self.visible[places])
+
+    @property
+    def counts(self) -> Tensor:
+        """Hidden positions of each, int64 [n]."""
+        return (~self.visible).sum(1)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a sampler takes its steps, as the engine is told: a selector, sub-steps, a source, and the law it draws from."""
+
+    selector: Selector
+    substeps: int = 1
+    greedy: bool = False
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A loss of each item under a way: ``of(denoiser, items, way, ids)`` -> (losses, calls), float64 [n] each.
+
+    ``law`` says whether it is a likelihood, which only samplers have that draw from the law as it is.
+    """
+
+    name: str
+    unit: str
+    of: Callable[[Denoiser, Items, Way, Tensor], tuple[Array, Array]]
+    law: bool = True
+
+
+def items_of(
+    model: Model, tokens: Tensor, *, task: str = "generate", share: float | None = None, seed: int = 0
+) -> Items:
+    """Items for a task: all symbols hidden (``generate``), or a random ``share`` of each (``infill``)."""
+    check_tokens(tokens, model.denoiser, masks=False)
+    if task not in ("generate", "infill"):
+        raise ValueError(f"task '{task}': expected generate or infill; for solve give puzzles")
+    if (task == "infill") != (share is not None):
+        raise ValueError(f"task {task} and share {share}: expected a share with infill, and only there")
+    special = model.visible(tokens)
+    visible = torch.zeros_like(tokens, dtype=torch.bool) if special is None else special
+    if share is None:
+        return Items(tokens, visible)
+    if not 0 < (part := real(share, "share")) < 1:
+        raise ValueError(
+            f"share {share}: expected a number between 0 and 1, the hidden part of each sequence"
+        )
+    counts = (part * (~visible).sum(1)).round().long().clamp(min=1)
+    return Items(tokens, ~random_subset(~visible, counts, noise.seeded(seed)))
+
+
+def nats() -> Metric:
+    """Minus log-likelihood along the order, nats an item: exact, and proper, so no sampler can look better than its law."""
+    return Metric("nats", "nats per item", _nats)
+
+
+def exact(greedily: bool = True) -> Metric:
+    """Share of items that do not come out as they are, in percent; arg-max symbols, or drawn."""
+    return Metric("exact", "% not exactly right", _judged(_not_equal, greedily), law=False)
+
+
+def judged(judge: Judge, name: str = "judge") -> Metric:
+    """A function of drawn samples, higher is better: its loss is the negative."""
+
+    def loss(samples: Tensor, truth: Tensor) -> Array:
+        return -np.asarray(torch.as_tensor(judge(samples, truth)).double().cpu())
+
+    return Metric(name, f"{name}, negative", _judged(loss, False), law=False)
+
+
+def _not_equal(samples: Tensor, truth: Tensor) -> Array:
+    return 100 * (samples != truth).any(1).double().cpu().numpy()
+
+
+def _nats(denoiser: Denoiser, items: Items, way: Way, ids: Tensor) -> tuple[Array, Array]:
+    state = _run(denoiser, items, way, ids, given(items.tokens), None)
+    return -state.log_prob.cpu().numpy(), state.nfe.cpu().numpy()
+
+
+def _judged(loss: Callable[[Tensor, Tensor], Array], greedily: bool) -> Callable[..., tuple[Array, Array]]:
+    def of(denoiser: Denoiser, items: Items, way: Way, ids: Tensor) -> tuple[Array, Array]:
+        source = greedy if greedily or way.greedy else draw
+        state = _run(denoiser, items, way, ids, source, 0)
+        return loss(state.tokens, items.tokens), state.nfe.cpu().numpy()
+
+    return of
+
+
+def _run(
+    denoiser: Denoiser, items: Items, way: Way, ids: Tensor, source: TokenSource, seed: int | None
+) -> engine.state.State:
+    start = torch.where(items.visible, items.tokens, denoiser.mask_id)
+    state = engine.init(start, denoiser.mask_id, ids, item_ids=ids)
+    with torch.no_grad():
+        return engine.run(state, denoiser, way.selector, source, substeps=way.substeps, seed=seed)[0]
+
+
+def halves(items: Items, seed: int = 0) -> tuple[Items, Items]:
+    """Two halves at random: one to choose by, one that the choice has not seen."""
+    order = torch.randperm(len(items), generator=noise.seeded(seed)).numpy()
+    middle = len(items) // 2
+    return items.at(order[:middle]), items.at(order[middle:])
+
+
+def moved(items: Items, device: torch.device | str) -> Items:
+    """The items where the network is."""
+    return replace(items, tokens=items.tokens.to(device), visible=items.visible.to(device))

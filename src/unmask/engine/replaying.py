@@ -12,10 +12,7 @@ from unmask.base.types import Choice, Denoiser, Result, Selector, TokenSource, V
 from unmask.denoisers import denoiser_name
 from unmask.engine.sampling import check_tokens, checksum, sampled
 from unmask.orders.described import made
-from unmask.orders.sources import draw, greedy
-
-SOURCES: dict[str, TokenSource] = {"draw": draw, "greedy": greedy}
-"""Token sources that a manifest can name."""
+from unmask.orders.samplers import SOURCES
 
 
 def replay(

@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 from unmask.base.types import Plan, Selector
 from unmask.evaluation.tuning.costs import StepCosts
-from unmask.evaluation.tuning.tasks import Way
 from unmask.orders import presets, scores, selectors
+from unmask.orders.samplers import Sampler
 from unmask.planning import families, plans
 
 Order: TypeAlias = Callable[[Plan], Selector]
@@ -27,6 +27,9 @@ ORDERS: dict[str, Order] = {
 }
 """Orders that are tried, for any plan."""
 
+UNPLANNED = ("bisection", "hybrid")
+"""Orders whose steps cost by levels of bisection, which a smooth surface of costs cannot tell: no plan is made for them."""
+
 TAUS = (0.5, 0.7, 0.9, 0.97, 0.99)
 GAMMAS = (0.03, 0.1, 0.3, 1.0, 2.0)
 LIMITS = (0.1, 0.3, 1.0, 2.0)
@@ -42,10 +45,9 @@ DEFAULT = ("random", "confidence", "margin", "entropy", "left-to-right")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sampler under a name; ``order``, ``plan`` and ``calls`` (0: its own number) tell what it is made of."""
+    """A sampler, whose name is its own; ``order``, ``plan`` and ``calls`` (0: its own number) tell what it is made of."""
 
-    name: str
-    way: Way
+    sampler: Sampler
     order: str
     plan: str
     calls: int = 0
@@ -54,18 +56,30 @@ class Candidate:
     sizes: tuple[int, ...] = ()
     """The steps (of a stage) of a plan."""
 
+    @property
+    def name(self) -> str:
+        """The sampler's name."""
+        return self.sampler.name
+
 
 @dataclass(frozen=True)
 class Space:
     """What there is to plan: ``count`` hidden positions of most items, in ``stages`` equal parts that a model fixes.
 
-    ``block`` is the length of such a part, None without. ``splits``: whether the denoiser runs rows again (`partial`).
+    ``splits``: whether the denoiser runs rows again (`partial`). ``source`` and ``temperatures`` are the metric's.
     """
 
     count: int
     length: int
     stages: int = 1
     splits: bool = True
+    source: str = "draw"
+    temperatures: tuple[float, ...] = (1.0,)
+
+    def sampler(self, selector: Selector, name: str, split: int = 1, temperature: float = 1.0) -> Sampler:
+        """A sampler with the source of symbols that the metric is about."""
+        warm = "" if temperature == 1 else f", temperature {temperature}"
+        return Sampler(selector, split, self.source, temperature, name + warm)
 
     @property
     def block(self) -> int | None:
@@ -96,8 +110,9 @@ def _of_budget(space: Space, budget: int) -> Iterator[Candidate]:
     steps = space.steps(budget)
     for name in ORDERS if steps else ():
         for family, make in FAMILIES.items():
-            default = family == "uniform" and name in DEFAULT
-            yield sized(space, name, family, make(space.count, steps), default=default)
+            for warm in space.temperatures:
+                default = family == "uniform" and name in DEFAULT and warm == 1
+                yield sized(space, name, family, make(space.count, steps), temperature=warm, default=default)
     if space.stages == 1:
         yield from _blocked(space, steps)
 
@@ -115,7 +130,13 @@ def planned(
 
 
 def sized(
-    space: Space, name: str, family: str, sizes: tuple[int, ...], split: int = 1, default: bool = False
+    space: Space,
+    name: str,
+    family: str,
+    sizes: tuple[int, ...],
+    split: int = 1,
+    temperature: float = 1.0,
+    default: bool = False,
 ) -> Candidate:
     """An order by a plan, each of its steps in ``split`` parts: S - 1 further passes over all rows in sum."""
     selector = space.within(ORDERS[name](space.plan(sizes)))
@@ -123,7 +144,7 @@ def sized(
     label = f"{name}, {family}, {len(sizes) * space.stages} steps" + (
         f" in {split} parts" if split > 1 else ""
     )
-    return Candidate(label, Way(selector, split), name, family, calls, default, sizes)
+    return Candidate(space.sampler(selector, label, split, temperature), name, family, calls, default, sizes)
 
 
 def _blocked(space: Space, steps: int) -> Iterator[Candidate]:
@@ -135,7 +156,7 @@ def _blocked(space: Space, steps: int) -> Iterator[Candidate]:
                 sizes = families.uniform(length, steps // blocks)
                 selector = space.within(ORDERS[name](space.plan(sizes)), length)
                 label = f"{name}, uniform, {steps} steps in {blocks} blocks"
-                yield Candidate(label, Way(selector), name, f"uniform, {blocks} blocks", steps)
+                yield Candidate(space.sampler(selector, label), name, f"uniform, {blocks} blocks", steps)
 
 
 def rules(space: Space) -> Iterator[Candidate]:
@@ -143,5 +164,6 @@ def rules(space: Space) -> Iterator[Candidate]:
     made: dict[str, Selector] = {f"threshold {tau}": presets.threshold(tau) for tau in TAUS}
     made |= {f"entropy budget {gamma}": presets.eb(gamma) for gamma in GAMMAS}
     made |= {f"factor {limit}": presets.factor(limit) for limit in LIMITS}
+    made["bisection by levels"] = presets.bisection()
     for name, selector in made.items():
-        yield Candidate(name, Way(space.within(selector)), name.rpartition(" ")[0], "its own")
+        yield Candidate(space.sampler(space.within(selector), name), name.rpartition(" ")[0], "its own")

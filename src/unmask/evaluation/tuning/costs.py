@@ -93,8 +93,9 @@ class Grid:
 class StepCosts:
     """Measured d(i, j), nats: ``losses`` float64 [n, G, G] of n rows at the points of ``grid``, 0 below the diagonal.
 
-    ``gains`` [n, G, G] are what the model expects of them, the divergences. ``counts`` int64 [n]: masked positions of each row. ``weights`` float64 [n] sum to 1: shares of the rows in means
-    (all alike unless told otherwise). ``path``: the plan that led to the states, of the first row's count.
+    ``gains`` [n, G, G] are what the model expects of them, the divergences. ``counts`` int64 [n]: masked positions of each
+    row. ``weights`` float64 [n] sum to 1: shares of the rows in means. ``path``: the plan that led to the states, of the
+    first row's count.
     """
 
     grid: Grid
@@ -243,16 +244,20 @@ def measure(
         )
     grid = _grid(grid, counts)
     found = np.zeros((len(tokens), 2, grid.size, grid.size))
-    for count in counts.unique().tolist():
+    for count in sorted(set(counts.tolist())):
         for items in torch.split((counts == count).nonzero()[:, 0], batch_size):
             start = torch.where(hidden[items], denoiser.mask_id, tokens[items])
             state = engine.init(start, denoiser.mask_id, ids[items], masked[items])
             found[items.cpu().numpy()] = _losses(denoiser, tokens[items], state, order, plan, grid)
     shares = torch.ones(len(tokens)) if weights is None else weights
-    shares = (shares.double() / shares.double().sum()).cpu().numpy()
-    many = counts.cpu().numpy()
+    of_all, many = (shares.double() / shares.double().sum()).cpu().numpy(), counts.cpu().numpy()
     path = check(plan, int(many[0]))
-    return StepCosts(grid, found[:, 0], found[:, 1], many, shares, path, weights is not None)
+    return StepCosts(grid, found[:, 0], found[:, 1], many, of_all, path, weights is not None)
+
+
+def calls(grid: Grid, steps: int) -> int:
+    """Network calls of a row at most: the path, two for each point, one for each pair."""
+    return steps + 2 * grid.size + grid.size * (grid.size - 1) // 2
 
 
 def _grid(grid: int | Grid, counts: Tensor) -> Grid:
@@ -308,7 +313,7 @@ def _states(
 
 def _next(sizes: Sequence[int], reached: int) -> int:
     """The size of the step that a plan makes with so many visible."""
-    return dict(zip(np.cumsum([0, *sizes]).tolist(), sizes))[reached]
+    return int(dict(zip(np.cumsum([0, *sizes]).tolist(), sizes))[reached])
 
 
 def _cut(start: int, end: int, count: int) -> tuple[int, ...]:

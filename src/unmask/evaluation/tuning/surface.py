@@ -23,7 +23,7 @@ def smoothed(values: Array, seed: int = 0) -> Array:
     Least squares with a penalty on second differences along both axes (Whittaker), the diagonal held at 0. The penalty is
     the one whose surface of one half of the rows is nearest to the mean of the other, over several halvings.
     """
-    means = values.mean(0)
+    means: Array = values.mean(0)
     if len(values) < ENOUGH or means.shape[0] < 4:
         return means
     random = np.random.default_rng(seed)

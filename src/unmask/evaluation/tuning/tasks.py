@@ -14,10 +14,11 @@ from torch import Tensor
 from unmask import engine
 from unmask.base import noise
 from unmask.base.numbers import real
-from unmask.base.types import Denoiser, Selector, TokenSource
+from unmask.base.types import Denoiser, State, TokenSource
 from unmask.engine.sampling import check_tokens
 from unmask.masking.corruption import random_subset
-from unmask.orders.sources import draw, given, greedy
+from unmask.orders.samplers import Sampler
+from unmask.orders.sources import given
 
 if TYPE_CHECKING:
     from unmask.models import Model
@@ -48,25 +49,20 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a sampler takes its steps, as the engine is told: a selector, sub-steps, a source, and the law it draws from."""
-
-    selector: Selector
-    substeps: int = 1
-    greedy: bool = False
-
-
-@dataclass(frozen=True)
 class Metric:
-    """A loss of each item under a way: ``of(denoiser, items, way, ids)`` -> (losses, calls), float64 [n] each.
+    """A loss of each item under a sampler: ``of(denoiser, items, sampler, ids)`` -> (losses, calls), float64 [n] each.
 
-    ``law`` says whether it is a likelihood, which only samplers have that draw from the law as it is.
+    ``law`` says whether it is a likelihood, which only samplers have that draw their symbols. ``sources`` and
+    ``temperatures`` are what is worth trying by it: a likelihood scores the model's law, and any temperature but 1 would
+    change the law itself.
     """
 
     name: str
     unit: str
-    of: Callable[[Denoiser, Items, Way, Tensor], tuple[Array, Array]]
+    of: Callable[[Denoiser, Items, Sampler, Tensor], tuple[Array, Array]]
     law: bool = True
+    source: str = "draw"
+    temperatures: tuple[float, ...] = (1.0,)
 
 
 def items_of(
@@ -95,45 +91,49 @@ def nats() -> Metric:
     return Metric("nats", "nats per item", _nats)
 
 
-def exact(greedily: bool = True) -> Metric:
-    """Share of items that do not come out as they are, in percent; arg-max symbols, or drawn."""
-    return Metric("exact", "% not exactly right", _judged(_not_equal, greedily), law=False)
+def exact() -> Metric:
+    """Share of items that do not come out as they are, in percent, by arg-max symbols."""
+    return Metric("exact", "% not exactly right", _judged(_not_equal), law=False, source="greedy")
 
 
-def judged(judge: Judge, name: str = "judge") -> Metric:
+def judged(judge: Judge, name: str = "judge", temperatures: tuple[float, ...] = (1.0, 0.8, 0.6)) -> Metric:
     """A function of drawn samples, higher is better: its loss is the negative."""
 
     def loss(samples: Tensor, truth: Tensor) -> Array:
         return -np.asarray(torch.as_tensor(judge(samples, truth)).double().cpu())
 
-    return Metric(name, f"{name}, negative", _judged(loss, False), law=False)
+    return Metric(name, f"-{name}", _judged(loss), law=False, temperatures=temperatures)
 
 
 def _not_equal(samples: Tensor, truth: Tensor) -> Array:
     return 100 * (samples != truth).any(1).double().cpu().numpy()
 
 
-def _nats(denoiser: Denoiser, items: Items, way: Way, ids: Tensor) -> tuple[Array, Array]:
-    state = _run(denoiser, items, way, ids, given(items.tokens), None)
+def _nats(denoiser: Denoiser, items: Items, sampler: Sampler, ids: Tensor) -> tuple[Array, Array]:
+    state = _run(denoiser, items, sampler, ids, given(items.tokens), None)
     return -state.log_prob.cpu().numpy(), state.nfe.cpu().numpy()
 
 
-def _judged(loss: Callable[[Tensor, Tensor], Array], greedily: bool) -> Callable[..., tuple[Array, Array]]:
-    def of(denoiser: Denoiser, items: Items, way: Way, ids: Tensor) -> tuple[Array, Array]:
-        source = greedy if greedily or way.greedy else draw
-        state = _run(denoiser, items, way, ids, source, 0)
+def _judged(loss: Callable[[Tensor, Tensor], Array]) -> Callable[..., tuple[Array, Array]]:
+    def of(denoiser: Denoiser, items: Items, sampler: Sampler, ids: Tensor) -> tuple[Array, Array]:
+        state = _run(denoiser, items, sampler, ids, sampler.token_source, SEED)
         return loss(state.tokens, items.tokens), state.nfe.cpu().numpy()
 
     return of
 
 
+SEED = 0
+"""Of the private noise of drawn symbols; each item has a stream of its own."""
+
+
 def _run(
-    denoiser: Denoiser, items: Items, way: Way, ids: Tensor, source: TokenSource, seed: int | None
-) -> engine.state.State:
+    denoiser: Denoiser, items: Items, sampler: Sampler, ids: Tensor, source: TokenSource, seed: int | None
+) -> State:
     start = torch.where(items.visible, items.tokens, denoiser.mask_id)
     state = engine.init(start, denoiser.mask_id, ids, item_ids=ids)
+    law, selector = sampler.denoiser(denoiser), sampler.selector_for(denoiser)
     with torch.no_grad():
-        return engine.run(state, denoiser, way.selector, source, substeps=way.substeps, seed=seed)[0]
+        return engine.run(state, law, selector, source, substeps=sampler.substeps, seed=seed)[0]
 
 
 def halves(items: Items, seed: int = 0) -> tuple[Items, Items]:

@@ -1,0 +1,159 @@
+"""Runs samplers on items, never the same twice: what was measured is kept, on disk if asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unmask import engine
+from unmask.base.types import Denoiser
+from unmask.evaluation.tuning import costs as stepping
+from unmask.evaluation.tuning import racing
+from unmask.evaluation.tuning.candidates import ORDERS, Candidate, Space
+from unmask.evaluation.tuning.results import Row, interval
+from unmask.evaluation.tuning.tasks import Items, Metric
+from unmask.orders.sources import given
+
+if TYPE_CHECKING:
+    from unmask.models import Model
+
+Array: TypeAlias = NDArray[np.float64]
+
+MEASURED = 16
+"""Items that costs of steps are measured on."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Runs samplers on items, and never the same twice."""
+
+    denoiser: Denoiser
+    metric: Metric
+    batch_size: int
+    kept: Kept
+
+    def measure(self, candidate: Candidate, items: Items, places: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Losses and calls of a candidate on some items."""
+        key = f"choose|{candidate.name}|{places[0]}|{places[-1]}"
+        losses, calls = self.kept.of(key, lambda: self._measured(candidate, items, places))
+        return losses, calls
+
+    def _measured(self, candidate: Candidate, items: Items, places: NDArray[np.int64]) -> tuple[Array, Array]:
+        found = []
+        for some in np.array_split(places, -(-len(places) // self.batch_size)):
+            ids = torch.as_tensor(some, device=items.tokens.device)
+            found.append(self.metric.of(self.denoiser, items.at(some), candidate.sampler, ids))
+        return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+
+    def keeps_to(self, candidate: Candidate, items: Items, most: float) -> bool:
+        """Whether a rule is done with two items in so many steps."""
+        start = torch.where(items.visible, items.tokens, self.denoiser.mask_id)[:2]
+        ids = torch.arange(len(start), device=start.device)
+        state = engine.init(start, self.denoiser.mask_id, ids)
+        with torch.no_grad():
+            while any(state.left) and state.step < most:
+                state, _ = engine.step(
+                    state,
+                    self.denoiser,
+                    candidate.sampler.selector_for(self.denoiser),
+                    given(items.tokens[:2]),
+                )
+        return not any(state.left)
+
+    def pace(self, items: Items) -> float:
+        """Seconds that a call takes for an item."""
+        some = items.at(slice(0, racing.FIRST))
+        hidden = torch.where(some.visible, some.tokens, self.denoiser.mask_id)
+        with torch.no_grad():
+            self.denoiser(hidden)
+            began = time.perf_counter()
+            self.denoiser(hidden)
+        return (time.perf_counter() - began) / len(hidden)
+
+    def judge(self, candidate: Candidate, items: Items) -> tuple[Row, Array]:
+        """A candidate on all items, with times."""
+        losses, calls, seconds = self.kept.of(
+            f"judge|{candidate.name}", lambda: self._timed(candidate, items)
+        )
+        middle, each = interval(losses), float(seconds[0])
+        return Row(candidate, float(calls.mean()), float(losses.mean()), middle, len(losses), each), losses
+
+    def _timed(self, candidate: Candidate, items: Items) -> tuple[Array, Array, Array]:
+        began = time.perf_counter()
+        losses, calls = self._measured(candidate, items, np.arange(len(items)))
+        return losses, calls, np.array([(time.perf_counter() - began) / len(items)])
+
+    def costs(self, space: Space, items: Items, name: str, sizes: tuple[int, ...]) -> stepping.StepCosts:
+        """Costs of steps of an order along a plan, on the first items."""
+        some, grid = items.at(slice(0, MEASURED)), stepping.Grid(min(stepping.POINTS, space.count))
+        key = f"costs|{name}|{sizes}"
+        losses, gains, _ = self.kept.of(key, lambda: self._costs(space, some, name, sizes, grid))
+        shape = (-1, grid.size, grid.size)
+        return stepping.StepCosts.plain(grid, losses.reshape(shape), gains.reshape(shape), space.count, sizes)
+
+    def _costs(
+        self, space: Space, items: Items, name: str, sizes: tuple[int, ...], grid: stepping.Grid
+    ) -> tuple[Array, Array, Array]:
+        tokens, masked, hidden = items.tokens, ~items.visible, ~items.visible
+        if space.block is not None:
+            tokens, masked, hidden = stepping.in_blocks(tokens, space.block)
+        found = stepping.measure(
+            self.denoiser, tokens, ORDERS[name], space.plan(sizes),
+            masked=masked, hidden=hidden, grid=grid, batch_size=self.batch_size,
+        )  # fmt: skip
+        calls = np.array([len(tokens) * stepping.calls(grid, len(sizes))])
+        return found.losses.reshape(len(tokens), -1), found.gains.reshape(len(tokens), -1), calls
+
+    def measuring(self) -> float:
+        """Calls that costs of steps took."""
+        return float(sum(v[2][0] for k, v in self.kept.known.items() if k.startswith("costs|")))
+
+
+class Kept:
+    """Measurements by key, on disk as lines of JSON where there is a file."""
+
+    def __init__(self, path: Path | None, title: str) -> None:
+        self.path, self.known = path, dict[str, list[Array]]()
+        if path is None:
+            return
+        if path.exists():
+            first, *lines = path.read_text().splitlines()
+            if json.loads(first) != {"of": title}:
+                raise ValueError(
+                    f"{path} holds measurements of something else; expected another file, or none"
+                )
+            for line in lines:
+                with_key = json.loads(line)
+                self.known[with_key["key"]] = [np.array(v) for v in with_key["values"]]
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"of": title}) + "\n")
+
+    @staticmethod
+    def at(path: Path | None, model: Model, choosing: Items, judging: Items, metric: Metric) -> Kept:
+        """Those of a model on these items by this metric."""
+        if path is None:
+            return Kept(None, "")
+        digest = hashlib.sha256(model.hash.encode())
+        for part in (choosing, judging):
+            digest.update(part.tokens.cpu().numpy().tobytes() + part.visible.cpu().numpy().tobytes())
+        return Kept(path, f"{metric.name} {digest.hexdigest()}")
+
+    def of(self, key: str, make: Callable[[], Sequence[Array]]) -> list[Array]:
+        """What is known under a key, or else is measured now and kept."""
+        if key not in self.known:
+            self.known[key] = list(make())
+            if self.path is not None:
+                line = json.dumps({"key": key, "values": [v.tolist() for v in self.known[key]]})
+                with self.path.open("a") as file:
+                    file.write(line + "\n")
+        return self.known[key]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -22,9 +22,6 @@ from unmask.evaluation.tuning.candidates import ORDERS, Candidate, Space
 from unmask.evaluation.tuning.results import Row, interval
 from unmask.evaluation.tuning.tasks import Items, Metric
 from unmask.orders.sources import given
-
-if TYPE_CHECKING:
-    from unmask.models import Model
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -126,24 +123,28 @@ class Kept:
         if path is None:
             return
         if path.exists():
-            first, *lines = path.read_text().splitlines()
+            text = path.read_text()
+            first, *lines = text.splitlines()
+            if not text.endswith("\n"):
+                path.write_text(text[: text.rfind("\n") + 1])
             if json.loads(first) != {"of": title}:
                 raise ValueError(
                     f"{path} holds measurements of something else; expected another file, or none"
                 )
             for line in lines:
-                with_key = json.loads(line)
-                self.known[with_key["key"]] = [np.array(v) for v in with_key["values"]]
+                if line.endswith("}"):  # a line that was cut off is measured again
+                    found = json.loads(line)
+                    self.known[found["key"]] = [np.array(v) for v in found["values"]]
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"of": title}) + "\n")
 
     @staticmethod
-    def at(path: Path | None, model: Model, choosing: Items, judging: Items, metric: Metric) -> Kept:
-        """Those of a model on these items by this metric."""
+    def at(path: Path | None, source: str, choosing: Items, judging: Items, metric: Metric) -> Kept:
+        """Those of a denoiser, as ``source`` says, on these items by this metric."""
         if path is None:
             return Kept(None, "")
-        digest = hashlib.sha256(model.hash.encode())
+        digest = hashlib.sha256(source.encode())
         for part in (choosing, judging):
             digest.update(part.tokens.cpu().numpy().tobytes() + part.visible.cpu().numpy().tobytes())
         return Kept(path, f"{metric.name} {digest.hexdigest()}")

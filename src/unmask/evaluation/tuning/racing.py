@@ -31,6 +31,9 @@ LEVEL = 0.92
 FIRST = 4
 """Items of the first round; rounds double."""
 
+SILENT = 32
+"""Items that all arms must do alike before they are taken to be alike."""
+
 SLACK = 1.02
 """An arm keeps to a budget if its mean calls are within it up to so much: adaptive rules take a few more or fewer."""
 
@@ -117,7 +120,7 @@ def _may_win(losses: Array, arm: int, rival: int, seen: int, usual: float, level
 
     ``usual`` is the spread of items in most arms: two arms that are right everywhere so far need not stay so.
     """
-    if seen < 2:
+    if seen < 2 or (usual == 0 and seen < SILENT):
         return True
     own, other = losses[arm, :seen], losses[rival, :seen]
     worse, spread = own - other, float(other.std(ddof=1))

@@ -80,7 +80,8 @@ def consistency(
             torch.zeros_like(rows, dtype=torch.bool) if visible is None else visible[item].expand(orders, -1)
         )
         halves = zip(*(torch.split(x, batch_size) for x in (rows, given_, ids)))
-        parts.append([torch.cat(x) for x in zip(*(_terms(denoiser, *half, selector) for half in halves))])
+        terms = [_terms(denoiser, a, b, c, selector) for a, b, c in halves]
+        parts.append([torch.cat(x) for x in zip(*terms)])
     by_step, by_place = (torch.stack([p[i] for p in parts]) for i in range(2))
     return Consistency(by_place.sum(2), _shares(by_step), _shares(by_place))
 

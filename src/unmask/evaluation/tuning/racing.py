@@ -31,6 +31,9 @@ LEVEL = 0.92
 FIRST = 4
 """Items of the first round; rounds double."""
 
+ZONE = 0.7
+"""Standard errors of the final mean that a gain must reach to be worth more items."""
+
 SILENT = 32
 """Items that all arms must do alike before they are taken to be alike."""
 
@@ -127,7 +130,7 @@ def _may_win(losses: Array, arm: int, rival: int, seen: int, usual: float, level
     noise = max(spread, float(own.std(ddof=1)), usual)
     variance = (float(((worse - worse.mean()) ** 2).sum()) + noise**2) / seen
     reach = t_quantile(level, seen - 1) * math.sqrt(variance / seen)
-    return bool(worse.mean() - reach < -spread / math.sqrt(losses.shape[1]))
+    return bool(worse.mean() - reach < -ZONE * spread / math.sqrt(losses.shape[1]))
 
 
 def _seen(losses: Array) -> int:

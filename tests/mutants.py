@@ -55,6 +55,71 @@ PEEK = """view = look.at_masked(view)
         view = replace(view, log_probs=view.log_probs.gather(-1, guess[..., None]).expand_as(view.log_probs))"""
 
 MUTANTS = (
+    # Tuning.
+    Mutant(
+        "costs-forget-the-symbols-before",
+        "evaluation/tuning/costs.py",
+        "shown = ranking[:, :ahead]",
+        "shown = ranking[:, :0]",
+        "a symbol one at a time sees those before it",
+        ("test_step_costs.py::test_a_plan_costs_along_its_own_path_what_enumeration_says[confidence-table]",),
+    ),
+    Mutant(
+        "costs-walk-another-path",
+        "evaluation/tuning/costs.py",
+        "source, walk = given(tokens), order(sizes)",
+        "source, walk = given(tokens), order(1)",
+        "what is visible depends on the plan that led there",
+        ("test_step_costs.py::test_a_plan_costs_along_its_own_path_what_enumeration_says[entropy-table]",),
+    ),
+    Mutant(
+        "search-of-plans-loses-a-step",
+        "evaluation/tuning/costs.py",
+        "for _ in range(steps):\n        through",
+        "for _ in range(steps - 1):\n        through",
+        "a plan of K steps has K steps",
+        ("test_step_costs.py::test_the_search_is_exact",),
+    ),
+    Mutant(
+        "racing-drops-who-is-worse-now",
+        "evaluation/tuning/racing.py",
+        "return bool(worse.mean() - reach <",
+        "return bool(worse.mean() <",
+        "few items say little: the interval counts",
+        ("test_racing.py::test_winners_are_within_an_error_of_the_best_for_a_third_of_the_calls[solved]",),
+    ),
+    Mutant(
+        "racing-over-budget",
+        "evaluation/tuning/racing.py",
+        "if means[arm][1] <= SLACK * budget",
+        "if means[arm][1] <= 9 * budget",
+        "a winner keeps to its budget",
+        ("test_racing.py::test_what_takes_too_many_calls_wins_nothing",),
+    ),
+    Mutant(
+        "racing-trusts-silence",
+        "evaluation/tuning/racing.py",
+        "(usual == 0 and seen < SILENT)",
+        "False",
+        "four items without an error are no proof",
+        ("test_racing.py::test_arms_that_are_right_everywhere_so_far_stay",),
+    ),
+    Mutant(
+        "consistency-counts-the-prompt",
+        "evaluation/consistency.py",
+        "start = torch.where(visible, tokens, denoiser.mask_id)",
+        "start = torch.full_like(tokens, denoiser.mask_id)",
+        "a prompt is given and not scored",
+        ("test_consistency.py::test_a_prompt_is_not_scored_and_batches_change_nothing",),
+    ),
+    Mutant(
+        "mixing-without-the-number-of-orders",
+        "evaluation/consistency.py",
+        "- math.log(count) - self",
+        "- self",
+        "an even mixture divides by the number of orders",
+        ("test_consistency.py::test_mixing_is_the_mean_of_probabilities",),
+    ),
     # Fine-tuning.
     Mutant(
         "tuning-scores-special-tokens",

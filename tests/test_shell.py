@@ -98,6 +98,7 @@ def test_help_does_not_load_torch(name):
         ("sample", "--num --device --threads --batch-size"),
         ("eval", "--num --device --threads --batch-size"),
         ("profile", "--num --device --threads --batch-size"),
+        ("tune", "--num --device --threads --batch-size"),
         ("compress", "--threads --batch --batch-size"),
         ("decompress", "--threads --batch --batch-size"),
         ("demo", "--num --threads --batch-size"),

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from unmask.engine.replaying import replay
     from unmask.engine.sampling import sample
     from unmask.engine.searching import best_of, search
+    from unmask.evaluation.tuned import tune
     from unmask.models import Model, from_transformers, load
     from unmask.orders.samplers import Sampler
     from unmask.orders.sources import draw, given, greedy
@@ -73,6 +74,7 @@ _HOMES = {
     "engine.replaying": ("replay",),
     "engine.sampling": ("sample",),
     "engine.searching": ("best_of", "search"),
+    "evaluation.tuned": ("tune",),
     "models": ("Model", "from_transformers", "load"),
     "orders.samplers": ("Sampler",),
     "orders.sources": ("draw", "given", "greedy"),
@@ -132,6 +134,7 @@ __all__ = [
     "selectors",
     "tempered",
     "training",
+    "tune",
     "variants",
 ]
 

@@ -32,6 +32,7 @@ PUBLIC = [
     "nelbo",
     "compress",
     "decompress",
+    "tune",
     "draw",
     "greedy",
     "given",

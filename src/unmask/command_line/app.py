@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from unmask.command_line.arguments import archives, here, models, samples  # noqa: F401 - they register
+from unmask.command_line.arguments import archives, here, models, samples, tuning  # noqa: F401 - they register
 from unmask.command_line.arguments.parsing import parse
 from unmask.version import __version__
 

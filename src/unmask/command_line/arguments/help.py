@@ -44,6 +44,12 @@ EXAMPLES = {
         "unmask profile text text/valid -n 256 --plot h.svg",
     ),
     "plan": ("unmask plan profile.json --steps 16 -o plan.json", "unmask plan profile.json --max-kl 0.5"),
+    "tune": (
+        "unmask tune text text/valid --calls 4,8,16,32 -o tuned",
+        "unmask tune sudoku --generate 34 --calls 2,4,8 -n 200",
+        "unmask tune molecules my.smi --calls 8,16 --task infill --share 0.5",
+        "unmask sample text -n 4 --sampler tuned/sampler_16.json",
+    ),
     "compress": (
         "unmask compress text book.txt -o book.umz",
         "unmask compress records log.jsonl --jsonl -o log.umz --calls 64",
@@ -77,7 +83,7 @@ def shipped() -> list[str]:
     return sorted(p.name for p in place.iterdir() if (p / "config.json").is_file()) if place.is_dir() else []
 
 
-TAKES_MODEL = ("demo", "eval", "sample", "profile", "compress")
+TAKES_MODEL = ("demo", "eval", "sample", "profile", "tune", "compress")
 
 
 def more(name: str) -> str:

@@ -16,7 +16,7 @@ from unmask.base import checkpoints
 from unmask.command_line.app import main
 from unmask.evaluation.tuned import Items
 from unmask.evaluation.tuning import racing, tasks
-from unmask.evaluation.tuning.bench import Bench
+from unmask.evaluation.tuning.bench import Bench, Kept
 from unmask.evaluation.tuning.candidates import Candidate
 from unmask.evaluation.tuning.results import Row, Tuned
 from unmask.models.pretrained import pretrained_folder
@@ -190,6 +190,28 @@ def test_an_interrupted_tuning_goes_on_and_measures_nothing_twice(
     assert made == []
 
 
+def test_a_folder_goes_on_with_more_budgets(model: Path, text: Path, tmp_path: Path) -> None:
+    """What it holds of two calls is as good as measured alone."""
+    one, both = tmp_path / "one", tmp_path / "both"
+    for out, calls in ((one, "2"), (one, "2,4"), (both, "2,4")):
+        assert main(["tune", str(model), str(text), "--calls", calls, "-n", "8", "-o", str(out)]) == 0
+    assert _timeless(record(one)["budgets"]) == _timeless(record(both)["budgets"])
+
+
+def test_samplers_of_one_name_are_measured_each() -> None:
+    """Plans that were measured along another path have the same name."""
+    law = unmask.laws.Markov([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], LENGTH)
+    tokens = law.sample(4, torch.Generator().manual_seed(0))
+    bench = Bench(law, tasks.nats(), 4, Kept(None, ""))
+    items = Items(tokens, torch.zeros_like(tokens, dtype=torch.bool))
+    losses = []
+    for plan in ((4, 4), (1, 7)):
+        candidate = Candidate(unmask.Sampler(presets.left_to_right(plan), name="planned"), "", "", 2)
+        losses.append(bench.measure(candidate, items, np.arange(4))[0])
+        assert bench.measure(candidate, items, np.arange(4))[0] is losses[-1]
+    assert (losses[0] != losses[1]).all()
+
+
 def test_a_folder_of_another_tuning_is_refused(model: Path, text: Path, tuning: Path, capsys) -> None:
     before = record(tuning)
     capsys.readouterr()
@@ -237,7 +259,8 @@ def test_a_function_scores_decoded_samples_and_temperatures_are_tried(model: Pat
     assert {c.sampler.source for c in found.candidates} == {"draw"}
     assert found.metric.name.endswith(":vowels")
     assert max(c.calls for c in found.candidates) == 2
-    assert float(np.nanmin(found.race.losses)) < 0  # higher is better, so losses of good ones are negative
+    sevens = unmask.tune(loaded, rows, calls=[2], metric=lambda samples, _: [7] * len(samples))
+    assert set(sevens.race.losses[~np.isnan(sevens.race.losses)]) == {-7}
     by_law = unmask.tune(loaded, rows, calls=[1])
     assert {c.sampler.temperature for c in by_law.candidates} == {1.0}
 

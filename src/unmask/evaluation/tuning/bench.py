@@ -40,7 +40,7 @@ class Bench:
 
     def measure(self, candidate: Candidate, items: Items, places: NDArray[np.int64]) -> tuple[Array, Array]:
         """Losses and calls of a candidate on some items."""
-        key = f"choose|{candidate.name}|{places[0]}|{places[-1]}"
+        key = f"choose|{_key(candidate)}|{places[0]}|{places[-1]}"
         losses, calls = self.kept.of(key, lambda: self._measured(candidate, items, places))
         return losses, calls
 
@@ -79,7 +79,7 @@ class Bench:
     def judge(self, candidate: Candidate, items: Items) -> tuple[Row, Array]:
         """A candidate on all items, with times."""
         losses, calls, seconds = self.kept.of(
-            f"judge|{candidate.name}", lambda: self._timed(candidate, items)
+            f"judge|{_key(candidate)}", lambda: self._timed(candidate, items)
         )
         middle, each = interval(losses), float(seconds[0])
         return Row(candidate, float(calls.mean()), float(losses.mean()), middle, len(losses), each), losses
@@ -113,6 +113,11 @@ class Bench:
     def measuring(self) -> float:
         """Calls that costs of steps took."""
         return float(sum(v[2][0] for k, v in self.kept.known.items() if k.startswith("costs|")))
+
+
+def _key(candidate: Candidate) -> str:
+    """A candidate by name and by what it is: a plan that was measured anew has the name of the one before."""
+    return f"{candidate.name}|{hashlib.sha256(candidate.sampler.to_json().encode()).hexdigest()[:12]}"
 
 
 class Kept:

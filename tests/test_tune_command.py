@@ -13,12 +13,13 @@ import torch
 
 import unmask
 from unmask.base import checkpoints
+from unmask.base.statistics import paired_difference
 from unmask.command_line.app import main
 from unmask.evaluation.tuned import Items
 from unmask.evaluation.tuning import racing, tasks
 from unmask.evaluation.tuning.bench import Bench, Kept
 from unmask.evaluation.tuning.candidates import Candidate
-from unmask.evaluation.tuning.results import Row, Tuned
+from unmask.evaluation.tuning.results import Row, Tuned, gain, interval
 from unmask.models.pretrained import pretrained_folder
 from unmask.networks import Transformer
 from unmask.orders import presets
@@ -236,6 +237,7 @@ def test_puzzles_are_solved_and_the_file_is_for_eval(tmp_path: Path, capsys) -> 
     assert code == 0
     assert (said["task"], said["metric"]["name"]) == ("solve", "exact")
     assert said["metric"]["unit"] == "% not exactly right"
+    assert all(0 <= b["winner"]["interval"][0] <= b["winner"]["interval"][1] <= 100 for b in said["budgets"])
     file = tmp_path / "o" / "sampler_2.json"
     assert unmask.Sampler.load(file).source == "greedy"
     assert main(["eval", str(model), str(puzzles), "--sampler", str(file), "--json", "--quiet"]) == 0
@@ -331,6 +333,29 @@ def test_a_record_holds_no_number_that_is_not_finite() -> None:
     said = json.loads(json.dumps(worse.record(), allow_nan=False))["budgets"][0]["winner"]
     assert (said["loss"], said["interval"]) == (None, [0, None])
     assert "? [0, ?]" in repr(worse)
+
+
+def test_intervals_of_shares_are_wilsons_and_newcombes() -> None:
+    """All right so far is no proof of always right."""
+    low, high = interval(np.zeros(128), shares=True)
+    assert (low, high) == pytest.approx((0, 2.91), abs=0.01)
+    one, other = np.zeros(50), np.zeros(50)
+    one[:48], other[:36], other[48:] = 100, 100, 100
+    assert gain(one, other, shares=True) == pytest.approx(
+        (20, 5.69, 34.04), abs=0.01
+    )  # published: (36, 12, 2, 0)
+    assert gain(one, one, shares=True)[1] < 0 < gain(one, one, shares=True)[2]
+
+
+@pytest.mark.parametrize(
+    "chances", [(0.3, 0.1, 0.05, 0.55), (0.02, 0.03, 0.01, 0.94), (0.85, 0.05, 0.05, 0.05)]
+)
+def test_intervals_of_paired_shares_cover(chances: tuple[float, ...]) -> None:
+    truth = chances[1] - chances[2]
+    draws = np.random.default_rng(0).multinomial(128, chances, size=1500).tolist()
+    spans = [paired_difference(*counts) for counts in draws]
+    assert 0.935 < np.mean([low <= truth <= high for low, high in spans]) < 0.99
+    assert np.mean([high - low for low, high in spans]) < 0.25
 
 
 # --- mistakes ---------------------------------------------------------------------------------------

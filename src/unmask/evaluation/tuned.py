@@ -52,8 +52,8 @@ def tune(
     ``metric``: "nats" (minus log-likelihood along the order: proper, so that no sampler looks better than its law),
     "exact" (items that do not come out as they are, by arg-max symbols, %), or a function of two lists, samples and the
     data in their places, decoded, that scores each sample, higher is better; or the name of one as "module:function". By
-    a function temperatures are tried too. By a likelihood they are not: it scores the law that symbols are drawn from, and
-    the model's own law is what training made best.
+    a function temperatures are tried too. By a likelihood they are not: another temperature is another law, and which law
+    is nearest to the data is a matter of training, not of sampling.
 
     ``state`` is a file that keeps what was measured: the same call goes on from there. ``source`` says where data come
     from. ``tell`` hears a line now and then.
@@ -63,9 +63,9 @@ def tune(
     if items is not None and (data is not None or share is not None or task != "generate"):
         raise ValueError("items beside data, task or share; expected items alone: they say what is given")
     if items is None:
-        _check_task(chosen, task)
         items = tasks.items_of(model, _tokens(model, data), task=task, share=share, seed=seed)
     items = _some(items, num, seed)
+    _check_given(model, chosen, items)
     budgets = _budgets(model, calls, items)
     found = tuning.tune(
         model, items, budgets, metric=chosen, most=len(items), seed=seed, batch_size=batch_size,
@@ -82,11 +82,13 @@ def _tokens(model: Model, data: Any) -> Tensor:
     return verbs.tokens_of(model, data)
 
 
-def _check_task(metric: Metric, task: str) -> None:
+def _check_given(model: Model, metric: Metric, items: Items) -> None:
     """ValueError for what no sampler can do: to bring back data of which nothing is given."""
-    if metric.name == "exact" and task == "generate":
+    special = model.visible(items.tokens)
+    given = items.visible if special is None else items.visible & ~special
+    if metric.name == "exact" and not bool(given.any()):
         raise ValueError(
-            "metric exact, task generate: nothing is given, so nothing comes out as it was; expected infill or solve"
+            "metric exact: nothing is given, so nothing comes out as it was; expected infilling, or puzzles to solve"
         )
 
 

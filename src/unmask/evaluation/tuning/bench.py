@@ -81,7 +81,7 @@ class Bench:
         losses, calls, seconds = self.kept.of(
             f"judge|{_key(candidate)}", lambda: self._timed(candidate, items)
         )
-        middle, each = interval(losses), float(seconds[0])
+        middle, each = interval(losses, self.metric.shares), float(seconds[0])
         return Row(candidate, float(calls.mean()), float(losses.mean()), middle, len(losses), each), losses
 
     def _timed(self, candidate: Candidate, items: Items) -> tuple[Array, Array, Array]:

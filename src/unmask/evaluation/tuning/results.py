@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.base.records import write_bytes, write_text
-from unmask.base.statistics import t_quantile
+from unmask.base.statistics import paired_difference, t_quantile, wilson
 from unmask.evaluation.tuning import racing
 from unmask.evaluation.tuning.candidates import Candidate
 from unmask.evaluation.tuning.tasks import Metric
@@ -30,8 +30,8 @@ FORMAT = "unmask.tuned"
 class Row:
     """A sampler as measured on the half that the choice has not seen.
 
-    ``loss`` is the mean over ``items`` items in the metric's unit, ``interval`` its 95 % interval (Student's t), ``calls``
-    the mean network calls of an item in full passes, ``seconds`` the mean time of an item.
+    ``loss`` is the mean over ``items`` items in the metric's unit, ``interval`` its 95 % interval (Student's t, of shares
+    Wilson), ``calls`` the mean network calls of an item in full passes, ``seconds`` the mean time of an item.
     """
 
     candidate: Candidate
@@ -164,7 +164,7 @@ UNITS = {
     "calls": "mean network calls per item, full forward passes",
     "loss": "the metric's unit, mean over items that the choice has not seen",
     "gain": "the metric's unit: loss of the best default of equal steps less that of the winner, on the same items",
-    "interval": "95 %, Student's t over items",
+    "interval": "95 %, Student's t over items; of shares Wilson, and of their paired differences Newcombe",
     "needed": "the smallest budget whose winner loses no more than the default, by the means",
     "seconds": "of a row: per item; of all: of this run, without what was measured before it",
     "calls.race": "calls times items of the race",
@@ -267,14 +267,24 @@ def draw(tuned: Tuned, path: Path) -> None:
     write_bytes(path, data.getvalue())
 
 
-def gain(differences: Array) -> tuple[float, float, float]:
-    """A mean difference and its interval."""
-    low, high = interval(differences)
-    return float(differences.mean()), low, high
+def gain(default: Array, winner: Array, shares: bool = False) -> tuple[float, float, float]:
+    """What a winner loses less than a default on the same items, and its 95 % interval."""
+    low, high = _paired(default > 0, winner > 0) if shares else interval(default - winner)
+    return float((default - winner).mean()), low, high
 
 
-def interval(values: Array) -> tuple[float, float]:
-    """95 % interval of a mean by Student's t."""
+def _paired(one: Any, other: Any) -> tuple[float, float]:
+    """95 % interval of the difference of two shares of the same items, in percent."""
+    counts = ((one & other).sum(), (one & ~other).sum(), (~one & other).sum(), (~one & ~other).sum())
+    low, high = paired_difference(*map(int, counts))
+    return 100 * low, 100 * high
+
+
+def interval(values: Array, shares: bool = False) -> tuple[float, float]:
+    """95 % interval of a mean by Student's t; by Wilson of ``shares``, values of 0 or 100 that may all be the same."""
+    if shares:
+        low, high = wilson(int((values > 0).sum()), len(values))
+        return 100 * low, 100 * high
     if len(values) < 2:
         return float("-inf"), float("inf")
     half = t_quantile(0.95, len(values) - 1) * float(values.std(ddof=1)) / len(values) ** 0.5

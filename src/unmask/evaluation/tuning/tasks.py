@@ -54,7 +54,7 @@ class Metric:
 
     ``law`` says whether it is a likelihood, which only samplers have that draw their symbols. ``sources`` and
     ``temperatures`` are what is worth trying by it: a likelihood scores the model's law, and any temperature but 1 would
-    change the law itself.
+    change the law itself. ``shares``: a loss is 0 or 100, % of one item.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Metric:
     law: bool = True
     source: str = "draw"
     temperatures: tuple[float, ...] = (1.0,)
+    shares: bool = False
 
 
 def items_of(
@@ -93,7 +94,9 @@ def nats() -> Metric:
 
 def exact() -> Metric:
     """Share of items that do not come out as they are, in percent, by arg-max symbols."""
-    return Metric("exact", "% not exactly right", _judged(_not_equal), law=False, source="greedy")
+    return Metric(
+        "exact", "% not exactly right", _judged(_not_equal), law=False, source="greedy", shares=True
+    )
 
 
 def judged(judge: Judge, name: str = "judge", temperatures: tuple[float, ...] = (1.0, 0.8, 0.6)) -> Metric:

@@ -112,14 +112,16 @@ def _judged(
             rows[arm] = bench.judge(tried[arm], items)
         return None if arm is None else rows[arm]
 
-    winners = [row(w) for w in race.winners]
+    winners, shares = [row(w) for w in race.winners], bench.metric.shares
     defaults = [row(d) for d in usual]
     return Tuned(
         bench.metric,
         tuple(int(b) for b in race.budgets),
         tuple(None if r is None else r[0] for r in winners),
         tuple(None if r is None else r[0] for r in defaults),
-        tuple(None if a is None or b is None else gain(b[1] - a[1]) for a, b in zip(winners, defaults)),
+        tuple(
+            None if a is None or b is None else gain(b[1], a[1], shares) for a, b in zip(winners, defaults)
+        ),
         race,
         tried,
         bench.measuring(),

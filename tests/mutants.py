@@ -2243,7 +2243,7 @@ MUTANTS = (
     ),
     Mutant(
         "realised-errors-by-n",
-        "command_line/commands/plan.py",
+        "command_line/commands/plan/__init__.py",
         "excess.std()",
         "excess.std(correction=0)",
         "what a plan was found to cost looks surer than it is",

@@ -96,7 +96,9 @@ def test_a_tuning_is_a_record_with_units_and_a_sampler_file_for_each_budget(tuni
         assert usual["calls"] == budget["budget"]
         assert "uniform" in usual["name"]
         assert gain["value"] == pytest.approx(usual["loss"] - winner["loss"])
-    assert found["calls"]["race"] > 0
+    judged = {row["name"]: row for b in found["budgets"] for row in (b["winner"], b["default"])}
+    assert found["calls"]["judging"] == pytest.approx(sum(4 * row["calls"] for row in judged.values()))
+    assert 0 < found["calls"]["race"] <= found["calls"]["full"]
     assert found["provenance"]["data"]["items"] == 8
     losses = [row["loss"] for row in found["front"]]
     assert losses == sorted(losses, reverse=True)
@@ -332,7 +334,15 @@ def test_a_record_holds_no_number_that_is_not_finite() -> None:
     )
     said = json.loads(json.dumps(worse.record(), allow_nan=False))["budgets"][0]["winner"]
     assert (said["loss"], said["interval"]) == (None, [0, None])
-    assert "? [0, ?]" in repr(worse)
+    assert "? [0.000, ?]" in repr(worse)
+
+
+def test_numbers_have_two_digits_of_their_interval() -> None:
+    found = tuned([216.04], [229.0])
+    row = replace(found.winners[0], interval=(214.12, 217.96))
+    assert "216.0 [214.1, 218.0]" in repr(replace(found, winners=(row,)))
+    wide = replace(found, winners=(replace(row, interval=(150.0, 290.0)),))
+    assert "216 [150, 290]" in repr(wide)
 
 
 def test_intervals_of_shares_are_wilsons_and_newcombes() -> None:

@@ -63,11 +63,16 @@ class Tuned:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def judged(self) -> tuple[Row, ...]:
+        """What was measured on the judging half, each once."""
+        rows = {r.candidate.name: r for r in (*self.winners, *self.defaults) if r is not None}
+        return tuple(rows.values())
+
+    @property
     def front(self) -> tuple[Row, ...]:
         """Judged samplers by rising calls, each better than all that take fewer."""
-        rows = {r.candidate.name: r for r in (*self.winners, *self.defaults) if r is not None}
         found: list[Row] = []
-        for row in sorted(rows.values(), key=lambda r: (r.calls, r.loss)):
+        for row in sorted(self.judged, key=lambda r: (r.calls, r.loss)):
             if not found or row.loss < found[-1].loss:
                 found.append(row)
         return tuple(found)
@@ -134,7 +139,12 @@ class Tuned:
             ],
             "front": [_told(row) for row in self.front],
             "candidates": len(self.candidates),
-            "calls": {"race": self.race.spent, "measuring": self.measuring, "full": self.race.full},
+            "calls": {
+                "race": self.race.spent,
+                "measuring": self.measuring,
+                "full": self.race.full,
+                "judging": sum(row.calls * row.items for row in self.judged),
+            },
             "seconds": self.seconds,
         }
 
@@ -169,6 +179,7 @@ UNITS = {
     "seconds": "of a row: per item; of all: of this run, without what was measured before it",
     "calls.race": "calls times items of the race",
     "calls.measuring": "calls times items that costs of steps took",
+    "calls.judging": "calls times items of the judging half",
     "calls.full": "calls times items, had every candidate of the race been run on every item",
 }
 """What the numbers of a record are."""
@@ -215,12 +226,13 @@ def lines_of(record: dict[str, Any]) -> list[str]:
     """What a record says below its table."""
     lines = [_need(found) for found in record["budgets"] if found["default"] is not None]
     steps = "; ".join(f"{r['calls']:.4g} calls: {_ranged(r, 'loss')} {r['name']}" for r in record["front"])
-    race, more, full = (record["calls"][k] for k in ("race", "measuring", "full"))
+    race, more, full, judging = (record["calls"][k] for k in ("race", "measuring", "full", "judging"))
     return [
         *lines,
         f"Pareto front: {steps}",
-        f"{record['candidates']} samplers tried in {race:.0f} calls, {more:.0f} more to measure what steps cost, "
-        f"instead of {full:.0f} for each on every item ({(race + more) / full:.0%}); {record['seconds']:.0f} s",
+        f"{record['candidates']} samplers tried in {race:.0f} calls, {more:.0f} more to measure what steps cost, instead "
+        f"of {full:.0f} for each on every item ({(race + more) / full:.0%}); {judging:.0f} to judge; "
+        f"{record['seconds']:.0f} s",
     ]
 
 
@@ -238,11 +250,14 @@ def _cells(row: dict[str, Any] | None, none: str, before: str = "") -> tuple[str
 
 
 def _ranged(found: dict[str, Any] | None, name: str) -> str:
-    """A value as ``4.4 [3.2, 5.6]``."""
+    """A value as ``4.4 [3.2, 5.6]``, with two digits of the interval's half."""
     if found is None:
         return ""
-    value, low, high = ("?" if v is None else f"{v:.4g}" for v in (found[name], *found["interval"]))
-    return f"{value} [{low}, {high}]"
+    low, high = found["interval"]
+    half = 0.0 if low is None or high is None else (high - low) / 2
+    digits = min(max(1 - math.floor(math.log10(half)), 0), 9) if half > 0 else 3
+    value, *ends = ("?" if v is None else f"{v:.{digits}f}" for v in (found[name], low, high))
+    return f"{value} [{', '.join(ends)}]"
 
 
 def draw(tuned: Tuned, path: Path) -> None:

@@ -97,8 +97,8 @@ def _items(
         raise ValueError(
             f"no data for model '{model.name}': expected a token folder or text it was not trained on"
         )
-    posed = sequences.read(model, data, num, seed)
-    return posed.source, items_of(model, posed.tokens, task=task, share=share, seed=seed)
+    tokens = sequences.read(model, data, num, seed).tokens
+    return files.shown(data), items_of(model, tokens, task=task, share=share, seed=seed)
 
 
 def _puzzles(data: Path | None, generate: str | None, num: int, seed: int) -> tuple[str, Items]:
@@ -148,11 +148,18 @@ def render(report: Report, console: Console) -> None:
         f"{report['provenance']['model']}, task {report['task']}{given}, {data['items']} items of {data['source']}: "
         "half chose, numbers are of the other half"
     )
-    table = Table(box=None)
-    for name in heading(report):
-        table.add_column(name, no_wrap=name != "sampler")
-    for row in rows_of(report):
-        table.add_row(*row)
-    console.print(table)
+    console.print(_table(report, console.is_terminal))
     for line in lines_of(report):
         console.print(line)
+
+
+def _table(report: Report, folds: bool) -> Table:
+    """Winners beside defaults; on a terminal long names are folded, elsewhere lines are as long as they are."""
+    names, rows = heading(report), rows_of(report)
+    widths = [max(len(row[k]) for row in (names, *rows)) + 2 for k in range(len(names))]
+    table = Table(box=None, width=None if folds else sum(widths))
+    for name in names:
+        table.add_column(name, no_wrap=name != "sampler")
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,4 +1,4 @@
-"""An autoregressive network of Sudoku as (cell, value) pairs: the blocks of `Transformer`, told which cell a token is about.
+"""A causal network of Sudoku as (cell, value) pairs: the blocks of `Transformer`, told which cell a token is about.
 
 Shape legend: B batch, L = 162 tokens, R rows evaluated, D width, H heads. Symbols 0..80 are cells, 81..89 values.
 """

@@ -8,7 +8,6 @@ is 162 tokens: its clues in cell order, then the blanks in a solver's order or r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 import torch

@@ -9,7 +9,16 @@ from unmask.command_line.catalogue import ORDERS
 
 RECIPES = (
     *("digits", "digits_md4", "digits_upscale4", "digits_upscale16", "digits_autoregressive", "emoji"),
-    *("molecules", "records", "lo_nae_sat", "zebra", "sudoku", "sudoku_hard"),
+    *(
+        "molecules",
+        "records",
+        "lo_nae_sat",
+        "zebra",
+        "sudoku",
+        "sudoku_hard",
+        "sudoku_solver",
+        "sudoku_fixed",
+    ),
     *("text", "text_md4", "text_genmd4", "text_d3pm", "text_autoregressive"),
 )
 """Names of `recipes.all_recipes`, which is not imported here, for that takes torch; a test compares them."""

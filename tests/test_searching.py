@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from helpers import seeded
@@ -111,3 +113,41 @@ def test_a_width_that_is_none_is_refused(name, value):
     law = table(0)
     with pytest.raises(ValueError, match=f"{name} .*expected"):
         unmask.search(law, torch.full((1, 5), law.mask_id), MARGIN, **{name: value})
+
+
+def test_draws_belong_to_their_items_whatever_the_batch():
+    law, start = table(6), torch.full((3, 5), table(6).mask_id)
+    ids = torch.tensor([4, 0, 9])
+    many = unmask.best_of(
+        law, start, ORDERS["random"], count=4, generator=seeded(1), order_ids=ids, item_ids=ids
+    )
+    alone = unmask.best_of(
+        law, start[:1], ORDERS["random"], count=4, generator=seeded(1), order_ids=ids[2:], item_ids=ids[2:]
+    )
+    assert torch.equal(alone.tokens[0], many.tokens[2])
+    assert len({tuple(row) for row in many.tokens.flatten(0, 1).tolist()}) > 6
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_manifest_repeats_what_was_found(order):
+    law, start = table(6), torch.full((3, 5), table(6).mask_id)
+    start[1, 2] = 0
+    sharper = unmask.tempered(law, 0.4)
+    found = [
+        (unmask.search(law, start, ORDERS[order], width=4), None),
+        (unmask.best_of(law, start, ORDERS[order], count=4, generator=seeded(2)), None),
+        (
+            unmask.best_of(law, start, ORDERS[order], count=4, generator=seeded(2), proposal=sharper),
+            sharper,
+        ),
+    ]
+    for one, proposal in found:
+        for num in (1, 3):
+            told = one.told(num)
+            manifest = json.loads(json.dumps(told.manifest))
+            again = unmask.replay(law, manifest, start, proposal=proposal)
+            assert torch.equal(again.tokens, told.tokens)
+            assert torch.equal(again.log_prob, told.log_prob)
+            assert torch.equal(again.nfe, told.nfe)
+    with pytest.raises(ValueError, match=r"symbols were drawn from tempered.*expected proposal="):
+        unmask.replay(law, one.manifest, start)

@@ -69,6 +69,30 @@ class Options:
         return [f.name for f in fields(self) if f.name not in unread and getattr(self, f.name) != f.default]
 
 
+@dataclass(frozen=True)
+class Search:
+    """How the most probable filling is looked for, if it is."""
+
+    beam: Annotated[
+        int | None,
+        option(metavar="W", help="Find the most probable: go on with the W best partial sequences."),
+    ] = None
+    best_of: Annotated[
+        int | None,
+        option(metavar="K", help="Find the most probable: the best of K draws by the model's law."),
+    ] = None
+
+    @property
+    def width(self) -> int:
+        """Fillings that are compared for each sequence; 1 without a search."""
+        return self.beam or self.best_of or 1
+
+    @property
+    def named(self) -> str:
+        """The option that asks for it, or nothing."""
+        return "--beam" if self.beam is not None else "" if self.best_of is None else "--best-of"
+
+
 BATCH = 64
 """Rows per network call: enough to keep two cores busy, few enough for their caches."""
 
@@ -99,7 +123,7 @@ class Output:
     quiet: Annotated[bool, option(help="No progress and remarks on standard error.")] = False
 
 
-ORDER, CORES, MACHINE, OUTPUT = Options(), Cores(), Machine(), Output()
+ORDER, SEARCH, CORES, MACHINE, OUTPUT = Options(), Search(), Cores(), Machine(), Output()
 """What holds where nothing is said."""
 
 
@@ -167,6 +191,28 @@ def check_values(options: Options) -> None:
         above_zero("alpha", options.alpha, more=f" for order {options.order}")
     if options.order != "p2":
         in_range("eta", options.eta, 0, 1)
+
+
+def check_search(search: Search, options: Options, num: int, trace: bool) -> None:
+    """ValueError for a search that makes no sense, alone or beside other options."""
+    in_range("beam", search.beam, 1)
+    in_range("best_of", search.best_of, 1)
+    if search.beam is not None and search.best_of is not None:
+        raise ValueError("--beam beside --best-of; expected one of them")
+    if not search.named:
+        return
+    in_range("num", num, 1, search.width, f", the fillings that {search.named} {search.width} compares")
+    own = "a beam looks for the mode of the model's own law"
+    wrong = {
+        "--greedy": (options.greedy, "a search goes beyond the arg-max, which is --beam 1"),
+        "--substeps": (options.substeps is not None, "a search has no sub-steps"),
+        "--trace": (trace, "a trace tells the steps of one sequence, not of all that are compared"),
+        "--temperature": (options.temperature != 1 and search.beam is not None, own),
+        "--top-p": (options.top_p != 1 and search.beam is not None, own),
+    }
+    for name, (given, why) in wrong.items():
+        if given:
+            raise ValueError(f"{name} beside {search.named}; expected one of them: {why}")
 
 
 def value(said: T | None, default: T) -> T:

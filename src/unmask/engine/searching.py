@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unmask.base import noise
 from unmask.base.numbers import whole
-from unmask.base.types import Choice, Denoiser, Request, Selector, State, View
+from unmask.base.types import Choice, Denoiser, Info, Request, Result, Selector, State, View
+from unmask.denoisers import denoiser_name
 from unmask.engine.likelihood import log_likelihood
 from unmask.engine.loop import step
-from unmask.engine.sampling import check_tokens, sample
+from unmask.engine.sampling import check_tokens, checksum, manifest, sampled, took
 from unmask.engine.state import branched, init
-from unmask.orders.sources import greedy
+from unmask.orders.sources import draw, greedy
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,20 @@ class Found:
     """Fillings int64 [B, W, L] of each sequence from the most probable down, and their log_prob float64 [B, W], nats.
 
     Where there are fewer, log_prob is -inf and the tokens repeat the first. ``nfe`` float64 [B] counts the network calls
-    of all hypotheses together, in full passes.
+    of all hypotheses together, in full passes. `unmask.replay` repeats it from ``manifest``.
     """
 
     tokens: Tensor
     log_prob: Tensor
     nfe: Tensor
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def told(self, num: int = 1) -> Result:
+        """The ``num`` most probable fillings of each sequence one after another, as a sample of B * num rows."""
+        tokens, log_prob = self.tokens[:, :num].flatten(0, 1), self.log_prob[:, :num].flatten()
+        search = self.manifest.get("search", {}) | {"told": num}
+        record = self.manifest | {"search": search, "tokens": checksum(tokens)}
+        return Result(tokens, log_prob, self.nfe.repeat_interleave(num), (), record)
 
 
 def search(
@@ -48,17 +59,23 @@ def search(
     of possible sequences on the most probable one is certain to be found. A step costs one call for each hypothesis.
     """
     check_tokens(tokens, denoiser, masks=True)
+    began, trace = time.perf_counter(), list[Info]()
     width, places = whole(width, "width", 1), torch.arange(len(tokens), device=tokens.device)
     state = init(tokens, denoiser.mask_id, noise.checked_ids(order_ids, tokens, places))
     owner, calls = places, torch.zeros_like(state.nfe)
     while any(state.left):
         asked: list[Request] = []
-        after, _ = step(state, denoiser, selector, partial(_watch, asked))
+        after, info = step(state, denoiser, selector, partial(_watch, asked))
+        trace.append(info)
         calls = calls.index_add(0, owner, after.nfe - state.nfe)
         parent, shown, score = _grown(state, asked, owner, width)
         state = replace(branched(after, parent, shown), log_prob=score)
         owner = owner[parent]
-    return _sorted(state, owner, calls, width)
+    found = _sorted(state, owner, calls, width)
+    record = manifest(denoiser, tokens, selector, greedy, 1, 0, (order_ids, None)) | {
+        "search": {"beam": width}
+    }
+    return replace(found, manifest=record | took(began, trace, found.tokens[:, 0]))
 
 
 def best_of(
@@ -70,19 +87,36 @@ def best_of(
     generator: torch.Generator,
     proposal: Denoiser | None = None,
     order_ids: Tensor | None = None,
+    item_ids: Tensor | None = None,
 ) -> Found:
     """``count`` draws for each of tokens int64 [B, L], from the most probable down.
 
     With a ``proposal``, such as a tempered or guided denoiser, symbols are drawn from that law and judged by the
     denoiser's, along the same order, which takes as many calls again. ``order_ids`` int64 [B] (default 0..B-1) choose the
-    order of all draws of a sequence, so that their log-probabilities compare.
+    order of all draws of a sequence, so that their log-probabilities compare; draw j of item i in ``item_ids`` (likewise)
+    has the private noise of item i * count + j.
     """
-    count, size = whole(count, "count", 1), len(tokens)
-    places = torch.arange(size, device=tokens.device)
-    orders = noise.checked_ids(order_ids, tokens, places).repeat_interleave(count)
-    many = tokens.repeat_interleave(count, 0)
-    law = denoiser if proposal is None else proposal
-    drawn = sample(law, many, selector, generator=generator, order_ids=orders)
+    seed = noise.drawn_seed(generator)
+    return best_drawn(denoiser, tokens, selector, count, seed, (order_ids, item_ids), proposal)
+
+
+def best_drawn(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    selector: Selector | Callable[[View], Choice],
+    count: int,
+    seed: int,
+    ids: tuple[Tensor | None, Tensor | None],
+    proposal: Denoiser | None = None,
+) -> Found:
+    """`best_of` with the private noise of ``seed``; ``ids`` are order_ids and item_ids."""
+    check_tokens(tokens, denoiser, masks=True)
+    began, count, size = time.perf_counter(), whole(count, "count", 1), len(tokens)
+    places, each = (torch.arange(n, device=tokens.device) for n in (size, count))
+    orders = noise.checked_ids(ids[0], tokens, places).repeat_interleave(count)
+    items = (noise.checked_ids(ids[1], tokens, places, "item_ids")[:, None] * count + each).flatten()
+    many, law = tokens.repeat_interleave(count, 0), denoiser if proposal is None else proposal
+    drawn = sampled(law, many, selector, seed, draw, 1, (orders, items))
     log_prob, nfe = drawn.log_prob, drawn.nfe
     if proposal is not None:
         seen = many != denoiser.mask_id
@@ -90,7 +124,31 @@ def best_of(
         nfe = 2 * nfe
     score, order = log_prob.view(size, count).sort(dim=1, descending=True, stable=True)
     found = drawn.tokens.view(size, count, -1)[places[:, None], order]
-    return Found(found, score, nfe.view(size, count).sum(1))
+    way = {"best_of": count} | ({} if proposal is None else {"proposal": denoiser_name(proposal)})
+    record = manifest(denoiser, tokens, selector, draw, 1, seed, ids) | {"search": way}
+    return Found(found, score, nfe.view(size, count).sum(1), record | took(began, drawn.trace, found[:, 0]))
+
+
+def repeated(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    selector: Selector | Callable[[View], Choice],
+    record: Mapping[str, Any],
+    seed: int,
+    ids: tuple[Tensor | None, Tensor | None],
+    proposal: Denoiser | None = None,
+) -> Result:
+    """The fillings that a manifest's ``search`` tells of, found again; ValueError without its proposal, or for another."""
+    name, wanted = None if proposal is None else denoiser_name(proposal), record.get("proposal")
+    if name != wanted:
+        raise ValueError(
+            f"symbols were drawn from {wanted or 'the denoiser'}; expected proposal={wanted}, got {name}"
+        )
+    if "beam" in record:
+        found = search(denoiser, tokens, selector, width=record["beam"], order_ids=ids[0])
+    else:
+        found = best_drawn(denoiser, tokens, selector, record["best_of"], seed, ids, proposal)
+    return found.told(record.get("told", 1))
 
 
 def _watch(asked: list[Request], request: Request) -> Tensor:

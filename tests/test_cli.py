@@ -609,6 +609,9 @@ class TestSample:
             (["--best-of", "0"], "--best-of 0: expected at least 1"),
             (["--beam", "2", "--best-of", "2"], "--beam beside --best-of; expected one of them"),
             (["--beam", "2", "--num", "3"], "--num 3: expected 1..2, the fillings that --beam 2 compares"),
+            (["--backtrack", "0"], "--backtrack 0: expected at least 1"),
+            (["--beam", "2", "--backtrack", "2"], "--beam beside --backtrack; expected one of them"),
+            (["--backtrack", "2", "--top-p", "0.5"], "--top-p beside --backtrack"),
             (["--beam", "2", "--greedy"], "--greedy beside --beam; expected one of them"),
             (["--best-of", "2", "--greedy"], "--greedy beside --best-of; expected one of them"),
             (["--best-of", "2", "--substeps", "2"], "--substeps beside --best-of"),
@@ -624,27 +627,31 @@ class TestSample:
     ) -> None:
         assert part in refusal("sample", trained, "--quiet", *options)
 
-    @pytest.mark.parametrize("batch", [1, 64])
-    def test_a_beam_tells_the_most_probable_fillings_of_each_puzzle(
-        self, batch: int, trained: Path, puzzles: Path, document: Callable[..., Any], run: Run
+    @pytest.mark.parametrize(("way", "batch"), [("beam", 1), ("beam", 64), ("backtrack", 64)])
+    def test_a_search_tells_the_most_probable_fillings_of_each_puzzle(
+        self, way: str, batch: int, trained: Path, puzzles: Path, document: Callable[..., Any], run: Run
     ) -> None:
         options = ("--prompt", puzzles, "--order", "margin", "--num", 2, "--batch", batch)
-        report = document("sample", trained, *options, "--beam", 5)
+        report = document("sample", trained, *options, f"--{way}", 5)
         model = unmask.load(trained)
-        posed = boards.read(puzzles).puzzles
-        found = unmask.search(model.denoiser, posed, unmask.orders.presets.margin(1), width=5)
+        posed, order = boards.read(puzzles).puzzles, unmask.orders.presets.margin(1)
+        if way == "beam":
+            found = unmask.search(model.denoiser, posed, order, width=5)
+            assert found.nfe.tolist() == [1 + 5 * 5.0] * 2
+        else:
+            found = unmask.backtrack(model.denoiser, posed, order, count=5)
         samples = report["samples"]
         assert [s["text"] for s in samples] == model.decode(found.tokens[:, :2].flatten(0, 1))
         want = found.log_prob[:, :2].flatten().tolist()
         assert [s["log_prob"] for s in samples] == pytest.approx(want, abs=1e-5)
-        assert [s["nfe"] for s in samples] == found.nfe.repeat_interleave(2).tolist() == [1 + 5 * 5.0] * 4
+        assert [s["nfe"] for s in samples] == found.nfe.repeat_interleave(2).tolist()
         assert [s["prompt"] for s in samples] == [text for text in model.decode(posed) for _ in (0, 1)]
-        assert report["search"] == {"way": "beam", "width": 5}
+        assert report["search"] == {"way": way, "width": 5}
         assert "all fillings" in report["units"]["nfe"]
         assert report["accuracy"]["clues_kept"]["count"] == 4
         again = unmask.replay(model.denoiser, report["manifest"], posed)
         assert model.decode(again.tokens) == [s["text"] for s in samples]
-        out = run("sample", trained, *options, "--beam", 5)[1]
+        out = run("sample", trained, *options, f"--{way}", 5)[1]
         assert out.splitlines() == [s["text"] for s in samples]
 
     def test_the_best_of_draws_are_draws_whatever_the_batch(

@@ -23,7 +23,7 @@ from unmask.data import files
 from unmask.denoisers import nucleus, tempered
 from unmask.engine.likelihood import log_likelihood
 from unmask.engine.sampling import sample
-from unmask.engine.searching import best_of
+from unmask.engine.searching import backtrack, best_of
 from unmask.engine.searching import search as beam
 from unmask.kernels import commit, remask
 from unmask.kernels.remask import Kernel, Sigma
@@ -273,14 +273,15 @@ def searcher(search: Search, options: Options, denoiser: Denoiser, length: int, 
     selector, law = _with_likelihood(options, denoiser, length), changed(options, denoiser)
     proposal = None if law is denoiser else law
 
+    (way, width), *_ = search.given
+
     def find(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Result:
-        if search.beam is not None:
-            return beam(denoiser, tokens, selector, width=search.beam, order_ids=ids).told(num)
-        count, own = search.width, {"order_ids": ids, "item_ids": ids}
-        drawn = best_of(
-            denoiser, tokens, selector, count=count, generator=generator, proposal=proposal, **own
-        )
-        return drawn.told(num)
+        if way == "beam":
+            return beam(denoiser, tokens, selector, width=width, order_ids=ids).told(num)
+        if way == "backtrack":
+            return backtrack(denoiser, tokens, selector, count=width, order_ids=ids).told(num)
+        settings = {"count": width, "proposal": proposal, "order_ids": ids, "item_ids": ids}
+        return best_of(denoiser, tokens, selector, generator=generator, **settings).told(num)
 
     return _spoken(find, options)
 
@@ -336,7 +337,7 @@ def scored(options: Options, model: Model) -> Callable[[Tensor], Tensor]:
 
 def described(options: Options, solved: Solved, search: Search = SEARCH) -> Report:
     """How something was sampled, for reports."""
-    searched = {"search": {"way": search.named[2:], "width": search.width}} if search.named else {}
+    searched = {"search": dict(zip(("way", "width"), search.given[0]))} if search.given else {}
     return {
         "order": options.order,
         "selector": solved.manifest["selector"],

@@ -83,14 +83,10 @@ class Search:
     ] = None
 
     @property
-    def width(self) -> int:
-        """Fillings that are compared for each sequence; 1 without a search."""
-        return self.beam or self.best_of or 1
-
-    @property
-    def named(self) -> str:
-        """The option that asks for it, or nothing."""
-        return "--beam" if self.beam is not None else "" if self.best_of is None else "--best-of"
+    def given(self) -> list[tuple[str, int]]:
+        """The ways that were asked for, as options, and how many fillings each compares."""
+        values = [(f.name.replace("_", "-"), getattr(self, f.name)) for f in fields(self)]
+        return [(name, value) for name, value in values if value is not None]
 
 
 BATCH = 64
@@ -195,24 +191,23 @@ def check_values(options: Options) -> None:
 
 def check_search(search: Search, options: Options, num: int, trace: bool) -> None:
     """ValueError for a search that makes no sense, alone or beside other options."""
-    in_range("beam", search.beam, 1)
-    in_range("best_of", search.best_of, 1)
-    if search.beam is not None and search.best_of is not None:
-        raise ValueError("--beam beside --best-of; expected one of them")
-    if not search.named:
-        return
-    in_range("num", num, 1, search.width, f", the fillings that {search.named} {search.width} compares")
-    own = "a beam looks for the mode of the model's own law"
-    wrong = {
-        "--greedy": (options.greedy, "a search goes beyond the arg-max, which is --beam 1"),
-        "--substeps": (options.substeps is not None, "a search has no sub-steps"),
-        "--trace": (trace, "a trace tells the steps of one sequence, not of all that are compared"),
-        "--temperature": (options.temperature != 1 and search.beam is not None, own),
-        "--top-p": (options.top_p != 1 and search.beam is not None, own),
-    }
-    for name, (given, why) in wrong.items():
-        if given:
-            raise ValueError(f"{name} beside {search.named}; expected one of them: {why}")
+    for name, width in search.given:
+        in_range(name, width, 1)
+    if len(search.given) > 1:
+        raise ValueError(f"--{search.given[0][0]} beside --{search.given[1][0]}; expected one of them")
+    for name, width in search.given:
+        in_range("num", num, 1, width, f", the fillings that --{name} {width} compares")
+        changed = "a search for the mode of the model's own law"
+        wrong = {
+            "greedy": (options.greedy, "a search goes beyond the arg-max"),
+            "substeps": (options.substeps is not None, "a search has no sub-steps"),
+            "trace": (trace, "a trace tells the steps of one sequence, not of all that are compared"),
+            "temperature": (options.temperature != 1 and name != "best-of", changed),
+            "top-p": (options.top_p != 1 and name != "best-of", changed),
+        }
+        for other, (given, why) in wrong.items():
+            if given:
+                raise ValueError(f"--{other} beside --{name}; expected one of them: {why}")
 
 
 def value(said: T | None, default: T) -> T:

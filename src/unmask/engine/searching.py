@@ -1,4 +1,4 @@
-"""`search`, `best_of`: the most probable filling, by the model's own exact log-probability and no rule of the task."""
+"""`search`, `backtrack`, `best_of`: the most probable filling, by the model's own exact log-probability alone."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ class Found:
     """Fillings int64 [B, W, L] of each sequence from the most probable down, and their log_prob float64 [B, W], nats.
 
     Where there are fewer, log_prob is -inf and the tokens repeat the first. ``nfe`` float64 [B] counts the network calls
-    of all hypotheses together, in full passes. `unmask.replay` repeats it from ``manifest``.
+    of all hypotheses together, in full passes. `unmask.replay` repeats it from ``manifest``. ``certain`` bool [B], where it
+    can be known: nothing along the order is more probable than the first filling.
     """
 
     tokens: Tensor
     log_prob: Tensor
     nfe: Tensor
     manifest: dict[str, Any] = field(default_factory=dict)
+    certain: Tensor | None = None
 
     def told(self, num: int = 1) -> Result:
         """The ``num`` most probable fillings of each sequence one after another, as a sample of B * num rows."""
@@ -71,11 +73,120 @@ def search(
         parent, shown, score = _grown(state, asked, owner, width)
         state = replace(branched(after, parent, shown), log_prob=score)
         owner = owner[parent]
-    found = _sorted(state, owner, calls, width)
+    found = _sorted(state.tokens, state.log_prob, owner, calls, width)
     record = manifest(denoiser, tokens, selector, greedy, 1, 0, (order_ids, None)) | {
         "search": {"beam": width}
     }
     return replace(found, manifest=record | took(began, trace, found.tokens[:, 0]))
+
+
+def backtrack(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    selector: Selector | Callable[[View], Choice],
+    *,
+    count: int = 8,
+    order_ids: Tensor | None = None,
+) -> Found:
+    """Fills tokens int64 [B, L] with the arg-max, then goes back to the most probable partial filling that it passed by.
+
+    That makes ``count`` ways. What one passes by waits with its log-probability, exact along the order as in `search`. As
+    that only falls, a way ends where it is no more probable than the best filling so far, and none begins there: a way
+    costs fewer calls than a hypothesis of a beam. Once nothing more probable waits, the first filling is ``certain`` to be
+    the most probable one.
+    """
+    check_tokens(tokens, denoiser, masks=True)
+    began, trace = time.perf_counter(), list[Info]()
+    count, places = whole(count, "count", 1), torch.arange(len(tokens), device=tokens.device)
+    root = init(tokens, denoiser.mask_id, noise.checked_ids(order_ids, tokens, places))
+    waiting = _Ways(tokens, places, root.log_prob, torch.zeros_like(places))
+    going, filled = waiting.part(root.masked.any(1)), [waiting.part(~root.masked.any(1))]
+    waiting, best, calls = waiting.part(places[:0]), torch.full_like(root.nfe, -torch.inf), root.nfe
+    for way in range(count):
+        if way:
+            going, waiting = _next(waiting, best, count)
+        while len(going.owner):
+            behind = going.steps == going.steps.min()  # they catch up, and then share calls with the others
+            now, later = going.part(behind), going.part(~behind)
+            grown, first, cost = _stepped(root, now, denoiser, selector, count + 1, trace)
+            calls, done = calls.index_add(0, now.owner, cost), (grown.tokens != denoiser.mask_id).all(1)
+            filled.append(grown.part(done))
+            best = best.scatter_reduce(0, grown.owner[done], grown.log_prob[done], "amax")
+            waiting = _joined(waiting, grown.part(~first & ~done))
+            going = _joined(later, grown.part(first & ~done & (grown.log_prob > best[grown.owner])))
+    ranked, rank = _ranked(_joined(*filled))
+    those = ranked.part(rank < count)
+    found = _sorted(those.tokens, those.log_prob, those.owner, calls, count)
+    certain = torch.ones_like(places, dtype=torch.bool)
+    certain[_next(waiting, best, count)[0].owner] = False
+    record = manifest(denoiser, tokens, selector, greedy, 1, 0, (order_ids, None))
+    record |= {"search": {"backtrack": count}} | took(began, trace, found.tokens[:, 0])
+    return replace(found, manifest=record, certain=certain)
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """Fillings int64 [H, L], partial or whole, of sequences ``owner`` int64 [H], after as many steps; log_prob float64."""
+
+    tokens: Tensor
+    owner: Tensor
+    log_prob: Tensor
+    steps: Tensor
+
+    def part(self, which: Tensor) -> _Ways:
+        """Some of them: places int64, or bool [H]."""
+        return _Ways(*(x[which] for x in (self.tokens, self.owner, self.log_prob, self.steps)))
+
+
+def _joined(*ways: _Ways) -> _Ways:
+    """All of them."""
+    names = ("tokens", "owner", "log_prob", "steps")
+    return _Ways(*(torch.cat([getattr(w, name) for w in ways]) for name in names))
+
+
+def _ranked(ways: _Ways) -> tuple[_Ways, Tensor]:
+    """Those of each sequence together, the most probable first, and their places int64 [H] in it."""
+    order = ways.log_prob.argsort(dim=0, descending=True, stable=True)
+    order = order[ways.owner[order].argsort(dim=0, stable=True)]
+    owner = ways.owner[order]
+    places = torch.arange(len(order), device=order.device)
+    return ways.part(order), places - torch.searchsorted(owner, owner)
+
+
+def _next(waiting: _Ways, best: Tensor, count: int) -> tuple[_Ways, _Ways]:
+    """The most probable way of each sequence that may still lead beyond its best filling, and ``count`` others."""
+    ranked, rank = _ranked(waiting.part(waiting.log_prob > best[waiting.owner]))
+    return ranked.part(rank == 0), ranked.part((rank > 0) & (rank <= count))
+
+
+def _stepped(
+    root: State,
+    ways: _Ways,
+    denoiser: Denoiser,
+    selector: Callable[[View], Choice],
+    width: int,
+    trace: list[Info],
+) -> tuple[_Ways, Tensor, Tensor]:
+    """The ``width`` most probable goings-on of each way, which of them are its first, bool, and the calls of each way."""
+    masked = ways.tokens == denoiser.mask_id
+    state = replace(
+        branched(root, ways.owner, ways.tokens),
+        tokens=ways.tokens,
+        masked=masked,
+        left=tuple(masked.sum(1).tolist()),
+        log_prob=ways.log_prob,
+        step=int(ways.steps[0]),
+    )
+    asked: list[Request] = []
+    after, info = step(state, denoiser, selector, partial(_watch, asked))
+    trace.append(info)
+    if after.memory:
+        raise ValueError("the selector remembers its steps and cannot go back; expected another, or `search`")
+    parent, shown, score = _grown(state, asked, torch.arange(len(masked), device=masked.device), width)
+    on = branched(after, parent, shown)
+    first = parent.diff(prepend=parent.new_full((1,), -1)) > 0
+    grown = _Ways(on.tokens, ways.owner[parent], score, ways.steps[parent] + 1)
+    return grown, first, after.nfe - state.nfe
 
 
 def best_of(
@@ -146,6 +257,8 @@ def repeated(
         )
     if "beam" in record:
         found = search(denoiser, tokens, selector, width=record["beam"], order_ids=ids[0])
+    elif "backtrack" in record:
+        found = backtrack(denoiser, tokens, selector, count=record["backtrack"], order_ids=ids[0])
     else:
         found = best_drawn(denoiser, tokens, selector, record["best_of"], seed, ids, proposal)
     return found.told(record.get("told", 1))
@@ -195,15 +308,15 @@ def _kept(options: Tensor, owner: Tensor, width: int) -> tuple[Tensor, Tensor, T
     return (start[:, None] + flat // vocab)[good], (flat % vocab)[good], value[good]
 
 
-def _sorted(state: State, owner: Tensor, calls: Tensor, width: int) -> Found:
-    """The hypotheses of each sequence from the best down."""
-    size, length = len(calls), state.tokens.shape[1]
-    rank = torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)
-    score = calls.new_full((size, width), -torch.inf)
-    score[owner, rank] = state.log_prob
+def _sorted(tokens: Tensor, log_prob: Tensor, owner: Tensor, calls: Tensor, width: int) -> Found:
+    """Fillings [H, L], those of each sequence one after another, of which each has one, as the ``width`` best of each."""
+    size, length = len(calls), tokens.shape[1]
     first = torch.searchsorted(owner, torch.arange(size, device=owner.device))
-    tokens = state.tokens[first][:, None].repeat(1, width, 1)
-    tokens[owner, rank] = state.tokens
+    rank = torch.arange(len(owner), device=owner.device) - first[owner]
+    score = calls.new_full((size, width), -torch.inf)
+    score[owner, rank] = log_prob
+    whole = tokens[first][:, None].repeat(1, width, 1)
+    whole[owner, rank] = tokens
     score, order = score.sort(dim=1, descending=True, stable=True)
-    found = tokens.gather(1, order[..., None].expand(-1, -1, length))
+    found = whole.gather(1, order[..., None].expand(-1, -1, length))
     return Found(torch.where(score[..., None] > -torch.inf, found, found[:, :1]), score, calls)

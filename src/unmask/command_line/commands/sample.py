@@ -54,21 +54,21 @@ def run(
     model = load(model_name, device=machine.device)
     options = choosing.suited(options, model)
     out = _checked_out(model, out)
-    each = 1 if search.named else num
+    each = 1 if search.given else num
     posed = None if prompt is None else _posed(model, prompt, each, hidden)
     tokens = _hidden(model, each, length, options.seed) if posed is None else posed.puzzles
     if posed is not None and length is not None:
         raise ValueError("--length beside --prompt; expected one of them, a prompt has a length of its own")
     with Progress("sample", len(tokens), quiet=quiet) as progress:
-        if search.named:
-            machine = replace(machine, batch_size=max(1, machine.batch_size // search.width))
+        if search.given:
+            machine = replace(machine, batch_size=max(1, machine.batch_size // search.given[0][1]))
             sampler = choosing.searcher(search, options, model.denoiser, model.length, num)
         else:
             sampler = choosing.sampler(options, model.denoiser, model.length, entropies=trace)
         solved = boards.solve(
             tokens, sampler, seed=options.seed, trace=trace, machine=machine, advance=progress.advance
         )
-    if search.named:
+    if search.given:
         tokens, posed, solved = _found(tokens, posed, solved, num)
     return {
         "command": "sample",
@@ -76,7 +76,7 @@ def run(
         **choosing.described(options, solved, search),
         "prompt": None if prompt is None else str(prompt),
         "units": UNITS
-        | (SEARCH_UNITS if search.named else {})
+        | (SEARCH_UNITS if search.given else {})
         | (TRACE_UNITS | {"mask_id": model.denoiser.mask_id} if trace else {}),
         "samples": _samples(model, tokens, solved, posed is not None),
         "file": None if out is None else _picture(model, solved, out),

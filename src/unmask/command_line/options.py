@@ -75,11 +75,14 @@ class Search:
 
     beam: Annotated[
         int | None,
-        option(metavar="W", help="Find the most probable: go on with the W best partial sequences."),
+        option(metavar="W", help="Find the most probable filling: of the W best partial ones at each step."),
+    ] = None
+    backtrack: Annotated[
+        int | None,
+        option(metavar="K", help="Find it by the arg-max, then K - 1 times from the best passed by."),
     ] = None
     best_of: Annotated[
-        int | None,
-        option(metavar="K", help="Find the most probable: the best of K draws by the model's law."),
+        int | None, option(metavar="K", help="Find it among K draws, judged by the model's own law.")
     ] = None
 
     @property

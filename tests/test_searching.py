@@ -114,6 +114,18 @@ def best_along(law, order):
     return unmask.log_likelihood(law, everything(law), order).max()
 
 
+def test_a_way_that_has_become_less_probable_is_given_up():
+    # after the second first symbol, .45, all is even: .225 is less than the .352 of the arg-max
+    law = laws.Table(
+        torch.tensor([0.352, 0.088, 0.055, 0.055, 0.1125, 0.1125, 0.1125, 0.1125], dtype=torch.float64).log(),
+        3,
+    )
+    order = selectors.top_k(scores.left_to_right, 1)
+    found = unmask.backtrack(law, torch.full((1, 3), law.mask_id), order, count=5)
+    assert (found.nfe.tolist(), found.certain.tolist()) == ([3 + 1.0], [True])
+    assert found.tokens[0, :2].tolist() == [[0, 0, 0], [0, 0, 1]]
+
+
 @pytest.mark.parametrize("order", [*ORDERS, *OTHERS])
 def test_going_back_until_nothing_is_left_finds_the_mode_and_says_so(order):
     chosen, calls = (ORDERS | OTHERS)[order], []

@@ -11,7 +11,7 @@ from torch import Tensor
 from unmask.base.types import Choice, Denoiser, Result, Selector, TokenSource, View
 from unmask.denoisers import denoiser_name
 from unmask.engine.sampling import check_tokens, checksum, sampled
-from unmask.engine.searching import repeated
+from unmask.engine.searching import backtrack, best_drawn, judged, search
 from unmask.orders.described import made
 from unmask.orders.sources import draw, greedy
 
@@ -44,7 +44,7 @@ def replay(
     order_ids, item_ids = (_ids(manifest[name], start) for name in ("order_ids", "item_ids"))
     ids, seed = (order_ids, item_ids), _seed(manifest)
     if "search" in manifest:
-        found = repeated(denoiser, start, chosen, manifest["search"], seed, ids, proposal)
+        found = _searched(denoiser, start, chosen, manifest["search"], seed, ids, proposal)
     else:
         found = sampled(denoiser, start, chosen, seed, took, manifest["substeps"], ids)
     if found.manifest["tokens"] != manifest["tokens"]:
@@ -52,6 +52,34 @@ def replay(
         then = ", ".join(f"{key} {manifest[key]}" for key in ("unmask", "torch", "device"))
         raise ValueError(f"the tokens are others than the manifest's: {now}; expected what was there, {then}")
     return found
+
+
+def _searched(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    selector: Selector | Callable[[View], Choice],
+    record: Mapping[str, Any],
+    seed: int,
+    ids: tuple[Tensor | None, Tensor | None],
+    proposal: Denoiser | None,
+) -> Result:
+    """The fillings that a manifest's ``search`` tells of, found again; ValueError without its proposal, or for another."""
+    name, wanted = None if proposal is None else denoiser_name(proposal), record.get("proposal")
+    if name != wanted:
+        drawn = f"symbols were drawn from {wanted or 'the denoiser'}"
+        raise ValueError(f"{drawn}; expected proposal={wanted}, got {name}")
+    if "beam" in record:
+        found = search(denoiser, tokens, selector, width=record["beam"], order_ids=ids[0])
+    elif "backtrack" in record:
+        settings = {"count": record["backtrack"], "finish": record["finish"]}
+        found = backtrack(denoiser, tokens, selector, order_ids=ids[0], **settings)
+    else:
+        found = best_drawn(denoiser, tokens, selector, record["best_of"], seed, ids, proposal)
+    if "judge" in record:
+        if record["judge"] is None:
+            raise ValueError("the order that judged is no data; expected one of `unmask.orders`")
+        found = judged(denoiser, tokens, found, made(record["judge"], denoiser), order_ids=ids[0])
+    return found.told(record.get("told", 1))
 
 
 def _check_name(denoiser: Denoiser, manifest: Mapping[str, Any]) -> None:

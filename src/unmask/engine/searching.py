@@ -1,9 +1,9 @@
-"""`search`, `backtrack`, `best_of`: the most probable filling, by the model's own exact log-probability alone."""
+"""`search`, `backtrack`, `best_of`, `judged`: the most probable filling, by the model's own exact log-probability alone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -16,10 +16,11 @@ from unmask.base.numbers import whole
 from unmask.base.types import Choice, Denoiser, Info, Request, Result, Selector, State, View
 from unmask.denoisers import denoiser_name
 from unmask.engine.likelihood import log_likelihood
-from unmask.engine.loop import step
+from unmask.engine.loop import run, step
 from unmask.engine.sampling import check_tokens, checksum, manifest, sampled, took
 from unmask.engine.state import branched, init
-from unmask.orders.sources import draw, greedy
+from unmask.orders.described import made_by
+from unmask.orders.sources import draw, given, greedy
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def backtrack(
     selector: Selector | Callable[[View], Choice],
     *,
     count: int = 8,
+    finish: bool = False,
     order_ids: Tensor | None = None,
 ) -> Found:
     """Fills tokens int64 [B, L] with the arg-max, then goes back to the most probable partial filling that it passed by.
@@ -93,7 +95,7 @@ def backtrack(
     That makes ``count`` ways. What one passes by waits with its log-probability, exact along the order as in `search`. As
     that only falls, a way ends where it is no more probable than the best filling so far, and none begins there: a way
     costs fewer calls than a hypothesis of a beam. Once nothing more probable waits, the first filling is ``certain`` to be
-    the most probable one.
+    the most probable one. With ``finish`` all ways are filled to their ends, for `judged` to choose from.
     """
     check_tokens(tokens, denoiser, masks=True)
     began, trace = time.perf_counter(), list[Info]()
@@ -102,9 +104,10 @@ def backtrack(
     waiting = _Ways(tokens, places, root.log_prob, torch.zeros_like(places))
     going, filled = waiting.part(root.masked.any(1)), [waiting.part(~root.masked.any(1))]
     waiting, best, calls = waiting.part(places[:0]), torch.full_like(root.nfe, -torch.inf), root.nfe
+    lost = best  # what ways must be more probable than
     for way in range(count):
         if way:
-            going, waiting = _next(waiting, best, count)
+            going, waiting = _next(waiting, lost, count)
         while len(going.owner):
             behind = going.steps == going.steps.min()  # they catch up, and then share calls with the others
             now, later = going.part(behind), going.part(~behind)
@@ -112,15 +115,16 @@ def backtrack(
             calls, done = calls.index_add(0, now.owner, cost), (grown.tokens != denoiser.mask_id).all(1)
             filled.append(grown.part(done))
             best = best.scatter_reduce(0, grown.owner[done], grown.log_prob[done], "amax")
+            lost = lost if finish else best
             waiting = _joined(waiting, grown.part(~first & ~done))
-            going = _joined(later, grown.part(first & ~done & (grown.log_prob > best[grown.owner])))
+            going = _joined(later, grown.part(first & ~done & (grown.log_prob > lost[grown.owner])))
     ranked, rank = _ranked(_joined(*filled))
     those = ranked.part(rank < count)
     found = _sorted(those.tokens, those.log_prob, those.owner, calls, count)
     certain = torch.ones_like(places, dtype=torch.bool)
     certain[_next(waiting, best, count)[0].owner] = False
     record = manifest(denoiser, tokens, selector, greedy, 1, 0, (order_ids, None))
-    record |= {"search": {"backtrack": count}} | took(began, trace, found.tokens[:, 0])
+    record |= {"search": {"backtrack": count, "finish": finish}} | took(began, trace, found.tokens[:, 0])
     return replace(found, manifest=record, certain=certain)
 
 
@@ -153,9 +157,9 @@ def _ranked(ways: _Ways) -> tuple[_Ways, Tensor]:
     return ways.part(order), places - torch.searchsorted(owner, owner)
 
 
-def _next(waiting: _Ways, best: Tensor, count: int) -> tuple[_Ways, _Ways]:
-    """The most probable way of each sequence that may still lead beyond its best filling, and ``count`` others."""
-    ranked, rank = _ranked(waiting.part(waiting.log_prob > best[waiting.owner]))
+def _next(waiting: _Ways, lost: Tensor, count: int) -> tuple[_Ways, _Ways]:
+    """The most probable way of each sequence that is more probable than ``lost`` float64 [B], and ``count`` others."""
+    ranked, rank = _ranked(waiting.part(waiting.log_prob > lost[waiting.owner]))
     return ranked.part(rank == 0), ranked.part((rank > 0) & (rank <= count))
 
 
@@ -240,28 +244,31 @@ def best_drawn(
     return Found(found, score, nfe.view(size, count).sum(1), record | took(began, drawn.trace, found[:, 0]))
 
 
-def repeated(
+def judged(
     denoiser: Denoiser,
     tokens: Tensor,
+    found: Found,
     selector: Selector | Callable[[View], Choice],
-    record: Mapping[str, Any],
-    seed: int,
-    ids: tuple[Tensor | None, Tensor | None],
-    proposal: Denoiser | None = None,
-) -> Result:
-    """The fillings that a manifest's ``search`` tells of, found again; ValueError without its proposal, or for another."""
-    name, wanted = None if proposal is None else denoiser_name(proposal), record.get("proposal")
-    if name != wanted:
-        raise ValueError(
-            f"symbols were drawn from {wanted or 'the denoiser'}; expected proposal={wanted}, got {name}"
-        )
-    if "beam" in record:
-        found = search(denoiser, tokens, selector, width=record["beam"], order_ids=ids[0])
-    elif "backtrack" in record:
-        found = backtrack(denoiser, tokens, selector, count=record["backtrack"], order_ids=ids[0])
-    else:
-        found = best_drawn(denoiser, tokens, selector, record["best_of"], seed, ids, proposal)
-    return found.told(record.get("told", 1))
+    *,
+    order_ids: Tensor | None = None,
+) -> Found:
+    """The fillings of tokens int64 [B, L] that were found, by their log-probability along another order, the best first.
+
+    Along the order of a search mistakes look sure, for each is made before its consequences are seen; along another they do
+    not. ``selector`` needs few calls for that: they are counted for every filling. `backtrack` with ``finish`` finds more.
+    """
+    size, width, length = found.tokens.shape
+    orders = noise.checked_ids(order_ids, tokens, torch.arange(size, device=tokens.device))
+    real = (found.log_prob > -torch.inf).flatten()
+    some, many = found.tokens.flatten(0, 1)[real], tokens.repeat_interleave(width, 0)[real]
+    start = init(many, denoiser.mask_id, orders.repeat_interleave(width)[real])
+    state, _ = run(start, denoiser, selector, given(some))
+    score = torch.full_like(found.log_prob.flatten(), -torch.inf).masked_scatter(real, state.log_prob)
+    calls = torch.zeros_like(score).masked_scatter(real, state.nfe).view(size, width).sum(1)
+    score, order = score.view(size, width).sort(dim=1, descending=True, stable=True)
+    best = found.tokens.gather(1, order[..., None].expand(-1, -1, length))
+    record = found.manifest | {"search": found.manifest["search"] | {"judge": made_by(selector)}}
+    return Found(best, score, found.nfe + calls, record | {"tokens": checksum(best[:, 0])})
 
 
 def _watch(asked: list[Request], request: Request) -> Tensor:

@@ -23,7 +23,7 @@ from unmask.data import files
 from unmask.denoisers import nucleus, tempered
 from unmask.engine.likelihood import log_likelihood
 from unmask.engine.sampling import sample
-from unmask.engine.searching import backtrack, best_of
+from unmask.engine.searching import Found, backtrack, best_of, judged
 from unmask.engine.searching import search as beam
 from unmask.kernels import commit, remask
 from unmask.kernels.remask import Kernel, Sigma
@@ -266,24 +266,30 @@ def sampler(options: Options, denoiser: Denoiser, length: int, *, entropies: boo
 
 
 def searcher(search: Search, options: Options, denoiser: Denoiser, length: int, num: int) -> Sampler:
-    """What finds the ``num`` most probable fillings of each sequence along the order of the options.
+    """What finds the ``num`` most probable fillings of each sequence along the order of the options, or by its judge.
 
     Draws come from the law of --temperature and --top-p; the model's own judges them.
     """
     selector, law = _with_likelihood(options, denoiser, length), changed(options, denoiser)
-    proposal = None if law is denoiser else law
+    ((way, width),) = search.given
+    finish, proposal = search.judge is not None, None if law is denoiser else law
 
-    (way, width), *_ = search.given
-
-    def find(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Result:
+    def find(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Found:
         if way == "beam":
-            return beam(denoiser, tokens, selector, width=width, order_ids=ids).told(num)
+            return beam(denoiser, tokens, selector, width=width, order_ids=ids)
         if way == "backtrack":
-            return backtrack(denoiser, tokens, selector, count=width, order_ids=ids).told(num)
+            return backtrack(denoiser, tokens, selector, count=width, finish=finish, order_ids=ids)
         settings = {"count": width, "proposal": proposal, "order_ids": ids, "item_ids": ids}
-        return best_of(denoiser, tokens, selector, generator=generator, **settings).told(num)
+        return best_of(denoiser, tokens, selector, generator=generator, **settings)
 
-    return _spoken(find, options)
+    def judge(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Result:
+        found = find(tokens, ids, generator)
+        if search.judge is not None:
+            order = presets.random(partial(plans.rescaled, (1,) * search.judge), (options.seed + 1) % 2**63)
+            found = judged(denoiser, tokens, found, order, order_ids=ids)
+        return found.told(num)
+
+    return _spoken(judge, options)
 
 
 T = TypeVar("T")
@@ -337,13 +343,12 @@ def scored(options: Options, model: Model) -> Callable[[Tensor], Tensor]:
 
 def described(options: Options, solved: Solved, search: Search = SEARCH) -> Report:
     """How something was sampled, for reports."""
-    searched = {"search": dict(zip(("way", "width"), search.given[0]))} if search.given else {}
     return {
         "order": options.order,
         "selector": solved.manifest["selector"],
-        "symbols": "the most probable found" if searched else "arg-max" if options.greedy else "drawn",
+        "symbols": "the most probable found" if search.given else "arg-max" if options.greedy else "drawn",
         "temperature": options.temperature,
         "top_p": options.top_p,
         "seed": options.seed,
-        **searched,
+        **search.about,
     }

@@ -91,7 +91,10 @@ UNITS = {
     "log_prob": "nats per sample, given prompt and order; null if the order has none",
     "nfe": "network calls, full forward passes",
 }
-SEARCH_UNITS = {"nfe": "network calls of all fillings of a sequence that were compared, full forward passes"}
+SEARCH_UNITS = {
+    "log_prob": "nats per filling, given prompt and order; with --judge along the random order that judged",
+    "nfe": "network calls of all fillings of a sequence that were compared, full forward passes",
+}
 TRACE_UNITS = {
     "steps": "in sequence; a symbol mask_id hides its position again",
     "log_probs": "nats, of the symbols",

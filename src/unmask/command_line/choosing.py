@@ -279,8 +279,8 @@ def searcher(search: Search, options: Options, denoiser: Denoiser, length: int, 
             return beam(denoiser, tokens, selector, width=width, order_ids=ids)
         if way == "backtrack":
             return backtrack(denoiser, tokens, selector, count=width, finish=finish, order_ids=ids)
-        settings = {"count": width, "proposal": proposal, "order_ids": ids, "item_ids": ids}
-        return best_of(denoiser, tokens, selector, generator=generator, **settings)
+        own = {"order_ids": ids, "item_ids": ids}
+        return best_of(denoiser, tokens, selector, count=width, generator=generator, proposal=proposal, **own)
 
     def judge(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Result:
         found = find(tokens, ids, generator)

@@ -908,7 +908,7 @@ MUTANTS = (
     Mutant(
         "ways-go-on-though-they-have-lost",
         "engine/searching.py",
-        "first & ~done & (grown.log_prob > best[grown.owner])",
+        "first & ~done & (grown.log_prob > lost[grown.owner])",
         "first & ~done",
         "a way ends where it is no more probable than what is known",
         ("test_searching.py::test_a_way_that_has_become_less_probable_is_given_up",),
@@ -916,7 +916,7 @@ MUTANTS = (
     Mutant(
         "ways-begin-though-they-have-lost",
         "engine/searching.py",
-        "waiting.part(waiting.log_prob > best[waiting.owner])",
+        "waiting.part(waiting.log_prob > lost[waiting.owner])",
         "waiting",
         "none begins where it cannot lead beyond the best filling",
         ("test_searching.py::test_a_way_ends_where_it_is_no_more_probable_than_what_is_known",),

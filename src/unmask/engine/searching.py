@@ -267,7 +267,7 @@ def judged(
     calls = torch.zeros_like(score).masked_scatter(real, state.nfe).view(size, width).sum(1)
     score, order = score.view(size, width).sort(dim=1, descending=True, stable=True)
     best = found.tokens.gather(1, order[..., None].expand(-1, -1, length))
-    record = found.manifest | {"search": found.manifest["search"] | {"judge": made_by(selector)}}
+    record = found.manifest | {"search": found.manifest.get("search", {}) | {"judge": made_by(selector)}}
     return Found(best, score, found.nfe + calls, record | {"tokens": checksum(best[:, 0])})
 
 

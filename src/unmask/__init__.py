@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from unmask.engine.likelihood import log_likelihood, nelbo
     from unmask.engine.replaying import replay
     from unmask.engine.sampling import sample
-    from unmask.engine.searching import backtrack, best_of, judged, search
+    from unmask.engine.searching import backtrack, best_of, search
     from unmask.models import Model, from_transformers, load
     from unmask.orders.sources import draw, given, greedy
 
@@ -71,7 +71,7 @@ _HOMES = {
     "engine.likelihood": ("log_likelihood", "nelbo"),
     "engine.replaying": ("replay",),
     "engine.sampling": ("sample",),
-    "engine.searching": ("backtrack", "best_of", "judged", "search"),
+    "engine.searching": ("backtrack", "best_of", "search"),
     "models": ("Model", "from_transformers", "load"),
     "orders.sources": ("draw", "given", "greedy"),
 }
@@ -109,7 +109,6 @@ __all__ = [
     "given",
     "greedy",
     "guided",
-    "judged",
     "kernels",
     "laws",
     "load",

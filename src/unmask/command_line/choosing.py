@@ -23,7 +23,7 @@ from unmask.data import files
 from unmask.denoisers import nucleus, tempered
 from unmask.engine.likelihood import log_likelihood
 from unmask.engine.sampling import sample
-from unmask.engine.searching import Found, backtrack, best_of, judged
+from unmask.engine.searching import backtrack, best_of
 from unmask.engine.searching import search as beam
 from unmask.kernels import commit, remask
 from unmask.kernels.remask import Kernel, Sigma
@@ -266,30 +266,27 @@ def sampler(options: Options, denoiser: Denoiser, length: int, *, entropies: boo
 
 
 def searcher(search: Search, options: Options, denoiser: Denoiser, length: int, num: int) -> Sampler:
-    """What finds the ``num`` most probable fillings of each sequence along the order of the options, or by its judge.
+    """What finds the ``num`` most probable fillings of each sequence along the order of the options.
 
     Draws come from the law of --temperature and --top-p; the model's own judges them.
     """
     selector, law = _with_likelihood(options, denoiser, length), changed(options, denoiser)
     ((way, width),) = search.given
-    finish, proposal = search.judge is not None, None if law is denoiser else law
+    proposal = None if law is denoiser else law
 
-    def find(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Found:
-        if way == "beam":
-            return beam(denoiser, tokens, selector, width=width, order_ids=ids)
-        if way == "backtrack":
-            return backtrack(denoiser, tokens, selector, count=width, finish=finish, order_ids=ids)
+    def find(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Result:
         own = {"order_ids": ids, "item_ids": ids}
-        return best_of(denoiser, tokens, selector, count=width, generator=generator, proposal=proposal, **own)
+        if way == "beam":
+            return beam(denoiser, tokens, selector, width=width, order_ids=ids).told(num)
+        if way == "backtrack":
+            found = backtrack(denoiser, tokens, selector, count=width, finish=num > 1, order_ids=ids)
+            return found.told(num)
+        drawn = best_of(
+            denoiser, tokens, selector, count=width, generator=generator, proposal=proposal, **own
+        )
+        return drawn.told(num)
 
-    def judge(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Result:
-        found = find(tokens, ids, generator)
-        if search.judge is not None:
-            order = presets.random(partial(plans.rescaled, (1,) * search.judge), (options.seed + 1) % 2**63)
-            found = judged(denoiser, tokens, found, order, order_ids=ids)
-        return found.told(num)
-
-    return _spoken(judge, options)
+    return _spoken(find, options)
 
 
 T = TypeVar("T")

@@ -63,7 +63,8 @@ Sub-steps: parts of a step, of which the later ones see the symbols of the earli
 of them cost one full forward more in all. "+-" are standard errors.
 
 Exact laws: KL(data law || sampler) with exact conditionals, by enumeration, the order disclosed (mean and standard error
-over {orders} order_ids); after the stroke that of the law mixed over them. "calls" counts the forward of the sub-steps.
+over {orders} order_ids); after the stroke that of the law mixed over them. "calls" counts the forward of the sub-steps,
+which for an exact law are conditionals made anew: no row is stale.
 
 Models: -log p of {num} sequences in nats a symbol, each along the order of its own order_id; from share .1 on how much
 that is more than at share 0, paired by sequence (below 0: exploring helps). Text is held out. Molecules are where data

@@ -612,10 +612,6 @@ class TestSample:
             (["--backtrack", "0"], "--backtrack 0: expected at least 1"),
             (["--beam", "2", "--backtrack", "2"], "--beam beside --backtrack; expected one of them"),
             (["--backtrack", "2", "--top-p", "0.5"], "--top-p beside --backtrack"),
-            (
-                ["--judge", "8"],
-                "--judge without a search; expected --beam, --backtrack or --best-of beside it",
-            ),
             (["--beam", "2", "--greedy"], "--greedy beside --beam; expected one of them"),
             (["--best-of", "2", "--greedy"], "--greedy beside --best-of; expected one of them"),
             (["--best-of", "2", "--substeps", "2"], "--substeps beside --best-of"),

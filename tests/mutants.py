@@ -954,14 +954,6 @@ MUTANTS = (
         ("test_searching.py::test_draws_belong_to_their_items_whatever_the_batch",),
     ),
     Mutant(
-        "impossible-fillings-told",
-        "command_line/commands/sample.py",
-        "(solved.log_prob > -torch.inf).nonzero()[:, 0]",
-        "(solved.log_prob > -torch.inf).nonzero()[:, 0].new_tensor(range(len(solved.log_prob)))",
-        "where there are fewer fillings the first is not repeated",
-        ("test_cli.py::TestSample::test_fillings_that_there_are_not_are_left_out",),
-    ),
-    Mutant(
         "finished-ways-give-up",
         "engine/searching.py",
         "lost = lost if finish else best",

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from unmask.engine.likelihood import log_likelihood, nelbo
     from unmask.engine.replaying import replay
     from unmask.engine.sampling import sample
-    from unmask.engine.searching import best_of, search
+    from unmask.engine.searching import backtrack, best_of, search
     from unmask.models import Model, from_transformers, load
     from unmask.orders.sources import draw, given, greedy
 
@@ -71,7 +71,7 @@ _HOMES = {
     "engine.likelihood": ("log_likelihood", "nelbo"),
     "engine.replaying": ("replay",),
     "engine.sampling": ("sample",),
-    "engine.searching": ("best_of", "search"),
+    "engine.searching": ("backtrack", "best_of", "search"),
     "models": ("Model", "from_transformers", "load"),
     "orders.sources": ("draw", "given", "greedy"),
 }
@@ -92,6 +92,7 @@ __all__ = [
     "TokenSource",
     "View",
     "__version__",
+    "backtrack",
     "best_of",
     "biased",
     "codec",

@@ -43,6 +43,7 @@ EXAMPLES = {
         "unmask sample sudoku --prompt puzzles.txt --order margin --greedy --pretty",
         "unmask sample molecules -n 100 --plan 2 > samples.smi",
         "unmask sample digits -n 64 --out sheet.png",
+        "unmask sample sudoku_hard --prompt puzzles.txt --order margin --beam 8",
     ),
     "judge": (
         "unmask judge smiles samples.smi --against molecules/test --training molecules/train",

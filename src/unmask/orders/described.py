@@ -22,7 +22,7 @@ from unmask.denoisers import denoiser_name
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MODULES = ("presets", "rules", "scores", "selectors")
+MODULES = ("lookahead", "policy", "presets", "rules", "scores", "selectors")
 """Where makers are looked up."""
 
 LARGEST = 4096
@@ -92,6 +92,8 @@ def _data(value: Any) -> Any:
         return {"score": name}
     if isinstance(value, functools.partial) and value.func is _rescaled() and not value.keywords:
         return {"rescaled": _data(value.args[0])}
+    if (noting := getattr(value, "noted", None)) is not None and (told := noting()) is not None:
+        return told
     if isinstance(value, Denoiser):
         return {"denoiser": denoiser_name(value)}
     raise NoData
@@ -135,4 +137,5 @@ _KINDS: dict[str, Callable[[dict[str, Any], Denoiser | None], Any]] = {
     "numbers": lambda description, _: torch.tensor(description["numbers"]),
     "rescaled": lambda description, _: functools.partial(_rescaled(), tuple(description["rescaled"])),
     "denoiser": _same,
+    "network": lambda description, _: import_module("unmask.orders.policy").from_noted(description),
 }

@@ -79,7 +79,9 @@ class OrderNetwork(nn.Module):
         self.config, shape = config, config.transformer()
         axes = torch.tensor(config.axes or [range(config.length)])
         self.inward = nn.Linear(FEATURES, config.width)
-        self.symbols = nn.Embedding(config.symbols + 1, config.width) if config.symbols else None
+        self.symbols: nn.Embedding | None = None
+        if config.symbols:
+            self.symbols = nn.Embedding(config.symbols + 1, config.width)
         self.positions = AxisEmbedding(axes, config.width, std=0.5)
         self.blocks = nn.ModuleList(Block(shape, axes) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, bias=False)
@@ -143,12 +145,14 @@ def blank(config: OrderConfig, seed: int = 0) -> OrderNetwork:
 
 
 def features(view: View) -> Tensor:
-    """What is told of every position, [B, L, 6]: margin, top probability, digits of certainty, entropy, masked, share masked.
+    """What is told of every position, [B, L, 6]; all in [0, 1].
 
-    The first four are 0 where a position is visible; all lie in [0, 1].
+    Margin, top probability, digits of certainty and entropy, which are 0 where a position is visible; masked; share masked.
     """
     if view.log_probs is None:
-        raise ValueError("a learnt order reads log-probabilities and there are none: a blind selector called it")
+        raise ValueError(
+            "a learnt order reads log-probabilities and there are none: a blind selector called it"
+        )
     most = math.log(max(2, view.log_probs.shape[-1]))
     spent = spread(view, by_slices(entropy, view.log_probs)) / most
     best = confidence(view)
@@ -175,7 +179,8 @@ def learnt(network: OrderNetwork) -> Score:
         if length != expected:
             raise ValueError(f"a learnt order for {expected} positions got {length}; expected as many")
         own.to(view.tokens.device, precise(view.tokens.device))
-        return own(features(view), view.tokens)
+        found: Tensor = own(features(view), view.tokens)
+        return found
 
     return Score(compute, name=f"learnt({_digest(network)})")
 

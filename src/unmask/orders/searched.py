@@ -8,7 +8,7 @@ last step to the first, over all sets of positions.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -32,7 +32,7 @@ _CHUNK = 2**12
 Set: TypeAlias = tuple[int, ...]
 """Positions, in order."""
 
-Sizes: TypeAlias = list[Callable[[int], range]]
+Sizes: TypeAlias = Sequence[Callable[[int], range]]
 """For each step: how many positions may be unmasked with so many masked."""
 
 
@@ -65,7 +65,7 @@ def best_order(
         )
     if (plan is None) == (calls is None):
         raise ValueError("best_order: expected a plan or a number of calls, one of the two")
-    sizes = _planned(plan, law.length) if calls is None else _free(whole(calls, "calls", 1, law.length))
+    sizes = _free(whole(calls, "calls", 1, law.length)) if plan is None else _planned(plan, law.length)
     truth = _marginals(law)
     costs = _costs(truth, law, law if denoiser is None else denoiser)
     value, tables = _solved(costs, sizes, fixed)
@@ -96,7 +96,9 @@ def _only(left: int, size: int, masked: int) -> range:
 
 def _marginals(law: Law) -> Tensor:
     """The probability of what is visible at every state, float64 [V + 1, .., V + 1]; symbol V is the mask."""
-    probs = tabulated(law).log_prob(_states(law.vocab_size, law.length)).exp().view([law.vocab_size] * law.length)
+    probs = (
+        tabulated(law).log_prob(_states(law.vocab_size, law.length)).exp().view([law.vocab_size] * law.length)
+    )
     for axis in range(law.length):
         probs = torch.cat([probs, probs.sum(axis, keepdim=True)], axis)
     return probs
@@ -123,12 +125,13 @@ def _costs(truth: Tensor, law: Law, denoiser: Denoiser) -> Tensor:
 
 
 def _solved(costs: Tensor, sizes: Sizes, fixed: bool) -> tuple[Tensor, list[Tensor]]:
-    """The least expected cost from nothing visible, and for each step the best set of every state, int64 [V + 1, .., V + 1].
+    """The least expected cost from nothing visible; for each step the best set of every state, int64 [V + 1, .., V + 1].
 
     Values are weighted by P(state), so that a sum over symbols is an expectation. Sets are numbers with a bit for each
     position.
     """
-    length, tables = costs.ndim - 1, []
+    length = costs.ndim - 1
+    tables: list[Tensor] = []
     everywhere = tuple(range(length))
     done = {everywhere: torch.zeros_like(_at(costs[..., 0], everywhere, length))}
     value = done

@@ -97,7 +97,7 @@ class OrderNetwork(nn.Module):
         if self.symbols is not None:
             x = x + self.symbols(tokens.clamp(max=self.config.symbols))
         for block in self.blocks:
-            x = block.finish(x, *block.project(x, None, None))
+            x = block.finish(x, *block.project(x, None, None))  # type: ignore[operator]
         found: Tensor = self.outward(self.norm(x)) + self.line(told)
         return found[..., 0]
 

@@ -85,11 +85,12 @@ def learn(
         worth = advantages(reward.view(-1, lessons.orders)).flatten()
         for group in optimiser.param_groups:
             group["lr"] = lessons.learning_rate * (1 - step / lessons.steps)
-        with torch.no_grad():
-            before = [log_odds(network, some) for some in taken]
+        before: list[Tensor] = []
         for _ in range(lessons.epochs):
+            odds = [log_odds(network, some) for some in taken]
+            before = before or [one.detach() for one in odds]
+            gains = [_gain(*pair, worth[some.items]) for *pair, some in zip(odds, before, taken)]
             optimiser.zero_grad()
-            gains = [_gain(network, some, old, worth) for some, old in zip(taken, before)]
             torch.autograd.backward(-torch.stack(gains).sum() / len(tokens))
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
@@ -132,10 +133,10 @@ def _watched(network: OrderNetwork, plan: Plan, seed: int, taken: list[Taken]) -
     return Selector(choose, name="learning")
 
 
-def _gain(network: OrderNetwork, taken: Taken, before: Tensor, worth: Tensor) -> Tensor:
-    """How much better the trajectories' steps have become, of odds that moved little."""
-    ratio, mine = (log_odds(network, taken) - before).exp(), worth[taken.items]
-    return torch.minimum(ratio * mine, ratio.clamp(1 - MOVE, 1 + MOVE) * mine).sum()
+def _gain(odds: Tensor, before: Tensor, worth: Tensor) -> Tensor:
+    """How much is gained by the log-odds [b] of steps that are worth so much, where they moved little."""
+    ratio = (odds - before).exp()
+    return torch.minimum(ratio * worth, ratio.clamp(1 - MOVE, 1 + MOVE) * worth).sum()
 
 
 def advantages(rewards: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """Does a learnt order beat margin, and how far is the best order that there is? And what does PUNT's look-ahead give?
 
-Run: python benchmarks/learnt_orders.py laws [--seeds 3] [--write]             four short exact laws, KL; about 15 minutes
-     python benchmarks/learnt_orders.py zebra MODEL [--num 600] [--write]      zebra puzzles: solved, nats; about 20 minutes
-     python benchmarks/learnt_orders.py sudoku [--num 96]  [--write]           minimal Sudoku, the same; about 40 minutes
+Run: python benchmarks/learnt_orders.py laws [--seeds 3] [--write]                 four short exact laws, KL
+     python benchmarks/learnt_orders.py zebra MODEL [--cells 3] [--write]          zebra puzzles: solved, nats
+     python benchmarks/learnt_orders.py sudoku --cells 8 [--order DIR] [--write]   minimal Sudoku, the same
 
-Times are those of one busy core. MODEL is a folder that `unmask train zebra` leaves.
+About 4 minutes of one core each, and as many again for each halving of ``--cells``. MODEL is a folder that `unmask train
+zebra` leaves. With ``--order`` a Sudoku order is kept, and tried again at other ``--cells``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -59,13 +61,18 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="sudoku")
     parser.add_argument("--num", type=int, default=96)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cells", type=int, default=3, help="cells per call of the plan, for puzzles")
+    parser.add_argument(
+        "--order", type=Path, help="folder of a learnt order: read if it is there, else written"
+    )
     parser.add_argument("--steps", type=int, help="training steps, instead of the part's own")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     tables, notes = PARTS[options.part](options)
     if options.write:
-        print(record.write_parts(f"learnt_orders_{options.part}", tables, notes))
+        name = "" if options.part == "laws" else f"_{options.cells}_per_call"
+        print(record.write_parts(f"learnt_orders_{options.part}{name}", tables, notes))
     print("\n".join([notes, *(line for rows in tables.values() for line in ("", *record.table(rows)))]))
 
 
@@ -264,26 +271,22 @@ def usual(plan: Plan) -> dict[str, Selector]:
 
 
 def zebras(options: argparse.Namespace) -> tuple[Parts, str]:
-    """Zebra puzzles, orders learnt for one cell per call and for three, for likelihood and for solving."""
+    """Zebra puzzles, orders learnt for the likelihood and for solving at so many cells per call."""
     model = unmask.load(options.model)
     size = ZebraData(**model.config["data"]).size()
     axes = tuple(tuple(axis) for axis in model.config["network"]["axes"])
     tokens, truth = zebra_set(options.num, SEED, size)
-    rows, learnt = [], []
-    for per_call in (1, 3):
-        found = usual(per_call)
-        for solving in (False, True):
-            network = policy.blank(policy.OrderConfig(tokens.shape[1], symbols=size.houses, axes=axes))
-            lessons = Lessons(steps=options.steps or 150, solving=solving)
-            score, told = taught(network, model.denoiser, zebra_items(size), per_call, lessons)
-            name = f"learnt for {'solving' if solving else 'likelihood'}"
-            learnt.append(
-                f"- {per_call} per call, {name}: {lessons.steps} steps of 16 puzzles, 8 orders each; {told}"
-            )
-            found[name] = selectors.top_k(score, per_call)
-        if per_call > 1:
-            found |= {f"PUNT {eps}": selectors.independent(model.denoiser, eps) for eps in EPS}
-        rows += puzzle_rows(model.denoiser, tokens, truth, found, per_call)
+    found, learnt = usual(options.cells), []
+    for solving in (False, True):
+        network = policy.blank(policy.OrderConfig(tokens.shape[1], symbols=size.houses, axes=axes))
+        lessons = Lessons(steps=options.steps or 150, solving=solving)
+        score, told = taught(network, model.denoiser, zebra_items(size), options.cells, lessons)
+        name = f"learnt for {'solving' if solving else 'likelihood'}"
+        learnt.append(f"- {name}: {lessons.steps} steps of 16 puzzles, 8 orders each; {told}")
+        found[name] = selectors.top_k(score, options.cells)
+    if options.cells > 1:
+        found |= {f"PUNT {eps}": selectors.independent(model.denoiser, eps) for eps in EPS}
+    rows = list(puzzle_rows(model.denoiser, tokens, truth, found, options.cells))
     return {"orders": rows}, PUZZLE_NOTES.format(seed=SEED, learnt="\n".join([described(model), "", *learnt]))
 
 
@@ -310,23 +313,24 @@ def zebra_items(size: zebra.Size) -> Items:
 
 
 def sudokus(options: argparse.Namespace) -> tuple[Parts, str]:
-    """Minimal Sudoku puzzles, an order learnt for the likelihood at eight cells per call, also tried at one."""
-    model = unmask.load(options.model)
-    network = policy.blank(policy.OrderConfig(81, axes=AXES))
-    lessons = Lessons(steps=options.steps or 40, epochs=4)
-    score, told = taught(network, model.denoiser, sudoku_items, 8, lessons)
-    learnt = (
-        f"Model `{model.name}`, weights {model.hash}. Learnt: for the likelihood at 8 cells per call, "
-        f"{lessons.steps} steps of 8 puzzles, 8 orders each, 4 epochs; {told}. "
-        f"At one cell per call that order is tried as it is."
-    )
-    rows: list[Row] = []
-    for per_call, count in ((8, options.num), (1, options.num // 2)):
-        found = {**usual(per_call), "learnt for 8 per call": selectors.top_k(score, per_call)}
-        if per_call > 1:
-            found["PUNT 0.05"] = selectors.independent(model.denoiser, 0.05)
-        tokens, truth = (torch.as_tensor(x) for x in boards.puzzles(count, SEED))
-        rows += puzzle_rows(model.denoiser, tokens, truth, found, per_call)
+    """Minimal Sudoku puzzles, an order learnt for the likelihood at so many cells per call, or one learnt before."""
+    model, folder = unmask.load(options.model), options.order
+    if folder is not None and folder.exists():
+        network, told = policy.read(folder), "by an earlier run, for eight cells per call, and tried as it is"
+        score = scores.learnt(network)
+    else:
+        network = policy.blank(policy.OrderConfig(81, axes=AXES))
+        lessons = Lessons(steps=options.steps or 40, epochs=4)
+        score, told = taught(network, model.denoiser, sudoku_items, options.cells, lessons)
+        told = f"for the likelihood, {lessons.steps} steps of 8 puzzles, 8 orders each, 4 epochs; {told}"
+        if folder is not None:
+            policy.write(network, folder)
+    found = {**usual(options.cells), "learnt": selectors.top_k(score, options.cells)}
+    if options.cells > 1:
+        found["PUNT 0.05"] = selectors.independent(model.denoiser, 0.05)
+    tokens, truth = (torch.as_tensor(x) for x in boards.puzzles(options.num, SEED))
+    rows = list(puzzle_rows(model.denoiser, tokens, truth, found, options.cells))
+    learnt = f"Model `{model.name}`, weights {model.hash}. Learnt {told} ({score.name})."
     return {"orders": rows}, PUZZLE_NOTES.format(seed=SEED, learnt=learnt)
 
 

@@ -89,7 +89,7 @@ def learn(
         for _ in range(lessons.epochs):
             odds = [log_odds(network, some) for some in taken]
             before = before or [one.detach() for one in odds]
-            gains = [_gain(*pair, worth[some.items]) for *pair, some in zip(odds, before, taken)]
+            gains = [_gain(o, b, worth[some.items]) for o, b, some in zip(odds, before, taken)]
             optimiser.zero_grad()
             torch.autograd.backward(-torch.stack(gains).sum() / len(tokens))
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

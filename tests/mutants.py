@@ -46,6 +46,7 @@ NELBO = "test_objectives.py::test_nelbo_of_the_exact_denoiser_is_the_entropy[mar
 CODEC = "test_codec.py::"
 HF = "test_transformers_models.py::"
 FETCHED = "test_weights.py::"
+LEARNT = "test_learnt_orders.py::"
 TUNING = "test_tuning.py::"
 HOSTILE = "contract/test_hostile.py::"
 TIES = "test_scores_selectors.py::test_scores_within_the_grid_tie_and_the_lowest_position_wins"
@@ -2183,6 +2184,70 @@ MUTANTS = (
         "        return base, law",
         "the codec rounds the network's law, not the tempered one that it codes",
         ("test_engine.py::test_what_settles_laws_settles_those_of_wrappers_too[tempered-blind]",),
+    ),
+    Mutant(
+        "learnt-order-moves-on",
+        "orders/policy.py",
+        "own = copy.deepcopy(network).eval()",
+        "own = network.eval()",
+        "an order is that of the network as it was: training goes on without changing it",
+        (f"{LEARNT}test_a_manifest_holds_a_learnt_order_and_replays_it",),
+    ),
+    Mutant(
+        "learnt-order-reads-visible-laws",
+        "orders/policy.py",
+        "sighted = torch.where(view.masked[..., None], sighted, 0.0)",
+        "sighted = sighted.clamp(min=0)",
+        "features of visible positions are the same whether the law was asked there or not",
+        (f"{LEARNT}test_features_say_what_is_known_of_each_position",),
+    ),
+    Mutant(
+        "odds-with-replacement",
+        "training/ordering.py",
+        "left = torch.where(valid[:, None], left.scatter(1, row, False), left)",
+        "left = left.clone()",
+        "positions are drawn without replacement",
+        (f"{LEARNT}test_odds_are_those_of_draws_without_replacement",),
+    ),
+    Mutant(
+        "rewards-of-all-items-compared",
+        "training/ordering.py",
+        "rewards.mean(1, keepdim=True)",
+        "rewards.mean()",
+        "an order is judged by others of the same item: hard items are no fault of it",
+        (f"{LEARNT}test_an_advantage_compares_orders_of_one_item",),
+    ),
+    Mutant(
+        "punt-takes-what-moves",
+        "orders/lookahead.py",
+        "kept[items] & ~(late[items] & moves)",
+        "kept[items] & ~(late[items] & ~moves)",
+        "what moves waits",
+        (f"{LEARNT}test_punt_takes_all_that_is_independent",),
+    ),
+    Mutant(
+        "punt-half-price",
+        "orders/lookahead.py",
+        "calls=calls * passes(denoiser)",
+        "calls=calls",
+        "a test through a guided denoiser runs two networks",
+        (f"{LEARNT}test_punt_counts_its_calls",),
+    ),
+    Mutant(
+        "punt-worst-first",
+        "orders/lookahead.py",
+        "ranked(values, view.masked).argsort(1)",
+        "ranked(-values, view.masked).argsort(1)",
+        "of two that depend on each other the better one goes",
+        (f"{LEARNT}test_punt_keeps_the_better_of_two_that_depend_on_each_other",),
+    ),
+    Mutant(
+        "best-order-is-greedy",
+        "orders/searched.py",
+        "now + value[both].sum([both.index(i) for i in some])",
+        "now + 0 * value[both].sum([both.index(i) for i in some])",
+        "the best order minds what comes after",
+        (f"{LEARNT}test_the_searched_order_is_the_best_of_all[sizes0-False]",),
     ),
     Mutant(
         "last-of-equal-batches",

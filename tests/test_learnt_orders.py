@@ -173,11 +173,10 @@ def test_odds_are_those_of_draws_without_replacement():
     assert total == pytest.approx(1)
 
 
-def test_an_advantage_leaves_its_own_order_out():
+def test_an_advantage_compares_orders_of_one_item():
     rewards = torch.tensor([[1.0, 2.0, 6.0], [4.0, 4.0, 4.0]]).double()
-    less = torch.tensor([[1 - 4, 2 - 3.5, 6 - 1.5], [0, 0, 0]]).double()
-    found = ordering.advantages(rewards)
-    assert torch.allclose(found, less / less.square().mean().sqrt())
+    less = torch.tensor([[-2.0, -1.0, 3.0], [0, 0, 0]]).double()
+    assert torch.allclose(ordering.advantages(rewards), less / (14 / 6) ** 0.5)
     assert ordering.advantages(torch.ones(2, 3)).tolist() == [[0.0] * 3] * 2
 
 

@@ -140,9 +140,8 @@ def _gain(odds: Tensor, before: Tensor, worth: Tensor) -> Tensor:
 
 
 def advantages(rewards: Tensor) -> Tensor:
-    """Rewards [n, M] less the mean of the item's M - 1 others, over the root mean square of all; 0 where all are equal."""
-    count = rewards.shape[1]
-    less = (rewards - rewards.mean(1, keepdim=True)) * count / (count - 1)
+    """Rewards [n, M] less their mean over orders of the item, in units of their root mean square; 0 where all are equal."""
+    less = rewards - rewards.mean(1, keepdim=True)
     return less / less.square().mean().sqrt().clamp(min=1e-6)
 
 

@@ -32,7 +32,7 @@ from unmask.data import sudoku as boards
 from unmask.data import zebra
 from unmask.laws import Law
 from unmask.orders import policy
-from unmask.orders.searched import MOST_STATES, best_order
+from unmask.evaluation.searched import MOST_STATES, best_order
 from unmask.recipes.laboratory.zebra import ZebraData, to_tokens
 from unmask.recipes.sudoku import AXES
 from unmask.training.ordering import Items, Lessons, learn

@@ -2243,7 +2243,7 @@ MUTANTS = (
     ),
     Mutant(
         "best-order-is-greedy",
-        "orders/searched.py",
+        "evaluation/searched.py",
         "now + value[both].sum([both.index(i) for i in some])",
         "now + 0 * value[both].sum([both.index(i) for i in some])",
         "the best order minds what comes after",

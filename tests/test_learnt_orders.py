@@ -15,7 +15,7 @@ import unmask
 from unmask import laws, plans, scores, selectors
 from unmask.base.types import View
 from unmask.orders import described, policy, presets
-from unmask.orders.searched import best_order
+from unmask.evaluation.searched import best_order
 from unmask.training import ordering
 from unmask.training.ordering import Lessons, learn
 

@@ -68,7 +68,7 @@ PUBLIC = [
     "selectors.in_blocks",
     "selectors.hybrid",
     "selectors.independent",
-    "orders.searched.best_order",
+    "evaluation.searched.best_order",
     "training.ordering.learn",
     "profiles.Profile",
     "profiles.measure",

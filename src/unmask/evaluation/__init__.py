@@ -1,5 +1,5 @@
 """How good it is: samples by judges, variants of a sequence by its model, what it knows by the share that is hidden."""
 
-from unmask.evaluation import judges, letters, mutants, shares
+from unmask.evaluation import judges, letters, mutants, searched, shares
 
-__all__ = ["judges", "letters", "mutants", "shares"]
+__all__ = ["judges", "letters", "mutants", "searched", "shares"]

@@ -10,7 +10,7 @@ from unmask.command_line.catalogue import ORDERS
 RECIPES = (
     *("digits", "digits_md4", "digits_upscale4", "digits_upscale16", "digits_autoregressive", "emoji"),
     *("molecules", "records", "lo_nae_sat", "zebra", "sudoku", "sudoku_hard"),
-    *("text", "text_md4", "text_genmd4", "text_d3pm", "text_autoregressive"),
+    *("text", "text_md4", "text_genmd4", "text_d3pm", "text_autoregressive", "text_pi"),
 )
 """Names of `recipes.all_recipes`, which is not imported here, for that takes torch; a test compares them."""
 

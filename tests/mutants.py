@@ -1365,6 +1365,14 @@ MUTANTS = (
         ("test_imbalance.py::test_the_place_that_is_read_first_has_the_law_of_the_first_call",),
     ),
     Mutant(
+        "eval-in-the-order-of-the-text",
+        "command_line/sequences.py",
+        "return found if model.places is None else replace(found, tokens=found.tokens[:, model.places])",
+        "return found",
+        "a model that reads in an order of its own is measured on rows in another one",
+        ("test_imbalance.py::test_the_command_line_measures_text_in_the_order",),
+    ),
+    Mutant(
         "swap-with-itself",
         "recipes/laboratory/imbalance.py",
         "pair = torch.randperm(length, generator=random)[:2]",

@@ -13,8 +13,11 @@ import torch
 
 import unmask
 from unmask import recipes
+from unmask.codec.subjects import subject_of
+from unmask.command_line import sequences
 from unmask.data.prepare import READINGS, prepare
 from unmask.data.vocabularies import TEXT8
+from unmask.models import verbs
 from unmask.recipes import Machine
 from unmask.recipes.laboratory import imbalance
 from unmask.recipes.run import override
@@ -117,6 +120,7 @@ def test_the_identity_is_the_plain_autoregressive_run(data, tmp_path):
     runs = [small(recipe, data) for recipe in (recipes.text_autoregressive, recipes.text_pi)]
     one, other = (unmask.load(train(run, tmp_path / run.name, quiet=True)) for run in runs)
     assert one.hash == other.hash
+    assert other.places is None
     assert torch.equal(one.encode("cat"), other.encode("cat"))
 
 
@@ -140,6 +144,30 @@ def test_the_place_that_is_read_first_has_the_law_of_the_first_call(models, orde
     others = [axis for axis in range(3) if axis != order[0]]
     assert chances.sum(others).tolist() == pytest.approx(first.tolist(), abs=1e-5)
     assert reader.decode(reader.encode("cat")) == ["cat"]
+
+
+def test_the_command_line_measures_text_in_the_order(models, data, tmp_path):
+    reader, _ = models
+    text = PROSE[:99]
+    (tmp_path / "some.txt").write_text(text)
+    wanted = reader.encode([text[i : i + 3] for i in range(0, 99, 3)])
+    assert torch.equal(sequences.read(reader, tmp_path / "some.txt", None, 0).tokens, wanted)
+    folder = sequences.read(reader, data / "test", None, 0).tokens
+    assert torch.equal(folder, reader.encode(f" {PROSE}"[: folder.numel()], cut=True))
+
+
+def test_what_is_hidden_is_told_in_places_of_the_text(models):
+    reader, _ = models
+    tokens = reader.encode("cat")
+    hidden = reader.decode(verbs.hiding(reader, tokens, [(1, 3)]))
+    assert hidden == ["c__"]
+    assert torch.equal(reader.encode(hidden), verbs.hiding(reader, tokens, [(1, 3)]))
+
+
+def test_archives_need_another_order(models):
+    with pytest.raises(ValueError, match="reads in an order of its own; expected one that reads"):
+        subject_of(models[0])
+    assert models[1].places is None
 
 
 def test_an_order_travels_in_the_config_and_must_be_one(models, data, tmp_path):

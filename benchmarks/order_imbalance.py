@@ -23,11 +23,11 @@ Row: TypeAlias = dict[str, Any]
 Parts: TypeAlias = dict[str, list[Row]]
 
 SEED = 20_261_128
-BATCH, SAMPLES = 64, 32
-ALONG = 4
+BATCH, SAMPLES = 64, 8
+ALONG = 8
 """Exact likelihoods along an order take a call a position: they are of one in so many of the windows."""
 FLAT = 0.02
-"""Nats per character over the last doubling of the steps, below which a curve counts as flat."""
+"""Nats per character over the last doubling of the training, below which a curve counts as flat."""
 
 NOTES = """
 Order imbalance on text of 27 symbols: held-out nats per character of causal networks that read every window of {length}
@@ -38,27 +38,33 @@ has sqrt(L) = 45 and L/10 = 204 swaps. In windows of 128 these formulas give 11 
 family has the paper's share of the window, 3 swaps; L/10 is 13 by either rule. Rows of 11 swaps are the literal sqrt(L).
 Draws: permutations, each with another seed of training (identity, masked: seeds only); 95 % intervals over draws by
 Student's t, of three very wide; the windows are the same in all rows. The first swaps of a draw are the same whatever
-their number, so families are paired: "above identity" is the difference of the means, seed by seed, with its interval.
-FLOPs: 6 times the parameters without embeddings times the characters trained on. "Last doubling" is the fall from half as
-many steps; a curve counts as flat below {flat} nats, and what is not flat has not converged.
-Masked along orders: the masked models' exact log-probability of {some} of these windows, one position a call, along the
-same permutations, draw d by the masked model of seed d; "less uniform": less the cost along the uniform order of that draw.
+their number, so families are paired: "above identity" is the mean difference, seed by seed, with its interval.
+Families are compared after as many windows of training as most models saw (batch times steps), so at equal compute. FLOPs:
+6 times the parameters without embeddings times the characters trained on. "Last doubling" is the fall since half as many
+windows; a curve counts as flat below {flat} nats, and what is not flat has not converged.
+Masked along orders: exact log-probability of {some} of these windows under the masked model that saw the most, one position
+a call, along the same permutations; "less uniform": how much less it costs than the uniform order of the same draw.
 """
 
 
 def imbalance(models: list[unmask.Model], num: int) -> tuple[Parts, str]:
-    """Tables: families of orders at the most steps, curves, each model, and masked models along the same orders."""
+    """Tables: families of orders at equal compute, curves, a masked model along the same orders, and each model."""
     texts = held_out(models[0], num)
     rows = [measured(model, texts) for model in models]
-    steps = max(row["steps"] for row in rows)
-    final = [(model, row) for model, row in zip(models, rows) if row["steps"] == steps]
-    tables = {"families": list(families([row for _, row in final])), "curves": list(curves(rows))}
-    width = max(row["width"] for row in rows)
-    largest = [(model, row) for model, row in final if row["width"] == width]
-    tables |= {"masked along orders": list(along_rows(largest, texts[::ALONG])), "runs": rows}
+    seen = compared_at(rows)
+    compared = [row for row in rows if row["windows"] == seen]
+    tables = {"families": list(families(compared)), "curves": list(curves(rows))}
+    along_orders = list(along_rows(models, rows, seen, texts[::ALONG]))
+    tables |= {"masked along orders": along_orders} if along_orders else {}
     some = len(texts[::ALONG])
     notes = NOTES.format(length=models[0].length, samples=SAMPLES, num=num, flat=FLAT, some=some)
-    return {name: found for name, found in tables.items() if found}, notes
+    return tables | {"runs": rows}, notes
+
+
+def compared_at(rows: list[Row]) -> int:
+    """Windows of training after which families are compared: the longest training of those that most models reached."""
+    reached = {windows: len(some) for (windows,), some in grouped(rows, "windows").items()}
+    return int(max(reached, key=lambda windows: (reached[windows], windows)))
 
 
 def held_out(model: unmask.Model, num: int) -> list[str]:
@@ -74,14 +80,15 @@ def measured(model: unmask.Model, texts: list[str]) -> Row:
     random = torch.Generator().manual_seed(SEED)
     parts = torch.split(tokens, BATCH)
     cost = torch.cat([model.nelbo(part, generator=random, samples=SAMPLES).value for part in parts])
-    size, steps = parameters(model), config["trained_steps"]
+    size, windows = parameters(model), config["trained_steps"] * config["batch_size"]
     row = {
         "order": kind(config),
         "draw": config["seed"],
         "width": config["network"]["width"],
         "parameters": size,
-        "steps": steps,
-        "FLOPs": float(6 * size * steps * config["batch_size"] * model.length),
+        "batch": config["batch_size"],
+        "windows": windows,
+        "FLOPs": float(6 * size * windows * model.length),
         "nats per character": round(float(cost.mean()) / model.length, 4),
     }
     print(row, flush=True)
@@ -110,58 +117,49 @@ def grouped(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], list[Row]
     return found
 
 
+FAMILY = ("width", "order", "batch")
+"""What models have in common of which the draws are averaged."""
+
+
 def families(rows: list[Row]) -> Iterator[Row]:
     """Mean and interval over draws for each size and family, by cost; how much more than the identity."""
-    found = grouped(rows, "width", "order")
-    for (width, order), some in sorted(
-        found.items(), key=lambda pair: (-pair[0][0], np.mean(values(pair[1])))
-    ):
-        base = {row["draw"]: row["nats per character"] for row in found.get((width, "identity"), [])}
-        above = [row["nats per character"] - base[row["draw"]] for row in some if row["draw"] in base]
-        yield {
-            "order": order,
-            "width": width,
-            "steps": some[0]["steps"],
+    for (width, *_), some in sorted(grouped(rows, *FAMILY).items(), key=lambda pair: average(pair[1])):
+        above = differences(
+            some, [row for row in rows if row["width"] == width and row["order"] == "identity"]
+        )
+        yield {name: some[0][name] for name in ("order", "width", "batch", "windows")} | {
             "draws": len(some),
-            "nats per character": round(float(np.mean(values(some))), 4),
-            "95 %": interval(values(some)),
+            "nats per character": average(some),
+            "95 %": interval([*values(some).values()]),
             "above identity": round(float(np.mean(above)), 4) if above else "-",
             "95 % of that": interval(above),
-            "each draw": " ".join(f"{x:.3f}" for x in values(some)),
+            "each draw": " ".join(f"{x:.3f}" for x in values(some).values()),
         }
 
 
 def curves(rows: list[Row]) -> Iterator[Row]:
-    """Mean cost against steps and FLOPs for each size and family, over the draws that got so far."""
-    found = grouped(rows, "width", "order", "steps")
-    for (width, order, steps), some in sorted(found.items(), key=lambda pair: (-pair[0][0], *pair[0][1:])):
-        before = found.get((width, order, steps // 2))
-        fall = float(np.mean(values(before)) - np.mean(values(some))) if before else math.nan
-        yield {
-            "order": order,
-            "width": width,
-            "steps": steps,
-            "FLOPs": some[0]["FLOPs"],
+    """Mean cost against windows and FLOPs for each size and family, over the draws that got so far."""
+    found = grouped(rows, *FAMILY, "windows")
+    for (*family, windows), some in sorted(found.items()):
+        falls = differences(found.get((*family, windows // 2), []), some)
+        fall = round(float(np.mean(falls)), 4) if falls else "-"
+        yield {name: some[0][name] for name in ("order", "width", "batch", "windows", "FLOPs")} | {
             "draws": len(some),
-            "nats per character": round(float(np.mean(values(some))), 4),
-            "last doubling": round(fall, 4) if before else "-",
-            "flat": "yes" if fall < FLAT else "no",
+            "nats per character": average(some),
+            "last doubling": fall,
+            "flat": "yes" if falls and fall < FLAT else "no",
         }
 
 
-def along_rows(final: list[tuple[unmask.Model, Row]], texts: list[str]) -> Iterator[Row]:
-    """The masked models' exact cost along the orders of the causal ones: draw d with the masked model of seed d."""
-    masked = {row["draw"]: model for model, row in final if row["order"] == "masked"}
-    costs: dict[str, dict[int, float]] = {}
-    for model, row in final:
-        if row["order"] != "masked" and (reader := masked.get(row["draw"])) is not None:
-            order = torch.tensor(model.config["network"]["axes"][0])
-            found = along(reader, reader.encode(texts), order)
-            costs.setdefault(row["order"], {})[row["draw"]] = -float(found.mean()) / model.length
-            print(row["order"], row["draw"], costs[row["order"]][row["draw"]], flush=True)
-    chance = costs.get("uniform", {})
+def along_rows(models: list[unmask.Model], rows: list[Row], seen: int, texts: list[str]) -> Iterator[Row]:
+    """The best trained masked model's exact cost along every order of the causal models that saw so many windows."""
+    masked = [(row["width"], row["windows"], i) for i, row in enumerate(rows) if row["order"] == "masked"]
+    if not masked:
+        return
+    reader = models[max(masked)[2]]
+    costs = costs_along(reader, [m for m, row in zip(models, rows) if row["windows"] == seen], texts)
     for order, cost in costs.items():
-        less = [cost[draw] - chance[draw] for draw in cost if draw in chance]
+        less = [costs["uniform"][draw] - cost[draw] for draw in cost if draw in costs.get("uniform", {})]
         yield {
             "order": order,
             "draws": len(cost),
@@ -172,6 +170,22 @@ def along_rows(final: list[tuple[unmask.Model, Row]], texts: list[str]) -> Itera
         }
 
 
+def costs_along(
+    reader: unmask.Model, models: list[unmask.Model], texts: list[str]
+) -> dict[str, dict[int, float]]:
+    """Nats per character of a masked model along the orders of causal ones, by family and draw; each order once."""
+    costs: dict[str, dict[int, float]] = {}
+    known: dict[Any, float] = {}
+    for config in (model.config for model in models if kind(model.config) != "masked"):
+        (places,) = config["network"]["axes"]
+        if (order := tuple(places)) not in known:
+            found = along(reader, reader.encode(texts), torch.tensor(order))
+            known[order] = -float(found.mean()) / reader.length
+            print(kind(config), config["seed"], known[order], flush=True)
+        costs.setdefault(kind(config), {})[config["seed"]] = known[order]
+    return costs
+
+
 def along(model: unmask.Model, tokens: Tensor, order: Tensor) -> Tensor:
     """Log-probability float64 [B], nats, of tokens int64 [B, L] along one order, int64 [L], of places, one a call."""
     ranks = order.argsort().double()
@@ -180,9 +194,20 @@ def along(model: unmask.Model, tokens: Tensor, order: Tensor) -> Tensor:
     return torch.cat([model.log_likelihood(part, selector) for part in torch.split(tokens, BATCH)])
 
 
-def values(rows: list[Row]) -> list[float]:
-    """Nats per character of rows."""
-    return [row["nats per character"] for row in rows]
+def values(rows: list[Row]) -> dict[int, float]:
+    """Nats per character by draw."""
+    return {row["draw"]: row["nats per character"] for row in rows}
+
+
+def average(rows: list[Row]) -> float:
+    """Mean nats per character."""
+    return round(float(np.mean([row["nats per character"] for row in rows])), 4)
+
+
+def differences(some: list[Row], others: list[Row]) -> list[float]:
+    """Nats per character of some models less those of others, for every draw that both have."""
+    one, other = values(some), values(others)
+    return [one[draw] - other[draw] for draw in one if draw in other]
 
 
 def interval(numbers: list[float]) -> str:

@@ -30,9 +30,9 @@ from unmask.base.statistics import wilson
 from unmask.base.types import Plan, Score, Selector
 from unmask.data import sudoku as boards
 from unmask.data import zebra
+from unmask.evaluation.searched import MOST_STATES, best_order
 from unmask.laws import Law
 from unmask.orders import policy
-from unmask.evaluation.searched import MOST_STATES, best_order
 from unmask.recipes.laboratory.zebra import ZebraData, to_tokens
 from unmask.recipes.sudoku import AXES
 from unmask.training.ordering import Items, Lessons, learn

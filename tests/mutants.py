@@ -1447,6 +1447,38 @@ MUTANTS = (
         "conditionals of observations forget how likely their latents are",
         ("test_laws.py::test_conditionals_equal_enumeration_for_every_history[one latent, two readings]",),
     ),
+    Mutant(
+        "window-read-backwards-through-the-order",
+        "recipes/laboratory/imbalance.py",
+        "return sequences.windows(run, random)[:, order_of(run)]",
+        "return sequences.windows(run, random)[:, order_of(run).argsort()]",
+        "training reads windows in the inverse of the order that `encode` and the model's config say",
+        ("test_imbalance.py::test_the_window_that_is_read_in_another_order_is_the_same_window",),
+    ),
+    Mutant(
+        "decoded-in-the-order",
+        "recipes/laboratory/imbalance.py",
+        "tokens[:, order_of(run).argsort()]",
+        "tokens[:, order_of(run)]",
+        "symbols are moved once more instead of back to where they stand in the text",
+        ("test_imbalance.py::test_the_place_that_is_read_first_has_the_law_of_the_first_call",),
+    ),
+    Mutant(
+        "eval-in-the-order-of-the-text",
+        "command_line/sequences.py",
+        "return found if model.places is None else replace(found, tokens=found.tokens[:, model.places])",
+        "return found",
+        "a model that reads in an order of its own is measured on rows in another one",
+        ("test_imbalance.py::test_the_command_line_measures_text_in_the_order",),
+    ),
+    Mutant(
+        "swap-with-itself",
+        "recipes/laboratory/imbalance.py",
+        "pair = torch.randperm(length, generator=random)[:2]",
+        "pair = torch.randint(length, (2,), generator=random)",
+        "some of the swaps move nothing, so families are closer to the identity than they say",
+        ("test_imbalance.py::test_every_swap_moves_two_places_and_the_first_ones_are_the_same",),
+    ),
     # Upscaling and the U-Net.
     Mutant(
         "upscale-weight-of-one-stage",

@@ -14,8 +14,8 @@ from helpers import CHAIN, Recording, chi_square_z, every_sequence, hidden, plac
 import unmask
 from unmask import laws, plans, scores, selectors
 from unmask.base.types import View
-from unmask.orders import described, policy, presets
 from unmask.evaluation.searched import best_order
+from unmask.orders import described, policy, presets
 from unmask.training import ordering
 from unmask.training.ordering import Lessons, learn
 

@@ -129,6 +129,7 @@ def hiding(model: Model, tokens: Tensor, hidden: Tensor | Sequence[tuple[int, in
     symbols = _symbols(model, tokens)
     if not isinstance(hidden, Tensor):
         hidden = _ranges(hidden, symbols)
+        hidden = hidden if model.places is None else hidden[:, model.places]
     if hidden.dtype != torch.bool or hidden.shape != tokens.shape:
         raise ValueError(
             f"hidden has dtype {hidden.dtype} and shape {list(hidden.shape)}; expected bool {list(tokens.shape)}"

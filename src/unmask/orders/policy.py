@@ -111,11 +111,23 @@ class OrderNetwork(nn.Module):
 def from_noted(description: dict[str, Any]) -> OrderNetwork:
     """The network that `OrderNetwork.noted` told of; ValueError for anything else."""
     try:
-        network = blank(OrderConfig(**description["network"]))
+        config = OrderConfig(**description["network"])
+        if _least(config) > MOST_NOTED:
+            raise ValueError(
+                f"an order network of at least {_least(config)} weights; expected {MOST_NOTED} at most"
+            )
+        network = blank(config)
         weights = load(base64.b64decode(description["weights"], validate=True))
     except (KeyError, TypeError, binascii.Error, SafetensorError) as error:
         raise ValueError(f"no network is told of ({error}); expected what a manifest says") from None
     return _filled(network, weights, Path("the manifest"))
+
+
+def _least(config: OrderConfig) -> int:
+    """Weights that a network of this shape has at least; a stranger's description may ask for any."""
+    places = config.length if config.axes is None else max(map(max, config.axes), default=0) + 1
+    each = config.width * (config.width + config.hidden)
+    return config.depth * each + config.width * (config.symbols + places)
 
 
 def write(network: OrderNetwork, folder: str | Path) -> None:

@@ -19,7 +19,7 @@ RECIPES = (
         "sudoku_solver",
         "sudoku_fixed",
     ),
-    *("text", "text_md4", "text_genmd4", "text_d3pm", "text_autoregressive"),
+    *("text", "text_md4", "text_genmd4", "text_d3pm", "text_autoregressive", "text_pi"),
 )
 """Names of `recipes.all_recipes`, which is not imported here, for that takes torch; a test compares them."""
 

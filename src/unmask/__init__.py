@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from unmask.engine.sampling import sample
     from unmask.engine.searching import backtrack, best_of, search
     from unmask.models import Model, from_transformers, load
+    from unmask.orders.samplers import Sampler
     from unmask.orders.sources import draw, given, greedy
 
 _HOMES = {
@@ -73,6 +74,7 @@ _HOMES = {
     "engine.sampling": ("sample",),
     "engine.searching": ("backtrack", "best_of", "search"),
     "models": ("Model", "from_transformers", "load"),
+    "orders.samplers": ("Sampler",),
     "orders.sources": ("draw", "given", "greedy"),
 }
 """Where each public name lives."""
@@ -86,6 +88,7 @@ __all__ = [
     "Profile",
     "Request",
     "Result",
+    "Sampler",
     "Score",
     "Selector",
     "State",

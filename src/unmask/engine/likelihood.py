@@ -14,16 +14,17 @@ from unmask.base import noise
 from unmask.base.numbers import whole
 from unmask.base.types import Choice, Denoiser, Estimate, Selector, View
 from unmask.denoisers import gradients
-from unmask.engine.sampling import check_tokens
+from unmask.engine.sampling import check_tokens, opened
 from unmask.masking.corruption import Draws, counted
 from unmask.masking.objectives import cross_entropies
+from unmask.orders.samplers import Sampler
 from unmask.orders.sources import given
 
 
 def log_likelihood(
     denoiser: Denoiser,
     tokens: Tensor,
-    selector: Selector | Callable[[View], Choice],
+    selector: Selector | Callable[[View], Choice] | Sampler,
     *,
     visible: Tensor | None = None,
     substeps: int = 1,
@@ -34,7 +35,7 @@ def log_likelihood(
     """Log-probability float64 [B], nats, with which `sample` under the same selector and order_ids yields these tokens.
 
     tokens int64 [B, L] hold no mask. ``visible`` bool [B, L] marks the prompt (default: none), which is not scored.
-    ``order_ids`` default to 0 for every row.
+    ``order_ids`` default to 0 for every row. ``selector`` may be a `Sampler` of drawn symbols.
 
     With ``differentiable`` the result has gradients in the parameters of the networks; without, there are none. The order
     is held fixed, as if it had been given. Memory is that of all calls together, or with ``recompute`` that of one call,
@@ -42,6 +43,11 @@ def log_likelihood(
     """
     check_tokens(tokens, denoiser, masks=False)
     visible = _visible(visible, tokens)
+    if isinstance(selector, Sampler) and not selector.is_law:
+        raise ValueError(
+            "the sampler takes the most probable symbols, which is no law; expected source 'draw'"
+        )
+    denoiser, selector, substeps = opened(denoiser, selector, substeps)
     denoiser = _recorded(denoiser, differentiable, recompute)
     orders = noise.checked_ids(order_ids, tokens, tokens.new_zeros(len(tokens)))
     state = engine.init(torch.where(visible, tokens, denoiser.mask_id), denoiser.mask_id, orders)

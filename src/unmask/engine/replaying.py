@@ -13,10 +13,7 @@ from unmask.denoisers import denoiser_name
 from unmask.engine.sampling import check_tokens, checksum, sampled
 from unmask.engine.searching import backtrack, best_drawn, search
 from unmask.orders.described import made
-from unmask.orders.sources import draw, greedy
-
-SOURCES: dict[str, TokenSource] = {"draw": draw, "greedy": greedy}
-"""Token sources that a manifest can name."""
+from unmask.orders.samplers import SOURCES
 
 
 def replay(

@@ -7,6 +7,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -18,6 +19,7 @@ from unmask.base import noise
 from unmask.base.types import Choice, Denoiser, Info, Result, Selector, State, TokenSource, View
 from unmask.denoisers import denoiser_name, networks
 from unmask.orders.described import made_by
+from unmask.orders.samplers import Sampler
 from unmask.orders.sources import draw
 from unmask.version import __version__
 
@@ -25,7 +27,7 @@ from unmask.version import __version__
 def sample(
     denoiser: Denoiser,
     tokens: Tensor,
-    selector: Selector | Callable[[View], Choice],
+    selector: Selector | Callable[[View], Choice] | Sampler,
     *,
     generator: torch.Generator,
     source: TokenSource = draw,
@@ -44,13 +46,33 @@ def sample(
     seed and the items' numbers, is the set drawn at once. ``entropies`` puts those of the laws that symbols came from into
     the trace (`Info.entropies`); that is one more pass over the laws.
 
+    ``selector`` may be a `Sampler`, which says the source, the sub-steps and the temperature itself.
+
     ``each(info, tokens)`` is called after every step with its `Info` and a copy of the tokens int64 [B, L] as they are
     then: for progress, animations, or to stop by an exception. It changes nothing. `replay` repeats a sample from
     ``result.manifest``.
     """
     check_tokens(tokens, denoiser, masks=True)
+    law, chosen, parts = opened(denoiser, selector, substeps)
     seed, ids = noise.drawn_seed(generator), (order_ids, item_ids)
-    return sampled(denoiser, tokens, selector, seed, source, substeps, ids, entropies=entropies, each=each)
+    if not isinstance(selector, Sampler):
+        return sampled(law, tokens, chosen, seed, source, parts, ids, entropies=entropies, each=each)
+    if source is not draw:
+        raise ValueError("a sampler says itself where symbols come from; expected no source beside it")
+    took = selector.token_source
+    found = sampled(law, tokens, chosen, seed, took, parts, ids, entropies=entropies, each=each)
+    return replace(found, manifest=found.manifest | {"sampler": selector.record()})
+
+
+def opened(
+    denoiser: Denoiser, selector: Selector | Callable[[View], Choice] | Sampler, substeps: int
+) -> tuple[Denoiser, Selector | Callable[[View], Choice], int]:
+    """The law, the selector and the sub-steps: as they are given, or those of a sampler."""
+    if not isinstance(selector, Sampler):
+        return denoiser, selector, substeps
+    if substeps != 1:
+        raise ValueError(f"substeps {substeps} beside a sampler, which has its own; expected none")
+    return selector.denoiser(denoiser), selector.selector_for(denoiser), selector.substeps
 
 
 Each: TypeAlias = Callable[[Info, Tensor], object]

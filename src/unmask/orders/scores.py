@@ -144,6 +144,10 @@ def position_prior(background: Tensor, decay: float = 0.25, clip: float = 10.0) 
             raise ValueError(
                 "position_prior reads log-probabilities and there are none: a blind selector called it"
             )
+        if view.log_probs.shape[-1] != len(rarity):
+            raise ValueError(
+                f"position_prior: {len(rarity)} frequencies for {view.log_probs.shape[-1]} symbols; expected one of each"
+            )
         best = view.log_probs.max(-1)
         content = (best.values.double().exp() * rarity.to(best.indices.device)[best.indices]).clamp(max=clip)
         start = view.masked if view.start is None else view.start

@@ -496,7 +496,7 @@ MUTANTS = (
     ),
     Mutant(
         "blocks-are-ignored",
-        "command_line/choosing.py",
+        "command_line/choosing/__init__.py",
         "return spaced if options.blocks is None else",
         "return spaced if True else",
         "the command line takes --blocks and forgets it",
@@ -504,7 +504,7 @@ MUTANTS = (
     ),
     Mutant(
         "top-p-before-temperature",
-        "command_line/choosing.py",
+        "command_line/choosing/__init__.py",
         "nucleus(tempered(denoiser, options.temperature), options.top_p)",
         "tempered(nucleus(denoiser, options.top_p), options.temperature)",
         "top-p is applied to the law before tempering",
@@ -1669,8 +1669,8 @@ MUTANTS = (
     Mutant(
         "packed-names-of-any-version",
         "codec/container/__init__.py",
-        'version = PACKED_NAMES if record.get("names") == "packed" else VERSION',
-        "version = VERSION",
+        'return PACKED_NAMES if record.get("names") == "packed" else VERSION',
+        "return VERSION",
         "an older reader takes packed names for those of entries",
         ("test_archive.py::test_the_version_tells_how_names_stand",),
     ),
@@ -1749,7 +1749,7 @@ MUTANTS = (
     ),
     Mutant(
         "kernels-by-place-in-batch",
-        "command_line/choosing.py",
+        "command_line/choosing/__init__.py",
         "generator=generator, item_ids=ids, entropies=entropies",
         "generator=generator, entropies=entropies",
         "the 65th puzzle gets the noise of the first",

@@ -281,7 +281,7 @@ def _symbols(
     parts: list[Ints] = [np.empty(0, np.int64)] * len(each)
     broken: set[int] = set()
     for places, batch in batches(coding.subject, each, coding.batch):
-        tokens, bad = decode(coding.law, batch, [all_streams[p] for p in places])
+        tokens, bad = _decoded(coding, batch, [all_streams[p] for p in places])
         broken.update(owner[places[group]] for group in bad)
         for place, ids in zip(places, _emptied(batch, tokens, [each[p] for p in places])):
             parts[place] = ids
@@ -289,6 +289,16 @@ def _symbols(
     for item, ids in zip(owner, parts):
         joined[item].append(ids)
     return [np.concatenate(ids) for ids in joined], broken
+
+
+def _decoded(coding: Coding, batch: Batch, streams: Sequence[Stream]) -> tuple[Tensor, set[int]]:
+    """`decode`; where a rule refuses the rows, because its plan is for others, all groups count as broken."""
+    try:
+        return decode(coding.law, batch, streams)
+    except ValueError:
+        if coding.method.rule is None:
+            raise
+        return batch.tokens, set(range(batch.count))
 
 
 def _restored(subject: Subject, entry: Listed, payload: bytes, ids: Ints, broken: bool) -> bytes | Damaged:

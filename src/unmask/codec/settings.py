@@ -1,4 +1,4 @@
-"""How a file's items are unmasked: order, plan, sub-steps, grid and band, and how a header repeats them."""
+"""How a file's items are unmasked: order and plan or a sampler's rule, sub-steps, grid and band; how a header says it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from unmask.base.profile import accepted, check
 from unmask.base.types import Denoiser, Plan, Selector
 from unmask.codec.subjects import Subject
 from unmask.codec.tables import Law
+from unmask.denoisers import tempered
 from unmask.orders import presets, scores, selectors
+from unmask.orders.described import reads_on, selector_of
+from unmask.orders.samplers import Sampler
 from unmask.planning import families
 
 
@@ -51,7 +54,8 @@ class Settings:
     """How items are unmasked. ``order`` None is left to right for a causal model and random otherwise.
 
     ``plan`` is positions per call, the sizes of all steps, or a function of the masked count (of a row, or of a block
-    where ``block`` or the model works in blocks). ``band`` is in nats, the grid 2^-grid.
+    where ``block`` or the model works in blocks). ``band`` is in nats, the grid 2^-grid. A ``sampler`` takes the place of
+    order, plan, seed, sub-steps and block.
     """
 
     plan: Plan = 1
@@ -62,13 +66,21 @@ class Settings:
     wrapper: Wrapper | None = None
     grid: int = 8
     band: float = 1e-9
+    sampler: Sampler | None = None
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
             object.__setattr__(self, name, whole(getattr(self, name), name, low, high))
         object.__setattr__(self, "band", real(self.band, "band", 0))
         object.__setattr__(self, "plan", accepted(self.plan))
+        if self.sampler is not None and (
+            said := [name for name, usual in _USUAL if getattr(self, name) != usual]
+        ):
+            raise ValueError(f"{said[0]} beside a sampler, which says it itself; expected one of the two")
 
+
+_USUAL = (("order", None), ("plan", 1), ("seed", 0), ("substeps", 1), ("block", 0))
+"""What a sampler says, and its value where nobody said anything."""
 
 _RANGES = (("seed", 0, 2**63 - 1), ("substeps", 1, 2**16 - 1), ("block", 0, 2**31 - 1), ("grid", 0, 63))
 """What a header may hold."""
@@ -103,7 +115,10 @@ Sizes: TypeAlias = dict[int, Sequence[int]]
 
 @dataclass(frozen=True)
 class Method:
-    """Settings as a header holds them: every name and number that a decoder needs, ``plan`` an int or `Sizes`."""
+    """Settings as a header holds them: every name and number that a decoder needs, ``plan`` an int or `Sizes`.
+
+    A ``rule`` (`Sampler.rule`) with its ``temperature`` takes the place of order, plan and seed.
+    """
 
     plan: int | Sizes
     order: str
@@ -113,6 +128,8 @@ class Method:
     wrapper: str
     grid: int
     band: float
+    rule: dict[str, Any] | None = None
+    temperature: float = 1.0
 
 
 def method_of(settings: Settings, subject: Subject, lengths: Iterable[int] | None) -> Method:
@@ -120,6 +137,8 @@ def method_of(settings: Settings, subject: Subject, lengths: Iterable[int] | Non
 
     ValueError when a plan does not sum to a masked count.
     """
+    if settings.sampler is not None:
+        return _by_rule(settings, settings.sampler, subject)
     if subject.whole:
         lengths = (subject.length,)
     order = settings.order or (LEFT_TO_RIGHT if subject.causal else RANDOM)
@@ -141,24 +160,56 @@ def method_of(settings: Settings, subject: Subject, lengths: Iterable[int] | Non
     )
 
 
+def _by_rule(settings: Settings, sampler: Sampler, subject: Subject) -> Method:
+    """The method of a sampler; ValueError where it has no likelihood, or does not suit the model."""
+    if not sampler.is_law:
+        raise ValueError(
+            "the sampler takes the most probable symbols, which is no law; expected source 'draw'"
+        )
+    if sampler.looks_ahead:
+        raise ValueError("the sampler looks ahead with calls that are not rounded; expected another order")
+    if subject.causal and not reads_on(sampler.rule):
+        raise ValueError("a causal model reads from left to right; expected no sampler of another order")
+    wrapper = settings.wrapper.name if settings.wrapper else ""
+    return Method(
+        *(1, "", 0, sampler.substeps, subject.block, wrapper, settings.grid, settings.band),
+        rule=sampler.rule,
+        temperature=sampler.temperature,
+    )
+
+
 def law_of(
     method: Method, subject: Subject, order: Order | None = None, wrapper: Wrapper | None = None
 ) -> Law:
     """The law of a method; ValueError when it names an order or wrapper that is neither known nor given."""
-    known = {o.name: o for o in (*ORDERS, *((order,) if order else ()))}
-    if method.order not in known:
-        raise ValueError(f"field order: {shown(method.order)} is not among {', '.join(known)}; give it again")
     if method.wrapper != (wrapper.name if wrapper else ""):
         raise ValueError(
             f"field wrapper: written with {shown(method.wrapper)}, got '{wrapper.name if wrapper else ''}'; "
             "give the same again"
         )
-    plan = method.plan if isinstance(method.plan, int) else _looked_up(method.plan)
-    selector = known[method.order].make(plan, method.seed)
+    selector = _ordered(method, order) if method.rule is None else _ruled(method.rule)
     if method.block:
         selector = selectors.in_blocks(selector, method.block)
-    denoiser = wrapper.apply(subject.denoiser) if wrapper else subject.denoiser
+    denoiser = tempered(wrapper.apply(subject.denoiser) if wrapper else subject.denoiser, method.temperature)
     return Law(denoiser, selector, method.substeps, method.grid, method.band)
+
+
+def _ordered(method: Method, order: Order | None) -> Selector:
+    """The selector of a named order."""
+    known = {o.name: o for o in (*ORDERS, *((order,) if order else ()))}
+    if method.order not in known:
+        raise ValueError(f"field order: {shown(method.order)} is not among {', '.join(known)}; give it again")
+    plan = method.plan if isinstance(method.plan, int) else _looked_up(method.plan)
+    made: Selector = known[method.order].make(plan, method.seed)
+    return made
+
+
+def _ruled(rule: dict[str, Any]) -> Selector:
+    """The selector of a rule; one that looks ahead is not made, for no denoiser is given to it."""
+    try:
+        return selector_of(rule)
+    except ValueError as error:
+        raise ValueError(f"field rule: {error}") from None
 
 
 def in_calls(calls: int, length: int) -> Callable[[int], tuple[int, ...]]:
@@ -198,10 +249,17 @@ def _looked_up(sizes: Sizes) -> Callable[[int], tuple[int, ...]]:
 
 def to_record(method: Method) -> dict[str, Any]:
     """The method as JSON; step sizes as pairs [size, times]."""
+    record = vars(method)
+    if method.rule is not None:
+        return {name: value for name, value in record.items() if name not in _NAMED}
     plan: Any = method.plan
     if not isinstance(plan, int):
         plan = {str(n): [[k, len(list(g))] for k, g in groupby(sizes)] for n, sizes in plan.items()}
-    return {**vars(method), "plan": plan}
+    return {name: value for name, value in record.items() if name not in _OWN} | {"plan": plan}
+
+
+_NAMED, _OWN = ("plan", "order", "seed"), ("rule", "temperature")
+"""What only headers of named orders have, and what only headers of rules."""
 
 
 LONGEST_PLAN = 2**20
@@ -210,13 +268,25 @@ LONGEST_PLAN = 2**20
 
 def from_record(record: dict[str, Any]) -> Method:
     """The method of `to_record`; ValueError names the field that is wrong."""
-    for name, kind in (("order", str), ("wrapper", str), ("band", float)):
+    usual: dict[str, Any] = {"plan": 1, "order": "", "seed": 0}
+    record = usual | record if "rule" in record else record
+    kinds: dict[str, type] = {"order": str, "wrapper": str, "band": float}
+    for name, kind in (kinds | ({"rule": dict, "temperature": float} if "rule" in record else {})).items():
         if not isinstance(record.get(name), kind):
             raise ValueError(f"field {name}: {shown(record.get(name))}, expected a {kind.__name__}")
     for name, high in (("seed", 2**63), ("substeps", 2**16), ("block", 2**31), ("grid", 64)):
         if type(record.get(name)) is not int or not 0 <= record[name] < high:
             raise ValueError(f"field {name}: {shown(record.get(name))}, expected a whole number below {high}")
-    names = ("order", "seed", "substeps", "block", "wrapper", "grid", "band")
+    names = (
+        "order",
+        "seed",
+        "substeps",
+        "block",
+        "wrapper",
+        "grid",
+        "band",
+        *(_OWN if "rule" in record else ()),
+    )
     return Method(_read_plan(record.get("plan")), **{name: record[name] for name in names})
 
 

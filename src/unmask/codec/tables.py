@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import product
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -241,30 +242,33 @@ def steady(selector: Selector, rounding: Rounding, fragile: set[int]) -> Selecto
     """The selector, which adds to ``fragile`` the groups where it chooses otherwise when laws move by their last digits.
 
     Scores are compared on a grid of 1e-9, so that equal ones tie; another machine's exponential could still move a
-    score across a boundary of that grid.
+    score across a boundary of that grid, a probability across a threshold, or a sum of entropies across a budget.
     """
     if is_blind(selector):
         return selector
 
     def choose(view: View) -> Choice:
         choice = selector(view)
-        other = selector(_nudged(view)).rows
-        width = max(choice.rows.shape[1], other.shape[1])
-        mine, theirs = (F.pad(rows, (0, width - rows.shape[1]), value=-1) for rows in (choice.rows, other))
-        fragile.update(rounding.owner[(mine != theirs).any(1).cpu().numpy()].tolist())
+        for parity, nudge in product((0, 1), (NUDGE, -NUDGE)):
+            other = selector(_nudged(view, parity, nudge)).rows
+            width = max(choice.rows.shape[1], other.shape[1])
+            mine, theirs = (
+                F.pad(rows, (0, width - rows.shape[1]), value=-1) for rows in (choice.rows, other)
+            )
+            fragile.update(rounding.owner[(mine != theirs).any(1).cpu().numpy()].tolist())
         return choice
 
     return replace(selector, choose=choose)
 
 
-def _nudged(view: View) -> View:
-    """The view with the law at every second row a little lower, so that symbols which tie still tie."""
+def _nudged(view: View, parity: int, nudge: float) -> View:
+    """The view with the law at every second row a little higher, so that symbols which tie still tie."""
 
     def moved(law: Tensor | None) -> Tensor | None:
         return (
             None
             if law is None
-            else law - NUDGE * (torch.arange(law.shape[1], device=law.device)[:, None] % 2)
+            else law + nudge * (torch.arange(law.shape[1], device=law.device)[:, None] % 2 == parity)
         )
 
     return replace(view, log_probs=moved(view.log_probs), base_log_probs=moved(view.base_log_probs))

@@ -28,6 +28,7 @@ from unmask.codec.inspection import Summary
 from unmask.codec.layout import Coding, encode_items, log_likelihoods, row_sizes, symbols_of
 from unmask.codec.settings import Order, Settings, Wrapper, law_of, method_of, to_record
 from unmask.codec.subjects import Item, Subject, subject_of
+from unmask.orders.samplers import Sampler
 from unmask.version import __version__
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def compress(
     batch: int = 64,
     verify: bool = True,
     shorter: bool = True,
+    sampler: Sampler | None = None,
 ) -> bytes:
     """An archive of items, losslessly: texts, bytes of texts, images uint8, or symbols int64 [n] of a bare denoiser.
 
@@ -166,10 +168,11 @@ def compress(
     all steps, or a function of the masked count; ``order`` a named order (default random; left to right for a causal
     model) and ``wrapper`` a named change of the law. What the model cannot say is stored by itself; ``verify`` decodes
     every item after encoding and stores those that would not come back, ``shorter`` those that coding would make longer.
-    ``batch`` does not change the archive. Source:
+    ``batch`` does not change the archive. A ``sampler`` takes the place of plan, order, seed and sub-steps, and stands in
+    the header, so that nothing has to be given again: thresholds and budgets compress too. Source:
     ARDM, arXiv 2110.02037; guard band and format derived, docs/codec.md.
     """
-    settings = Settings(plan, order, seed, substeps, 0, wrapper, band=band)
+    settings = Settings(plan, order, seed, substeps, 0, wrapper, band=band, sampler=sampler)
     subject = subject_of(model)
     returns, items = _peeked(items, subject)
     lengths = None

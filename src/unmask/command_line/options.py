@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 from tyro.conf import arg
@@ -27,6 +28,10 @@ option = partial(arg, help_behavior_hint=_default)
 class Options:
     """An order and its settings. None leaves a setting at the order's default; orders refuse what they do not read."""
 
+    sampler: Annotated[
+        Path | None,
+        option(metavar="FILE", help="A sampler file, which says all of the following itself."),
+    ] = None
     order: Annotated[
         str | None,
         option(
@@ -65,7 +70,7 @@ class Options:
 
     def given(self) -> list[str]:
         """The settings that an order must read, where the user said something."""
-        unread = ("order", "temperature", "top_p", "seed")
+        unread = ("sampler", "order", "temperature", "top_p", "seed")
         return [f.name for f in fields(self) if f.name not in unread and getattr(self, f.name) != f.default]
 
 
@@ -96,6 +101,16 @@ class Search:
         """What reports say of it; nothing without a search."""
         (way, width), *_ = [*self.given, ("", 0)]
         return {"search": {"way": way, "width": width}} if way else {}
+
+
+def alone(sampler: Path | None, **others: object) -> None:
+    """ValueError where a sampler file stands beside an option that was given a value (not None, False or 0)."""
+    said = [name for name, value in others.items() if value not in (None, False, 0)]
+    if sampler is not None and said:
+        raise ValueError(
+            f"--sampler {sampler} with --{said[0].replace('_', '-')}; expected one of them: "
+            "a sampler file says how to sample"
+        )
 
 
 BATCH = 64
@@ -180,7 +195,11 @@ def check_seed(seed: int) -> None:
 
 
 def check_values(options: Options) -> None:
-    """ValueError for a setting that makes no sense in any order."""
+    """ValueError for a setting that makes no sense in any order, or stands beside a sampler file."""
+    kept = ("sampler", "seed", "said")
+    own = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in kept}
+    usual = {f.name: f.default for f in fields(options)}
+    alone(options.sampler, **{name: v for name, v in own.items() if v != usual[name]})
     check_seed(options.seed)
     above_zero("temperature", options.temperature, more="; --greedy takes the most probable symbol")
     above_zero("top_p", options.top_p, 1)

@@ -267,7 +267,7 @@ def run(
     if score is not None:
         some = posed.part(drawn(len(posed.tokens), exact, options.seed))
         values = nats_of(some, lambda rows, _: -score(rows), "likelihood", quiet, machine)
-        name = f"exact along one order, {options.order}, plan {options.plan or 'its own'}, {len(some.tokens)} sequences"
+        name = f"exact along one order, {choosing.told(options)}, {len(some.tokens)} sequences"
         report["log_likelihood"] = numbers(model, some, values, name)
     return report
 

@@ -96,6 +96,16 @@ def looks_through(description: Any) -> str | None:
     return next((str(name) for name in found if not isinstance(name, dict)), None)
 
 
+def reads_on(rule: Any) -> bool:
+    """Whether a rule goes from left to right."""
+    if not isinstance(rule, dict) or not isinstance(given := rule.get("with"), dict):
+        return False
+    if rule.get("make") in ("selectors.in_blocks", "rules.sharpened"):
+        return reads_on(given.get("selector"))
+    top = rule.get("make") == "selectors.top_k" and given.get("score") == {"score": "left_to_right"}
+    return rule.get("make") == "presets.left_to_right" or top
+
+
 def _depth(description: Any) -> int:
     """How many records and lists stand inside each other."""
     return max(depth for depth, _ in _parts(description))

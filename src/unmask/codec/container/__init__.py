@@ -18,8 +18,8 @@ from unmask.codec.container import names
 from unmask.codec.container.names import DENSE
 
 MAGIC = b"\x89UMZ\r\n\x1a\n"
-VERSION, PACKED_NAMES = 1, 2
-"""Versions of the format: that of every archive but those that keep the names of a block together under zlib."""
+VERSION, PACKED_NAMES, RULES = 1, 2, 3
+"""Versions of the format: 3 where a rule says the method, else 2 where names of a block are together under zlib, else 1."""
 
 BLOCK, END, CLOSE = b"UMZB", b"UMZE", b"UMZ.end\n"
 
@@ -72,7 +72,7 @@ def item_crc(number: int, payload: bytes, data: bytes) -> int:
 def write_header(record: dict[str, Any]) -> bytes:
     """Magic, version, length, the record as JSON under zlib, and the CRC32 of all that.
 
-    The version is 2 where ``names`` of the record is "packed".
+    The version is the least that can say it: see `version_of`.
     """
     text = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
     if len(text) > LARGEST_HEADER:
@@ -81,9 +81,16 @@ def write_header(record: dict[str, Any]) -> bytes:
             "or items as a list, so that only the plans they need are written"
         )
     body = zlib.compress(text, 9)
-    version = PACKED_NAMES if record.get("names") == "packed" else VERSION
-    head = _HEAD.pack(MAGIC, version, len(body)) + body
+    head = _HEAD.pack(MAGIC, version_of(record), len(body)) + body
     return head + struct.pack("<I", zlib.crc32(head))
+
+
+def version_of(record: dict[str, Any]) -> int:
+    """The version of the format that a header with this record has."""
+    method = record.get("method")
+    if isinstance(method, dict) and "rule" in method:
+        return RULES
+    return PACKED_NAMES if record.get("names") == "packed" else VERSION
 
 
 def read_header(file: BinaryIO) -> dict[str, Any]:
@@ -96,9 +103,9 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     _, version, size = _HEAD.unpack(head)
     body = file.read(min(size, LARGEST_HEADER))
     stored = file.read(4)
-    if version not in (VERSION, PACKED_NAMES):
+    if not VERSION <= version <= RULES:
         raise ValueError(
-            f"field version: {version}, expected {VERSION} or {PACKED_NAMES}: install a newer unmask, "
+            f"field version: {version}, expected {VERSION} to {RULES}: install a newer unmask, "
             "or the archive is damaged"
         )
     if len(body) < size or len(stored) < 4:
@@ -106,8 +113,10 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     if struct.pack("<I", zlib.crc32(head + body)) != stored:
         raise ValueError("field header CRC does not fit: the header is damaged")
     record = _parsed(body)
-    if (record.get("names") == "packed") != (version == PACKED_NAMES):
-        raise ValueError(f"field names: {record.get('names')!r} in version {version}; the archive is damaged")
+    if version_of(record) != version:
+        raise ValueError(
+            f"field names: {record.get('names')!r}, or a rule, in version {version}; the archive is damaged"
+        )
     return record
 
 

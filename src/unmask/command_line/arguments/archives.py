@@ -30,6 +30,10 @@ def compress(
         int | None,
         option(metavar="K", help="Network calls for a full row; default one a position."),
     ] = None,
+    sampler: Annotated[
+        Path | None,
+        option(metavar="FILE", help="A sampler file: order, plan or rule, noise, sub-steps, temperature."),
+    ] = None,
     order: Annotated[
         str | None,
         option(metavar="NAME", help="An order of those named below; by default what suits model and calls."),
@@ -63,6 +67,7 @@ def compress(
             out,
             kind=kind_of(lines, jsonl, images, fasta),
             calls=calls,
+            sampler=sampler,
             order=order,
             substeps=substeps,
             seed=seed,

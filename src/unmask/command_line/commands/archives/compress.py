@@ -16,9 +16,10 @@ from unmask.codec import subjects, writing
 from unmask.codec.inspection import Summary
 from unmask.codec.settings import Order, Settings, full_passes, in_calls
 from unmask.codec.subjects import Item, Subject
+from unmask.command_line.choosing.files import read_sampler
 from unmask.command_line.commands.archives.inspect import described
 from unmask.command_line.commands.archives.sources import Kind, Pile, taken
-from unmask.command_line.options import check_seed, in_range
+from unmask.command_line.options import alone, check_seed, in_range
 from unmask.command_line.output import Report, say
 from unmask.data import files
 from unmask.data.vocabularies import Levels
@@ -33,6 +34,7 @@ def run_compress(
     *,
     kind: Kind,
     calls: int | None,
+    sampler: Path | None = None,
     order: str | None,
     substeps: int | None,
     seed: int,
@@ -43,6 +45,7 @@ def run_compress(
     """Compresses files, their lines or the images in them; under torchrun each process does its share."""
     in_range("substeps", substeps, 1, 2**16)
     check_seed(seed)
+    alone(sampler, calls=calls, order=order, substeps=substeps, seed=seed)
     model = load(model_name)
     if order is not None and order not in (names := [known.name for known in codec.ORDERS]):
         raise ValueError(f"--order {order}: expected one of {', '.join(names)}")
@@ -54,7 +57,10 @@ def run_compress(
     pile = taken(sources, kind, quiet)
     subject = subjects.of_model(model)
     in_range("calls", calls, 1, subject.block or subject.length, ", the positions of a row")
-    settings = suited(model, subject, calls, order, substeps, seed)
+    filed = None if sampler is None else read_sampler(sampler, model.config["network"])
+    settings = (
+        suited(model, subject, calls, order, substeps, seed) if filed is None else Settings(sampler=filed)
+    )
     returns = subjects.ARRAYS if images else subjects.BYTES
     items = None if calls is None or files.STANDARD in sources else (item for _, item in pile.pairs())
     job = writing.prepare(
@@ -70,8 +76,10 @@ def run_compress(
         summary = _written(out, job, pile, lambda s: progress.advance(s.items, **_bits(s)))
     if summary is not None:
         _weigh(summary, model.name, quiet)
-    return {"command": "compress", "model": model.name, "file": str(out)} | (
-        {"part": True} if summary is None else described(summary)
+    return (
+        {"command": "compress", "model": model.name, "file": str(out)}
+        | ({"part": True} if summary is None else described(summary))
+        | ({} if filed is None else {"sampler": filed.record()})
     )
 
 

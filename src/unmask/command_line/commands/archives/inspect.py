@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -48,13 +49,15 @@ def run_inspect(path: Path) -> Report:
     return {
         "command": "inspect",
         "file": str(path),
-        "version": container.VERSION,
+        "version": container.version_of(record),
         "library": record["library"],
         "model": record["model"],
         "returns": record["returns"],
-        "order": method.order,
-        "seed": method.seed,
-        "plan": plan,
+        **(
+            {"rule": method.rule, "temperature": method.temperature}
+            if method.rule is not None
+            else {"order": method.order, "seed": method.seed, "plan": plan}
+        ),
         "substeps": method.substeps,
         "full_passes": _passes(method),
         "block": method.block,
@@ -106,7 +109,19 @@ def render(report: Report, console: Console) -> None:
         console.print(f"  with {plan['calls']} calls: about {plan['bits_per_item']:.1f} bits an item")
 
 
-FACTS = ["file", "model", "order", "seed", "plan", "substeps", "full_passes", "grid", "band"]
+FACTS = [
+    "file",
+    "model",
+    "order",
+    "seed",
+    "plan",
+    "rule",
+    "temperature",
+    "substeps",
+    "full_passes",
+    "grid",
+    "band",
+]
 NUMBERS = [
     "items",
     "kinds",
@@ -136,6 +151,9 @@ def _short(name: str, value: Any) -> str:
         return f"{value['name']} ({value['identity'][:12]})"
     if name == "kinds":
         return ", ".join(f"{count} {kind}" for kind, count in value.items())
+    if name == "rule":
+        text = json.dumps(value)
+        return text if len(text) < 300 else f"{text[:297]}..."
     if name == "full_passes":
         return f"{value:g}"
     return f"{value} per call" if name == "plan" else str(value)

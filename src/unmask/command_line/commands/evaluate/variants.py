@@ -64,8 +64,7 @@ def run(
         {"mutant": known.write(mutant)} | {way: float(values[way][n]) for way in ways}
         for n, mutant in enumerate(found)
     ]
-    order = f"{options.order}, plan {options.plan or 'its own'}"
-    about = {way: NAMES[way] + (f" ({order})" if way == "exact" else "") for way in ways}
+    about = {way: NAMES[way] + (f" ({choosing.told(options)})" if way == "exact" else "") for way in ways}
     return {
         "command": "eval",
         "model": {"name": model.name, "hash": model.hash},

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -17,9 +14,9 @@ from torch import Tensor
 from unmask.base.types import Denoiser, Plan, Result, Selector
 from unmask.command_line.boards import Sampler, Solved
 from unmask.command_line.catalogue import CHOOSES, DRAWS, REMASKS, Kind, find
+from unmask.command_line.choosing.files import SCALED, plan_path, read_plan, read_sampler
 from unmask.command_line.options import SEARCH, Options, Search, check_values, value
 from unmask.command_line.output import Report
-from unmask.data import files
 from unmask.denoisers import nucleus, tempered
 from unmask.engine.likelihood import log_likelihood
 from unmask.engine.sampling import sample
@@ -30,9 +27,27 @@ from unmask.kernels.remask import Kernel, Sigma
 from unmask.masking import schedules
 from unmask.models import Model
 from unmask.orders import presets, rules, scores, selectors
+from unmask.orders.samplers import Sampler as Filing
 from unmask.orders.sources import draw, greedy
-from unmask.planning import plans
 from unmask.variants import upscale
+
+__all__ = [
+    "BUILD",
+    "SAMPLERS",
+    "Filed",
+    "Task",
+    "changed",
+    "described",
+    "plan_path",
+    "read_plan",
+    "read_sampler",
+    "said",
+    "sampler",
+    "scored",
+    "selected",
+    "suited",
+    "told",
+]
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,13 @@ def _choosing(selector: Selector, options: Options, denoiser: Denoiser, entropie
     )
 
 
+def _by_file(found: Filing, denoiser: Denoiser, entropies: bool) -> Sampler:
+    """That of a sampler file."""
+    return lambda tokens, ids, generator: sample(
+        denoiser, tokens, found, generator=generator, order_ids=ids, item_ids=ids, entropies=entropies
+    )
+
+
 def _drawing(rule: commit.Rule, options: Options, denoiser: Denoiser, entropies: bool) -> Sampler:
     """A rule that draws first, in blocks if asked."""
     source = greedy if options.greedy else rule.source
@@ -92,50 +114,6 @@ SAMPLERS: dict[Kind, Callable[[Any, Options, Denoiser, bool], Sampler]] = {
 
 
 # --- the orders -----------------------------------------------------------------------------------
-
-
-SCALED = "scaled:"
-"""Before a plan: it is for any number of positions, its boundaries at equal shares."""
-
-
-def read_plan(text: str | None) -> Plan:
-    """A plan from positions per call (``3``), step sizes (``3,3,2``), or a plan file; None is 1 per call.
-
-    ``scaled:`` before step sizes or a file fits them to any number of positions (`plans.rescaled`).
-    """
-    if text is None:
-        return 1
-    if text.startswith(SCALED):
-        known = read_plan(text.removeprefix(SCALED))
-        return known if not isinstance(known, tuple) else partial(plans.rescaled, known)
-    try:
-        sizes = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        return _plan_file(Path(text))
-    if min(sizes) < 1:
-        raise ValueError(f"--plan {text}: expected at least one position per call")
-    return sizes if "," in text else sizes[0]
-
-
-def plan_path(options: Options) -> Path | None:
-    """What --plan names, if it could be a file."""
-    return None if options.plan is None else Path(options.plan.removeprefix(SCALED))
-
-
-def _plan_file(path: Path) -> tuple[int, ...]:
-    """The plan of a file; ValueError names the file."""
-    if path != files.STANDARD and not path.exists():
-        raise ValueError(
-            f"--plan {path}: no such file; expected positions per call (3), step sizes (3,3,2) or a plan file"
-        )
-    text = files.read_text(path, "a plan file")
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "plan.json"
-        copy.write_text(text, "utf-8")
-        try:
-            return plans.load(copy).plan
-        except ValueError as error:
-            raise ValueError(f"--plan {files.shown(path)}: {error}") from None
 
 
 def _own_plan(options: Options) -> Plan | None:
@@ -237,6 +215,8 @@ def suited(options: Options, model: Model) -> Options:
     serves every length, at equal shares.
     """
     network = model.config["network"]
+    if options.sampler is not None:
+        return Filed(**vars(options), said=read_sampler(options.sampler, network))
     if model.varied and options.plan is not None and not options.plan.startswith(SCALED):
         options = replace(options, plan=SCALED + options.plan)
     if network.get("causal"):
@@ -251,14 +231,37 @@ def suited(options: Options, model: Model) -> Options:
     return options
 
 
+@dataclass(frozen=True)
+class Filed(Options):
+    """Options that are a sampler file, which was read, and suits the model."""
+
+    said: Filing | None = None
+
+
+def said(options: Options) -> Filing | None:
+    """The sampler of options that are one."""
+    return options.said if isinstance(options, Filed) else None
+
+
+def told(options: Options) -> str:
+    """The order in a few words."""
+    if (found := said(options)) is not None:
+        return f"sampler {options.sampler}{f' ({found.name})' if found.name else ''}"
+    return f"{options.order}, plan {options.plan or 'its own'}"
+
+
 def changed(options: Options, denoiser: Denoiser) -> Denoiser:
     """The law that symbols are drawn from."""
+    if (found := said(options)) is not None:
+        return found.denoiser(denoiser)
     return nucleus(tempered(denoiser, options.temperature), options.top_p)
 
 
 def sampler(options: Options, denoiser: Denoiser, length: int, *, entropies: bool = False) -> Sampler:
     """What unmasks ``length`` positions as the options say; ``entropies`` puts them into the trace where possible."""
     check_values(options)
+    if (found := said(options)) is not None:
+        return _spoken(_by_file(found, denoiser, entropies), options)
     order = find(options)
     law = changed(options, denoiser)
     built = BUILD[str(options.order)](options, Task(law, length))
@@ -300,9 +303,14 @@ def _spoken(work: Callable[..., T], options: Options) -> Callable[..., T]:
             return work(*arguments)
         except ValueError as error:
             found = re.search(r"plan sums to (\d+) but (\d+) positions are masked", str(error))
-            if found is None or options.plan is None:
+            if found is None or (options.plan is None and options.sampler is None):
                 raise
             total, masked = found.groups()
+            if options.sampler is not None:
+                raise ValueError(
+                    f"--sampler {options.sampler}: its plan sums to {total} but {masked} positions are masked; "
+                    "expected that many, or a plan that is rescaled"
+                ) from None
             raise ValueError(
                 f"--plan {options.plan} sums to {total} but {masked} positions are masked; expected "
                 f"that many, positions per call (3), or --plan {SCALED}{options.plan}"
@@ -313,11 +321,18 @@ def _spoken(work: Callable[..., T], options: Options) -> Callable[..., T]:
 
 def selected(options: Options, model: Model) -> tuple[Selector, int]:
     """The selector and sub-steps of the options; ValueError if the order has no likelihood."""
-    return _with_likelihood(options, model.denoiser, model.length), value(options.substeps, 1)
+    found, selector = said(options), _with_likelihood(options, model.denoiser, model.length)
+    return selector, value(options.substeps, 1) if found is None else found.substeps
 
 
 def _with_likelihood(options: Options, denoiser: Denoiser, length: int) -> Selector:
     check_values(options)
+    if (found := said(options)) is not None:
+        if not found.is_law:
+            raise ValueError(
+                f"--sampler {options.sampler} draws no symbols, so it has no likelihood; expected one that does"
+            )
+        return found.selector_for(denoiser)
     order = find(options)
     if not order.kind.likelihood:
         raise ValueError(f"order '{options.order}' has no likelihood; see `unmask orders`")
@@ -340,12 +355,15 @@ def scored(options: Options, model: Model) -> Callable[[Tensor], Tensor]:
 
 def described(options: Options, solved: Solved, search: Search = SEARCH) -> Report:
     """How something was sampled, for reports."""
+    found = said(options)
+    greedily = options.greedy if found is None else not found.is_law
     return {
         "order": options.order,
         "selector": solved.manifest["selector"],
-        "symbols": "the most probable found" if search.given else "arg-max" if options.greedy else "drawn",
-        "temperature": options.temperature,
+        "symbols": "the most probable found" if search.given else "arg-max" if greedily else "drawn",
+        "temperature": options.temperature if found is None else found.temperature,
         "top_p": options.top_p,
         "seed": options.seed,
+        "sampler": None if found is None else found.record(),
         **search.about,
     }

@@ -1,0 +1,80 @@
+"""Plans and samplers as files, and plans as words of an option."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from unmask.base.types import Plan
+from unmask.command_line.options import Options
+from unmask.data import files
+from unmask.orders import selectors
+from unmask.orders.described import reads_on
+from unmask.orders.samplers import Sampler
+from unmask.planning import plans
+from unmask.variants import upscale
+
+SCALED = "scaled:"
+"""Before a plan: it is for any number of positions, its boundaries at equal shares."""
+
+
+def read_plan(text: str | None) -> Plan:
+    """A plan from positions per call (``3``), step sizes (``3,3,2``), or a plan file; None is 1 per call.
+
+    ``scaled:`` before step sizes or a file fits them to any number of positions (`plans.rescaled`).
+    """
+    if text is None:
+        return 1
+    if text.startswith(SCALED):
+        known = read_plan(text.removeprefix(SCALED))
+        return known if not isinstance(known, tuple) else partial(plans.rescaled, known)
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        return _plan_file(Path(text))
+    if min(sizes) < 1:
+        raise ValueError(f"--plan {text}: expected at least one position per call")
+    return sizes if "," in text else sizes[0]
+
+
+def plan_path(options: Options) -> Path | None:
+    """What --plan names, if it could be a file."""
+    return None if options.plan is None else Path(options.plan.removeprefix(SCALED))
+
+
+def _plan_file(path: Path) -> tuple[int, ...]:
+    """The plan of a file; ValueError names the file."""
+    if path != files.STANDARD and not path.exists():
+        raise ValueError(
+            f"--plan {path}: no such file; expected positions per call (3), step sizes (3,3,2) or a plan file"
+        )
+    text = files.read_text(path, "a plan file")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "plan.json"
+        copy.write_text(text, "utf-8")
+        try:
+            return plans.load(copy).plan
+        except ValueError as error:
+            raise ValueError(f"--plan {files.shown(path)}: {error}") from None
+
+
+def read_sampler(path: Path, network: Mapping[str, Any]) -> Sampler:
+    """The sampler of a file for a model with this network, inside its stages; ValueError names the file.
+
+    A causal model takes none but from left to right.
+    """
+    try:
+        found = Sampler.load(path)
+    except OSError:
+        raise ValueError(f"--sampler {path}: no such file; expected a sampler file, JSON") from None
+    except ValueError as error:
+        raise ValueError(f"--sampler {path}: {error}") from None
+    if network.get("causal") and not reads_on(found.rule):
+        raise ValueError(f"--sampler {path}: a causal model reads from left to right; expected that order")
+    if (stages := upscale.stages_of(network)) == 1:
+        return found
+    return replace(found, rule=selectors.in_blocks(found.selector, int(network["length"]) // stages))

@@ -34,6 +34,7 @@ REFUSED = [
     *(f"archive: {name}" for name in hostile.ARCHIVES),
     *(f"plan: {name}" for name in hostile.PLANS),
     *(f"profile: {name}" for name in hostile.PROFILES),
+    *(f"sampler: {name}" for name in hostile.SAMPLERS),
 ]
 
 

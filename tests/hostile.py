@@ -282,8 +282,8 @@ def commands(folder: Path) -> dict[str, list[str]]:
             ["decompress", "FILE", "--quiet", "--skip", "-o", "OUT"],
         ),
         ("inspect", {k: make() for k, make in ARCHIVES.items()}, ["inspect", "FILE"]),
-        ("plan", PLANS, ["sample", "sudoku", "--num", "1", "--plan", "FILE"]),
-        ("sampler", SAMPLERS, ["sample", "sudoku", "--num", "1", "--sampler", "FILE"]),
+        ("plan", PLANS, ["sample", "tiny", "--num", "1", "--plan", "FILE"]),
+        ("sampler", SAMPLERS, ["sample", "tiny", "--num", "1", "--sampler", "FILE"]),
         ("profile", PROFILES, ["plan", "FILE", "--steps", "2"]),
     ):
         for number, (name, data) in enumerate(files.items()):

@@ -49,6 +49,13 @@ def test_hostile_files_end_in_one_short_line(found, name):
     assert line["calls"] <= 8  # an item of 8 symbols is decoded before its CRC tells
 
 
+@pytest.mark.parametrize("kind", ["plan", "sampler"])
+def test_files_of_an_option_are_refused_for_what_is_in_them(found, kind):
+    for name, line in found.items():
+        if name.startswith(f"{kind}: "):
+            assert line["errors"].startswith(f"unmask: --{kind} "), name
+
+
 @pytest.mark.parametrize("name", [f"skip: {name}" for name in hostile.LEFT])
 def test_skipping_ends_with_what_is_left(found, name):
     line = found[name]

@@ -182,7 +182,7 @@ def _called(description: dict[str, Any], denoiser: Denoiser | None) -> Any:
     for key, value in given.items():
         if key not in takes:
             raise ValueError(
-                f"no order is made by {name} with '{key[:60]}', which takes {', '.join(takes)}; "
+                f"no order is made by {name} with {shown(key)}, which takes {', '.join(takes)}; "
                 "expected what a manifest says"
             )
         wanted = takes[key].annotation
@@ -237,8 +237,8 @@ _WORDS = {
     "Plan": "positions per call or step sizes",
     "Plan | None": "positions per call or step sizes",
     "Table": "rows of a masked count and its runs [size, times]",
-    "int": "a whole number",
-    "int | None": "a whole number",
+    "int": "a whole number below 2^31",
+    "int | None": "a whole number below 2^31",
 }
 
 

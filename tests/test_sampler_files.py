@@ -234,6 +234,10 @@ WRONG = {
     ),
     "sub-steps": ({"rule": called("presets.eb"), "substeps": 0}, "substeps 0"),
     "a temperature": ({"rule": called("presets.eb"), "temperature": "hot"}, "temperature 'hot'"),
+    "a temperature of 4000 digits": (
+        {"rule": called("presets.eb"), "temperature": 10**4000},
+        "temperature 1000",
+    ),
     "a source": (
         {"rule": called("presets.eb"), "source": "given"},
         "source 'given': expected one of draw, greedy",

@@ -214,7 +214,7 @@ def fuzz():
         return import_module("fuzz_codec")
 
 
-@pytest.mark.parametrize("part", ["archives", "headers", "indices", "plan files"])
+@pytest.mark.parametrize("part", ["archives", "headers", "indices", "plan files", "sampler files"])
 def test_random_damage_ends_in_one_line(fuzz, part):
     chance = random.Random(part)
     assert len({fuzz.PARTS[part](chance) for _ in range(150)}) > 1

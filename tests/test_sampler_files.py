@@ -413,7 +413,18 @@ def test_commands_take_a_sampler_file(capsys, tmp_path):
     assert by_file["sampler"] == by_file["manifest"]["sampler"] == sampler.record()
     assert (by_words["sampler"], by_file["temperature"]) == (None, 0.9)
     code, found, _ = told(
-        capsys, "eval", "sudoku", "--generate", "60", "-n", "2", "--sampler", str(path), "--json"
+        capsys,
+        "eval",
+        "sudoku",
+        "--generate",
+        "60",
+        "-n",
+        "1",
+        "--samples",
+        "1",
+        "--sampler",
+        str(path),
+        "--json",
     )
     assert code == 0
     assert json.loads(found)["sampler"] == sampler.record()

@@ -28,10 +28,6 @@ option = partial(arg, help_behavior_hint=_default)
 class Options:
     """An order and its settings. None leaves a setting at the order's default; orders refuse what they do not read."""
 
-    sampler: Annotated[
-        Path | None,
-        option(metavar="FILE", help="A sampler file, which says all of the following itself."),
-    ] = None
     order: Annotated[
         str | None,
         option(
@@ -67,6 +63,10 @@ class Options:
         float, option(metavar="P", help="Draw from the likeliest symbols that hold this probability.")
     ] = 1.0
     seed: Annotated[int, option(metavar="N", help="Start of all random numbers.")] = 0
+    sampler: Annotated[
+        Path | None,
+        option(metavar="FILE", help="A sampler file, in the place of all these but --seed."),
+    ] = None
 
     def given(self) -> list[str]:
         """The settings that an order must read, where the user said something."""

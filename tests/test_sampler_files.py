@@ -17,7 +17,7 @@ import unmask
 from unmask import Sampler, codec, laws, scores, selectors
 from unmask.codec import container, tables
 from unmask.command_line.app import main
-from unmask.orders import described, presets, rules, samplers
+from unmask.orders import described, lookahead, policy, presets, rules, samplers
 from unmask.planning import plans
 
 LAW = laws.Markov([0.2, 0.5, 0.3], CHAIN, 9)
@@ -258,7 +258,7 @@ def test_what_a_stranger_writes_is_refused_in_one_line_that_names_the_field(name
 
 
 def test_every_argument_of_every_maker_has_a_kind_that_is_checked():
-    for module in (presets, rules, samplers, scores, selectors):
+    for module in (lookahead, policy, presets, rules, samplers, scores, selectors):
         for make in vars(module).values():
             if getattr(make, "described", None) is True:
                 signature = inspect.signature(make)

@@ -25,9 +25,12 @@ import numpy as np
 import record
 import torch
 
-from unmask import codec, laws, plans
+import unmask
+from unmask import Sampler, codec, laws, plans, scores, selectors
 from unmask.codec import container
 from unmask.codec.coder import varint
+from unmask.orders import presets, rules
+from unmask.orders.samplers import plans_by_count
 
 MARKOV = laws.Markov([0.2, 0.5, 0.3], [[0.7, 0.2, 0.1], [0.05, 0.15, 0.8], [0.5, 0.1, 0.4]], 12)
 SUBJECT = codec.of_denoiser(MARKOV, 12, "fuzz")
@@ -69,8 +72,9 @@ then decoded item by item. refused: ValueError at opening; lost: opened, at leas
 right; harmless: all items right (the damage hit the index while errors are skipped, or nothing); forged: CRCs were
 repaired after the damage, so wrong symbols are possible and only crashes count. Any other exception, a wrong item in an
 archive that was not forged, or a file that takes more than 5 s, ends the run with an error. Headers: values of the
-record replaced, or its text mutated; indices: numbers and record replaced; plan files: values replaced, or the text
-mutated. CRCs fit in all of these; harmless: read, as a value of the same kind was hit.
+record replaced, or its text mutated; indices: numbers and record replaced; plan and sampler files: values replaced, or
+the text mutated; a sampler file that is read is sampled with. CRCs fit in all of these; harmless: read, as a value of the
+same kind was hit.
 """
 
 
@@ -88,9 +92,10 @@ def headers(chance: random.Random) -> str:
     """What became of an archive with another record in its header."""
     items, data = chance.choice(ORIGINALS)
     file = io.BytesIO(data)
-    text = changed(container.read_header(file), chance)
+    known = container.read_header(file)
+    text = changed(known, chance)
     body = zlib.compress(text, 1)
-    head = container._HEAD.pack(container.MAGIC, container.VERSION, len(body)) + body
+    head = container._HEAD.pack(container.MAGIC, container.version_of(known), len(body)) + body
     header = head + struct.pack("<I", zlib.crc32(head))
     return outcome(items, header + data[file.tell() :], honest=False, chance=chance)
 
@@ -125,11 +130,34 @@ def plan_files(chance: random.Random) -> str:
     return "harmless"
 
 
+RULES = [
+    Sampler(selectors.in_blocks(rules.spaced(presets.threshold(0.6), 2), 4), temperature=0.8),
+    Sampler(presets.moment_sampler(plans_by_count({12: (2, 4, 6), 8: (1, 7)}), 1.5, 11), substeps=2),
+    Sampler(presets.pc(torch.tensor([0.5, 0.3, 0.2]), 3)),
+    Sampler(presets.hybrid(3, 0.4, scores.with_noise(scores.margin, 0.3, 5), scores.bisection)),
+    Sampler(presets.ancestral(6, 3)),
+]
+"""Samplers of many makers."""
+
+
+def sampler_files(chance: random.Random) -> str:
+    """What became of a mutated sampler file, and of a sample with it."""
+    text = changed(chance.choice(RULES).record(), chance)
+    hidden = torch.full((2, 12), MARKOV.mask_id)
+    try:
+        found = Sampler.from_json(text.decode("utf-8", "replace"))
+        unmask.sample(MARKOV, hidden, found, generator=torch.Generator().manual_seed(0))
+    except ValueError as error:
+        return str(checked(error, "refused"))
+    return "harmless"
+
+
 PARTS: dict[str, Callable[[random.Random], str]] = {
     "archives": archives,
     "headers": headers,
     "indices": indices,
     "plan files": plan_files,
+    "sampler files": sampler_files,
 }
 
 
@@ -175,7 +203,7 @@ def originals() -> list[tuple[list[np.ndarray], bytes]]:
             (lambda n: (n,), codec.RANDOM, 1e-4),
             (6, codec.ORDERS[3], 1e-5),
         )
-    ]
+    ] + [(drawn[:4], codec.compress(SUBJECT, drawn[:4], sampler=sampler, shorter=False)) for sampler in RULES]
 
 
 ORIGINALS = originals()

@@ -3,8 +3,9 @@
 Run: python benchmarks/order_lab.py lo MODEL ... [--num 256] [--write]       L&O-NAE-SAT: observations right by order
      python benchmarks/order_lab.py hardness MODEL [--num 64] [--write]      the model's error by subproblem, few latents
      python benchmarks/order_lab.py zebra MODEL ... [--num 500] [--write]    zebra puzzles solved by order
+     python benchmarks/order_lab.py imbalance MODEL ... [--num 512] [--write]   text read in one fixed order
 
-Models are folders that `unmask train lo_nae_sat` and `unmask train zebra` leave; records say how each was trained.
+Models are folders that `unmask train` leaves of lo_nae_sat, zebra, text_pi and text; records say how each was trained.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import record
 import torch
+from order_imbalance import imbalance
 from torch import Tensor
 
 import unmask
@@ -321,6 +323,7 @@ PARTS: dict[str, Callable[[list[unmask.Model], int], tuple[Parts, str]]] = {
     "lo": latents,
     "hardness": hardness,
     "zebra": zebras,
+    "imbalance": imbalance,
 }
 
 

@@ -86,6 +86,25 @@ def method(**changes: object) -> dict[str, object]:
     return {"method": HEADER["method"] | changes}
 
 
+def rule(**of: object) -> bytes:
+    """An archive of one item whose method is a rule."""
+    known = {k: v for k, v in HEADER["method"].items() if k not in ("plan", "order", "seed")}
+    return archive(Entry(CODED, 8, 0, b"abc"), method=known | {"temperature": 1.0, "rule": of})
+
+
+def called(name: str, **arguments: object) -> dict[str, object]:
+    """The description of an order."""
+    return {"make": name, "with": arguments}
+
+
+def nested(depth: int) -> dict[str, object]:
+    """An order inside blocks inside blocks, and so on."""
+    found = called("presets.random")
+    for _ in range(depth):
+        found = called("selectors.in_blocks", selector=found, block_length=2)
+    return found
+
+
 def named(name: str) -> dict[str, object]:
     return {"model": HEADER["model"] | {"name": name}}
 
@@ -93,6 +112,7 @@ def named(name: str) -> dict[str, object]:
 SIZE = 2**50
 LINE = Entry(RAW, 2, container.item_crc(0, b"ab", b"ab"), b"ab")
 COUNTS = {str(2**20 - n): [[1, 2**20 - n]] for n in range(2000)}
+TABLED = called("presets.random", plan=called("samplers.by_count", table=[[8, [[1, SIZE]]]]))
 CROWD = b"UMZB" + (2**16).to_bytes(4, "little") + bytes(12)
 """What looks like the head of a block with a large table."""
 
@@ -123,6 +143,23 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
     "zstd with a window of 128 MB": lambda: archive(Entry(ZSTD, 2**20, 0, wide_window())),
     "lines without end": lambda: archive(LINE, more=b'{"line_ends": [[%d, "\\n"]]}' % 10**40),
     "an end that nests": lambda: archive(more=b'{"a":' + b"[" * 10**6),
+    "a rule that is a score": lambda: rule(score="margin"),
+    "a rule that is a command": lambda: rule(**called("os.system", command="true")),
+    "a rule that nests": lambda: rule(**nested(300)),
+    "a rule that looks ahead": lambda: rule(**called("presets.information_gain", denoiser={"denoiser": "x"})),
+    "a rule of 2^30 cells": lambda: rule(**called("presets.halton", height=2**15, width=2**15)),
+    "a rule of 2^40 steps": lambda: rule(**called("presets.ancestral", steps=2**40)),
+    "a rule with a plan of 2^50 steps": lambda: rule(**TABLED),
+    "a rule with a plan for others": lambda: rule(**called("presets.random", plan=[3, 2])),
+    "a rule for other symbols": lambda: rule(**called("presets.pc", background={"numbers": [0.5, 0.5]})),
+    "a rule with a number of 4 thousand digits": lambda: rule(**called("presets.random", plan=10**4000)),
+    "a rule of no temperature": lambda: archive(
+        method={
+            **container.read_header(io.BytesIO(rule(**called("presets.eb"))))["method"],
+            "temperature": 0.0,
+        }
+    ),
+    "a rule in version 1": lambda: header_of(json.dumps(HEADER | method(rule=called("presets.eb"))).encode()),
     "substeps without rows": lambda: archive(Entry(CODED, 8, 0, b""), **method(substeps=2**16 - 1)),
 }
 """Kinds that decompress refuses."""
@@ -210,6 +247,26 @@ PROFILES: dict[str, bytes] = {
 }
 
 
+def sampler_file(**changes: object) -> bytes:
+    record = {"format": "unmask.sampler", "version": 1, "rule": called("presets.margin", plan=27)}
+    return json.dumps(record | changes).encode()
+
+
+SAMPLERS: dict[str, bytes] = {
+    "a rule that nests": sampler_file(rule=nested(300)),
+    "a rule of 2^30 cells": sampler_file(rule=called("presets.halton", height=2**15, width=2**15)),
+    "a plan of 2^50 steps": sampler_file(rule=TABLED),
+    "a rule that is a text": sampler_file(rule="x\n" * 2**19),
+    "a name of a megabyte": sampler_file(name="x\n" * 2**19),
+    "a field of a megabyte": sampler_file(**{"x\n" * 2**19: 1}),
+    "an argument of a megabyte": sampler_file(rule=called("presets.margin", **{"x\n" * 2**19: 1})),
+    "sub-steps of 4 thousand digits": sampler_file(substeps=10**4000),
+    "no record": b"[1, 2]",
+    "no text": b"\xff\xfe",
+    "a nest": NEST,
+}
+
+
 def commands(folder: Path) -> dict[str, list[str]]:
     """A command for every kind of file, which it writes into the folder."""
     found = {}
@@ -225,7 +282,8 @@ def commands(folder: Path) -> dict[str, list[str]]:
             ["decompress", "FILE", "--quiet", "--skip", "-o", "OUT"],
         ),
         ("inspect", {k: make() for k, make in ARCHIVES.items()}, ["inspect", "FILE"]),
-        ("plan", PLANS, ["sample", "sudoku", "--num", "1", "--plan", "FILE"]),
+        ("plan", PLANS, ["sample", "tiny", "--num", "1", "--plan", "FILE"]),
+        ("sampler", SAMPLERS, ["sample", "tiny", "--num", "1", "--sampler", "FILE"]),
         ("profile", PROFILES, ["plan", "FILE", "--steps", "2"]),
     ):
         for number, (name, data) in enumerate(files.items()):

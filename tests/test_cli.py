@@ -602,6 +602,104 @@ class TestSample:
     def test_refuses(self, options: list[str], part: str, trained: Path, refusal: Callable[..., str]) -> None:
         assert part in refusal("sample", trained, "--quiet", *options)
 
+    @pytest.mark.parametrize(
+        ("options", "part"),
+        [
+            (["--beam", "0"], "--beam 0: expected at least 1"),
+            (["--best-of", "0"], "--best-of 0: expected at least 1"),
+            (["--beam", "2", "--best-of", "2"], "--beam beside --best-of; expected one of them"),
+            (["--beam", "2", "--num", "3"], "--num 3: expected 1..2, the fillings that --beam 2 compares"),
+            (["--backtrack", "0"], "--backtrack 0: expected at least 1"),
+            (["--beam", "2", "--backtrack", "2"], "--beam beside --backtrack; expected one of them"),
+            (["--backtrack", "2", "--top-p", "0.5"], "--top-p beside --backtrack"),
+            (["--beam", "2", "--greedy"], "--greedy beside --beam; expected one of them"),
+            (["--best-of", "2", "--greedy"], "--greedy beside --best-of; expected one of them"),
+            (["--best-of", "2", "--substeps", "2"], "--substeps beside --best-of"),
+            (["--beam", "2", "--temperature", "0.5"], "--temperature beside --beam"),
+            (["--beam", "2", "--top-p", "0.5"], "--top-p beside --beam"),
+            (["--beam", "2", "--trace", "--json"], "--trace beside --beam"),
+            (["--beam", "2", "--order", "maskgit"], "order 'maskgit' has no likelihood"),
+            (["--best-of", "2", "--order", "p2"], "order 'p2' has no likelihood"),
+        ],
+    )
+    def test_refuses_searches_that_make_no_sense(
+        self, options: list[str], part: str, trained: Path, refusal: Callable[..., str]
+    ) -> None:
+        assert part in refusal("sample", trained, "--quiet", *options)
+
+    @pytest.mark.parametrize(("way", "batch"), [("beam", 1), ("beam", 64), ("backtrack", 64)])
+    def test_a_search_tells_the_most_probable_fillings_of_each_puzzle(
+        self, way: str, batch: int, trained: Path, puzzles: Path, document: Callable[..., Any], run: Run
+    ) -> None:
+        options = ("--prompt", puzzles, "--order", "margin", "--num", 2, "--batch", batch)
+        report = document("sample", trained, *options, f"--{way}", 5)
+        model = unmask.load(trained)
+        posed, order = boards.read(puzzles).puzzles, unmask.orders.presets.margin(1)
+        if way == "beam":
+            found = unmask.search(model.denoiser, posed, order, width=5)
+            assert found.nfe.tolist() == [1 + 5 * 5.0] * 2
+        else:
+            found = unmask.backtrack(model.denoiser, posed, order, count=5, finish=True)
+        samples = report["samples"]
+        assert [s["text"] for s in samples] == model.decode(found.tokens[:, :2].flatten(0, 1))
+        want = found.log_prob[:, :2].flatten().tolist()
+        assert [s["log_prob"] for s in samples] == pytest.approx(want, abs=1e-5)
+        assert [s["nfe"] for s in samples] == found.nfe.repeat_interleave(2).tolist()
+        assert [s["prompt"] for s in samples] == [text for text in model.decode(posed) for _ in (0, 1)]
+        assert report["search"] == {"way": way, "width": 5}
+        assert "all fillings" in report["units"]["nfe"]
+        assert report["accuracy"]["clues_kept"]["count"] == 4
+        again = unmask.replay(model.denoiser, report["manifest"], posed)
+        assert model.decode(again.tokens) == [s["text"] for s in samples]
+        out = run("sample", trained, *options, f"--{way}", 5)[1]
+        assert out.splitlines() == [s["text"] for s in samples]
+
+    def test_the_best_of_draws_are_draws_whatever_the_batch(
+        self, trained: Path, puzzles: Path, document: Callable[..., Any]
+    ) -> None:
+        options = ("sample", trained, "--prompt", puzzles, "--order", "random", "--seed", 7)
+        many = document(*options, "--best-of", 3, "--num", 3)
+        drawn = document(*options, "--num", 3)  # other orders for the draws of a puzzle
+        alone = document(*options, "--best-of", 3, "--batch", 1)
+        values = [s["log_prob"] for s in many["samples"]]
+        assert values[:3] == sorted(values[:3], reverse=True)
+        assert [s["text"] for s in alone["samples"]] == [s["text"] for s in many["samples"][::3]]
+        assert [s["nfe"] for s in many["samples"]] == [18.0] * 6
+        assert [s["nfe"] for s in drawn["samples"]] == [6.0] * 6
+        model = unmask.load(trained)
+        again = unmask.replay(model.denoiser, many["manifest"], boards.read(puzzles).puzzles)
+        assert model.decode(again.tokens) == [s["text"] for s in many["samples"]]
+
+    def test_draws_of_a_sharper_law_are_judged_by_the_models_own(
+        self, trained: Path, puzzles: Path, document: Callable[..., Any]
+    ) -> None:
+        options = ("sample", trained, "--prompt", puzzles, "--order", "margin", "--best-of", 2)
+        report = document(*options, "--temperature", 0.5)
+        model = unmask.load(trained)
+        posed = boards.read(puzzles).puzzles
+        tokens = torch.tensor([[int(c) - 1 for c in s["text"]] for s in report["samples"]])
+        want = unmask.log_likelihood(
+            model.denoiser, tokens, unmask.orders.presets.margin(1), visible=posed != model.denoiser.mask_id
+        )
+        assert [s["log_prob"] for s in report["samples"]] == pytest.approx(want.tolist(), abs=1e-6)
+        assert [s["nfe"] for s in report["samples"]] == [24.0] * 2
+        sharper = unmask.tempered(model.denoiser, 0.5)
+        again = unmask.replay(model.denoiser, report["manifest"], posed, proposal=sharper)
+        assert model.decode(again.tokens) == [s["text"] for s in report["samples"]]
+        with pytest.raises(ValueError, match=r"symbols were drawn from tempered.*expected proposal="):
+            unmask.replay(model.denoiser, report["manifest"], posed)
+
+    def test_fillings_that_there_are_not_are_left_out(
+        self, trained: Path, tmp_path: Path, document: Callable[..., Any], run: Run
+    ) -> None:
+        (tmp_path / "one.txt").write_text("." + SOLUTION[1:] + "\n")
+        options = ("--prompt", tmp_path / "one.txt", "--beam", 20, "--num", 12)
+        report = document("sample", trained, *options)
+        assert sorted(s["text"][0] for s in report["samples"]) == list("123456789")
+        assert report["accuracy"]["solved"]["of"] == 9
+        from_nothing = document("sample", trained, "--plan", 27, "--beam", 2, "--num", 2)["samples"]
+        assert [s["nfe"] for s in from_nothing] == [5.0, 5.0]
+
     def test_refuses_a_foreign_plan_file(
         self, trained: Path, tmp_path: Path, refusal: Callable[..., str]
     ) -> None:

@@ -41,6 +41,7 @@ NAMED = {
     "klass": presets.klass(0.5, 0.2, 2),
     "pc": presets.pc(torch.tensor([0.5, 0.3, 0.2]).double(), 2),
     "information gain": presets.information_gain(LAW, 3, 2, 8),
+    "punt": presets.punt(LAW, 0.1),
     "in blocks": selectors.in_blocks(rules.spaced(presets.margin(2), 2), 3),
     "own pieces": selectors.top_k(scores.with_noise(scores.on_base(scores.margin), 0.3, 5), 2),
     "scaled plan": presets.random(partial(plans.rescaled, (1, 2, 3)), 1),

@@ -148,6 +148,7 @@ def for_any_count(law):
         selectors.in_blocks(presets.klass(tau=0.3, eps=0.2), 2),
         selectors.in_blocks(presets.information_gain(law, 2, candidates=3), 3),
         selectors.in_blocks(presets.bisection(), 3),
+        presets.punt(law, 0.2),
     ]
 
 

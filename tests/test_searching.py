@@ -1,6 +1,9 @@
-"""`search` and `best_of`: modes by enumeration, log-probabilities that are the law's, calls that are counted."""
+"""`search`, `backtrack`, `best_of`: modes by enumeration, log-probabilities that are the law's, calls that are counted."""
 
 from __future__ import annotations
+
+import json
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ from helpers import seeded
 
 import unmask
 from unmask import laws, scores, selectors
+from unmask.orders import presets
 
 MARGIN = selectors.top_k(scores.margin, 1)
 ORDERS = {
@@ -58,15 +62,22 @@ def test_width_one_is_the_arg_max_and_wider_is_never_less_probable_on_a_trap():
     assert wide.nfe.tolist() == [3.0]  # one call, then one for each of two
 
 
-def test_rows_of_a_batch_do_not_feel_each_other():
-    law = table(4)
+WAYS = {
+    "beam": lambda width: partial(unmask.search, width=width),
+    "backtrack": lambda width: partial(unmask.backtrack, count=width),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_rows_of_a_batch_do_not_feel_each_other(way):
+    law, find = table(4), WAYS[way](5)
     tokens = torch.full((4, 5), law.mask_id)
     tokens[1, 2], tokens[2] = 1, torch.tensor([0, 1, 2, 0, 1])
     tokens[3, 1:4] = 2
     ids = torch.arange(4)
-    together = unmask.search(law, tokens, ORDERS["random"], width=5, order_ids=ids)
+    together = find(law, tokens, ORDERS["random"], order_ids=ids)
     for row in range(4):
-        alone = unmask.search(law, tokens[row, None], ORDERS["random"], width=5, order_ids=ids[row, None])
+        alone = find(law, tokens[row, None], ORDERS["random"], order_ids=ids[row, None])
         assert torch.equal(alone.tokens[0], together.tokens[row])
         torch.testing.assert_close(alone.log_prob[0], together.log_prob[row])
         assert alone.nfe[0] == together.nfe[row]
@@ -75,14 +86,106 @@ def test_rows_of_a_batch_do_not_feel_each_other():
     assert together.nfe[2] == 0
 
 
-def test_log_probabilities_are_those_of_the_order():
-    law = table(5)
+OTHERS = {
+    "threshold": selectors.threshold(scores.confidence, 0.5),
+    "two at once": selectors.top_k(scores.margin, 2),
+    "noise of each step": presets.moment(2, 2.0, 3),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("order", [*ORDERS, *OTHERS])
+def test_log_probabilities_are_those_of_the_order(way, order):
+    for seed in range(5, 9):
+        law, chosen = table(seed), (ORDERS | OTHERS)[order]
+        found = WAYS[way](6)(law, torch.full((1, 5), law.mask_id), chosen)
+        real = found.log_prob[0] > -torch.inf
+        again = unmask.log_likelihood(law, found.tokens[0], chosen)
+        torch.testing.assert_close(found.log_prob[0, real], again[real])
+        assert len({tuple(row) for row in found.tokens[0, real].tolist()}) == int(real.sum())
+        assert real.all() or way == "backtrack"
+
+
+# --- going back -------------------------------------------------------------------------------------
+
+
+def best_along(law, order):
+    """The largest log-probability of all sequences along an order."""
+    return unmask.log_likelihood(law, everything(law), order).max()
+
+
+def test_a_way_that_has_become_less_probable_is_given_up():
+    # after the second first symbol, .45, all is even: .225 is less than the .352 of the arg-max
+    law = laws.Table(
+        torch.tensor([0.352, 0.088, 0.055, 0.055, 0.1125, 0.1125, 0.1125, 0.1125], dtype=torch.float64).log(),
+        3,
+    )
+    order = selectors.top_k(scores.left_to_right, 1)
+    found = unmask.backtrack(law, torch.full((1, 3), law.mask_id), order, count=5)
+    assert (found.nfe.tolist(), found.certain.tolist()) == ([3 + 1.0], [True])
+    assert found.tokens[0, :2].tolist() == [[0, 0, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("order", [*ORDERS, *OTHERS])
+def test_going_back_until_nothing_is_left_finds_the_mode_and_says_so(order):
+    chosen, calls = (ORDERS | OTHERS)[order], []
+    for seed in range(6):
+        law = table(seed)
+        found = unmask.backtrack(law, torch.full((1, 5), law.mask_id), chosen, count=3**5)
+        torch.testing.assert_close(found.log_prob[0, 0], best_along(law, chosen))
+        assert found.certain.tolist() == [True]
+        calls.append(float(found.nfe))
+    assert sum(calls) / 6 < 20  # of 121 partial sequences, and 28 calls of a beam of eight
+
+
+def test_the_mode_of_random_laws_is_found_in_eight_ways_by_a_third_of_a_beams_calls():
+    beam = back = 0.0
+    for seed in range(12):
+        law = table(seed)
+        start = torch.full((1, 5), law.mask_id)
+        found = unmask.backtrack(law, start, MARGIN, count=8)
+        torch.testing.assert_close(found.log_prob[0, 0], law.log_prob(everything(law)).max())
+        beam, back = beam + unmask.search(law, start, MARGIN, width=8).nfe, back + found.nfe
+    assert float(back) < float(beam) / 2
+
+
+def test_what_is_called_certain_is_the_mode():
+    told = {True: 0, False: 0}
+    for seed in range(24):
+        law = table(seed, vocab=5, length=3, spread=1.0)
+        start = torch.full((1, 3), law.mask_id)
+        for count in (1, 2, 3, 5, 20):
+            found = unmask.backtrack(law, start, MARGIN, count=count)
+            right = abs(float(found.log_prob[0, 0] - law.log_prob(everything(law)).max())) < 1e-9
+            told[bool(found.certain)] += 1
+            assert right or not found.certain
+    assert min(told.values()) > 20, told
+
+
+def test_orders_that_remember_are_for_beams():
+    law, order = table(0), presets.klass(0.5, 0.5, 2)
     start = torch.full((1, 5), law.mask_id)
-    for order in (MARGIN, selectors.threshold(scores.confidence, 0.5), selectors.top_k(scores.margin, 2)):
-        found = unmask.search(law, start, order, width=6)
-        again = unmask.log_likelihood(law, found.tokens[0], order)
-        torch.testing.assert_close(found.log_prob[0], again)
-        assert len({tuple(row) for row in found.tokens[0].tolist()}) == 6
+    found = unmask.search(law, start, order, width=6)
+    torch.testing.assert_close(found.log_prob[0], unmask.log_likelihood(law, found.tokens[0], order))
+    with pytest.raises(ValueError, match=r"remembers its steps .*expected another, or `search`"):
+        unmask.backtrack(law, start, order)
+
+
+def test_one_way_is_the_arg_max_and_two_leave_a_trap():
+    law = laws.Table(torch.tensor([0.3, 0.3, 0.39, 0.01], dtype=torch.float64).log(), 2)
+    order, start = selectors.top_k(scores.left_to_right, 1), torch.full((1, 2), law.mask_id)
+    one, two = (unmask.backtrack(law, start, order, count=n) for n in (1, 2))
+    assert (one.tokens[0, 0].tolist(), one.nfe.tolist(), one.certain.tolist()) == ([0, 0], [2.0], [False])
+    assert two.tokens[0].tolist() == [[1, 0], [0, 0]]
+    torch.testing.assert_close(two.log_prob.exp(), torch.tensor([[0.39, 0.3]], dtype=torch.float64))
+    assert (two.nfe.tolist(), two.certain.tolist()) == ([3.0], [True])
+
+
+def test_a_way_ends_where_it_is_no_more_probable_than_what_is_known():
+    # one symbol is nearly sure everywhere: whatever is passed by is less probable than the arg-max as a whole
+    law = laws.Markov([0.98, 0.02], [[0.98, 0.02]] * 2, 6)
+    found = unmask.backtrack(law, torch.full((1, 6), law.mask_id), MARGIN, count=50)
+    assert (found.nfe.tolist(), found.certain.tolist()) == ([6.0], [True])
 
 
 def test_impossible_sequences_are_no_hypotheses():
@@ -106,8 +209,58 @@ def test_the_best_of_draws_is_judged_by_the_model_itself():
     assert sharp.nfe.tolist() == [80.0] * 3
 
 
-@pytest.mark.parametrize(("name", "value"), [("width", 0), ("width", 1.5)])
-def test_a_width_that_is_none_is_refused(name, value):
+@pytest.mark.parametrize("value", [0, 1.5])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_width_that_is_none_is_refused(way, value):
     law = table(0)
-    with pytest.raises(ValueError, match=f"{name} .*expected"):
-        unmask.search(law, torch.full((1, 5), law.mask_id), MARGIN, **{name: value})
+    with pytest.raises(ValueError, match=r"(width|count) .*expected"):
+        WAYS[way](value)(law, torch.full((1, 5), law.mask_id), MARGIN)
+
+
+def test_draws_belong_to_their_items_whatever_the_batch():
+    law, start = table(6), torch.full((3, 5), table(6).mask_id)
+    ids = torch.tensor([4, 0, 9])
+    many = unmask.best_of(
+        law, start, ORDERS["random"], count=4, generator=seeded(1), order_ids=ids, item_ids=ids
+    )
+    alone = unmask.best_of(
+        law, start[:1], ORDERS["random"], count=4, generator=seeded(1), order_ids=ids[2:], item_ids=ids[2:]
+    )
+    assert torch.equal(alone.tokens[0], many.tokens[2])
+    assert len({tuple(row) for row in many.tokens.flatten(0, 1).tolist()}) > 6
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_manifest_repeats_what_was_found(order):
+    law, start = table(6), torch.full((3, 5), table(6).mask_id)
+    start[1, 2] = 0
+    sharper = unmask.tempered(law, 0.4)
+    found = [
+        (unmask.search(law, start, ORDERS[order], width=4), None),
+        (unmask.backtrack(law, start, ORDERS[order], count=4), None),
+        (unmask.best_of(law, start, ORDERS[order], count=4, generator=seeded(2)), None),
+        (
+            unmask.best_of(law, start, ORDERS[order], count=4, generator=seeded(2), proposal=sharper),
+            sharper,
+        ),
+    ]
+    found.insert(2, (unmask.backtrack(law, start, ORDERS[order], count=4, finish=True), None))
+    for one, proposal in found:
+        for num in (1, 3):
+            told = one.told(num)
+            manifest = json.loads(json.dumps(told.manifest))
+            again = unmask.replay(law, manifest, start, proposal=proposal)
+            assert torch.equal(again.tokens, told.tokens)
+            assert torch.equal(again.log_prob, told.log_prob)
+            assert torch.equal(again.nfe, told.nfe)
+    with pytest.raises(ValueError, match=r"symbols were drawn from tempered.*expected proposal="):
+        unmask.replay(law, one.manifest, start)
+
+
+def test_finished_ways_are_complete_though_they_have_lost():
+    law = laws.Markov([0.98, 0.02], [[0.98, 0.02]] * 2, 6)
+    start = torch.full((1, 6), law.mask_id)
+    found = unmask.backtrack(law, start, MARGIN, count=4, finish=True)
+    assert bool((found.log_prob > -torch.inf).all())
+    assert (float(found.nfe) > 6, found.certain.tolist()) == (True, [True])
+    assert torch.equal(found.tokens[0, 0], torch.zeros(6, dtype=torch.int64))

@@ -34,6 +34,7 @@ REFUSED = [
     *(f"archive: {name}" for name in hostile.ARCHIVES),
     *(f"plan: {name}" for name in hostile.PLANS),
     *(f"profile: {name}" for name in hostile.PROFILES),
+    *(f"sampler: {name}" for name in hostile.SAMPLERS),
 ]
 
 
@@ -46,6 +47,13 @@ def test_hostile_files_end_in_one_short_line(found, name):
     assert len(line["errors"]) < 500
     assert not line["left"]
     assert line["calls"] <= 8  # an item of 8 symbols is decoded before its CRC tells
+
+
+@pytest.mark.parametrize("kind", ["plan", "sampler"])
+def test_files_of_an_option_are_refused_for_what_is_in_them(found, kind):
+    for name, line in found.items():
+        if name.startswith(f"{kind}: "):
+            assert line["errors"].startswith(f"unmask: --{kind} "), name
 
 
 @pytest.mark.parametrize("name", [f"skip: {name}" for name in hostile.LEFT])
@@ -206,7 +214,7 @@ def fuzz():
         return import_module("fuzz_codec")
 
 
-@pytest.mark.parametrize("part", ["archives", "headers", "indices", "plan files"])
+@pytest.mark.parametrize("part", ["archives", "headers", "indices", "plan files", "sampler files"])
 def test_random_damage_ends_in_one_line(fuzz, part):
     chance = random.Random(part)
     assert len({fuzz.PARTS[part](chance) for _ in range(150)}) > 1

@@ -320,7 +320,8 @@ def small(name):
     run = replace(all_recipes()[name](), batch_size=8)
     if name == "sudoku_hard":  # its bank is a file
         return replace(run, data=replace(run.data, banked=0.0))
-    return run if name in ("sudoku", "lo_nae_sat", "zebra") else replace(run, data=Stub())
+    generated = ("sudoku", "sudoku_solver", "sudoku_fixed", "lo_nae_sat", "zebra")
+    return run if name in generated else replace(run, data=Stub())
 
 
 def parts(batch):

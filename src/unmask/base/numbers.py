@@ -87,8 +87,8 @@ def shown(value: object) -> str:
 
 def _converted(value: object, convert: Any) -> Any:
     """``convert`` of the value; None where that makes no sense, or where only a truth value or a text could mean it."""
-    if type(value) is int:
-        return convert(value)
+    if type(value) is int and convert is operator.index:
+        return value
     kind = getattr(value, "dtype", None)
     truth = isinstance(value, bool) or kind in (torch.bool, np.dtype(bool))
     if truth or isinstance(value, str | bytes) or getattr(value, "ndim", 0) != 0:

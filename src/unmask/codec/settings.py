@@ -15,7 +15,7 @@ from unmask.codec.subjects import Subject
 from unmask.codec.tables import Law
 from unmask.denoisers import tempered
 from unmask.orders import presets, scores, selectors
-from unmask.orders.described import reads_on, selector_of
+from unmask.orders.described import is_learnt, reads_on, selector_of
 from unmask.orders.samplers import Sampler
 from unmask.planning import families
 
@@ -168,6 +168,10 @@ def _by_rule(settings: Settings, sampler: Sampler, subject: Subject) -> Method:
         )
     if sampler.looks_ahead:
         raise ValueError("the sampler looks ahead with calls that are not rounded; expected another order")
+    if is_learnt(sampler.rule):
+        raise ValueError(
+            "the sampler asks an order network, whose scores are not rounded; expected another order"
+        )
     if subject.causal and not reads_on(sampler.rule):
         raise ValueError("a causal model reads from left to right; expected no sampler of another order")
     wrapper = settings.wrapper.name if settings.wrapper else ""

@@ -70,7 +70,11 @@ def subject_of(model: Model | Subject) -> Subject:
 
 
 def of_model(model: Model) -> Subject:
-    """The subject of a loaded model."""
+    """The subject of a loaded model; ValueError for one that reads texts in an order of its own."""
+    if model.places is not None:
+        raise ValueError(
+            f"model '{model.name}' reads in an order of its own; expected one that reads left to right, or in any order"
+        )
     network, vocabulary = model.config["network"], model.vocabulary
     stages = upscale.stages_of(network)
     ends = stages == 1 and vocabulary is not None and model.denoiser.vocab_size == vocabulary.size + 1

@@ -21,7 +21,7 @@ from unmask.engine.sampling import checksum
 from unmask.models import Model
 
 Sampler: TypeAlias = Callable[[Tensor, Tensor, torch.Generator], Result]
-"""Unmasks a batch: (tokens int64 [B, L], numbers of the items int64 [B], generator) -> result."""
+"""Unmasks a batch: (tokens int64 [B, L], numbers of the items int64 [B], generator) -> result, of one row each or more."""
 
 FRESH = 2**62
 """Start of the seeds of test puzzles; training counts up from small seeds, so the two never meet."""
@@ -50,10 +50,11 @@ class Solved:
     manifest: Report = field(default_factory=dict)
     steps: tuple[list[Report], ...] = ()
 
-    def part(self, places: slice) -> Solved:
-        """Some of the grids; seconds and manifest stay those of all."""
+    def part(self, places: slice | Tensor) -> Solved:
+        """Some of the grids; seconds and manifest stay those of all. Places int64 [n] know no steps."""
         grids, log_prob, nfe = (values[places] for values in (self.grids, self.log_prob, self.nfe))
-        return Solved(grids, log_prob, nfe, self.seconds, self.manifest, self.steps[places])
+        steps = self.steps[places] if isinstance(places, slice) else ()
+        return Solved(grids, log_prob, nfe, self.seconds, self.manifest, steps)
 
 
 def check_sudoku(model: Model) -> None:
@@ -119,7 +120,7 @@ def manifest_of(results: Sequence[Result], seed: int, batch_size: int, puzzles: 
     """
     records = [r.manifest for r in results]
     spent = math.fsum(r["network_seconds"] for r in records)
-    shape = [sum(len(r.tokens) for r in results), results[0].tokens.shape[1]]
+    shape = [sum(r["shape"][0] for r in records), results[0].tokens.shape[1]]
     own = {"seed": seed, "batch_seeds": [r["seed"] for r in records], "batch": batch_size, "shape": shape}
     ids = {"order_ids": None, "item_ids": None}
     start = None if all(r["start"] is None for r in records) else checksum(puzzles)

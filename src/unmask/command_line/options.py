@@ -28,10 +28,6 @@ option = partial(arg, help_behavior_hint=_default)
 class Options:
     """An order and its settings. None leaves a setting at the order's default; orders refuse what they do not read."""
 
-    sampler: Annotated[
-        Path | None,
-        option(metavar="FILE", help="A sampler file, which says all of the following itself."),
-    ] = None
     order: Annotated[
         str | None,
         option(
@@ -67,11 +63,44 @@ class Options:
         float, option(metavar="P", help="Draw from the likeliest symbols that hold this probability.")
     ] = 1.0
     seed: Annotated[int, option(metavar="N", help="Start of all random numbers.")] = 0
+    sampler: Annotated[
+        Path | None,
+        option(metavar="FILE", help="A sampler file, in the place of all these but --seed."),
+    ] = None
 
     def given(self) -> list[str]:
         """The settings that an order must read, where the user said something."""
         unread = ("sampler", "order", "temperature", "top_p", "seed")
         return [f.name for f in fields(self) if f.name not in unread and getattr(self, f.name) != f.default]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the most probable filling is looked for, if it is."""
+
+    beam: Annotated[
+        int | None,
+        option(metavar="W", help="Find the most probable filling: of the W best partial ones at each step."),
+    ] = None
+    backtrack: Annotated[
+        int | None,
+        option(metavar="K", help="Find it by the arg-max, then K - 1 times from the best passed by."),
+    ] = None
+    best_of: Annotated[
+        int | None, option(metavar="K", help="Find it among K draws, judged by the model's own law.")
+    ] = None
+
+    @property
+    def given(self) -> list[tuple[str, int]]:
+        """The ways that were asked for, as options, and how many fillings each compares."""
+        values = {"beam": self.beam, "backtrack": self.backtrack, "best-of": self.best_of}
+        return [(name, value) for name, value in values.items() if value is not None]
+
+    @property
+    def about(self) -> dict[str, dict[str, str | int]]:
+        """What reports say of it; nothing without a search."""
+        (way, width), *_ = [*self.given, ("", 0)]
+        return {"search": {"way": way, "width": width}} if way else {}
 
 
 def alone(sampler: Path | None, **others: object) -> None:
@@ -114,7 +143,7 @@ class Output:
     quiet: Annotated[bool, option(help="No progress and remarks on standard error.")] = False
 
 
-ORDER, CORES, MACHINE, OUTPUT = Options(), Cores(), Machine(), Output()
+ORDER, SEARCH, CORES, MACHINE, OUTPUT = Options(), Search(), Cores(), Machine(), Output()
 """What holds where nothing is said."""
 
 
@@ -186,6 +215,27 @@ def check_values(options: Options) -> None:
         above_zero("alpha", options.alpha, more=f" for order {options.order}")
     if options.order != "p2":
         in_range("eta", options.eta, 0, 1)
+
+
+def check_search(search: Search, options: Options, num: int, trace: bool) -> None:
+    """ValueError for a search that makes no sense, alone or beside other options."""
+    for name, width in search.given:
+        in_range(name, width, 1)
+    if len(search.given) > 1:
+        raise ValueError(f"--{search.given[0][0]} beside --{search.given[1][0]}; expected one of them")
+    for name, width in search.given:
+        in_range("num", num, 1, width, f", the fillings that --{name} {width} compares")
+        changed = "a search for the mode of the model's own law"
+        wrong = {
+            "greedy": (options.greedy, "a search goes beyond the arg-max"),
+            "substeps": (options.substeps is not None, "a search has no sub-steps"),
+            "trace": (trace, "a trace tells the steps of one sequence, not of all that are compared"),
+            "temperature": (options.temperature != 1 and name != "best-of", changed),
+            "top-p": (options.top_p != 1 and name != "best-of", changed),
+        }
+        for other, (given, why) in wrong.items():
+            if given:
+                raise ValueError(f"--{other} beside --{name}; expected one of them: {why}")
 
 
 def value(said: T | None, default: T) -> T:

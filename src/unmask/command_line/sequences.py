@@ -82,8 +82,10 @@ def read(model: Model, data: Path, num: int | None, seed: int) -> Sequences:
             f"no data '{data}': expected a token folder, a text file, - for standard input, or a set such as text/valid"
         )
     if place.is_dir():
-        return _folder(model, folders.verify(place), num, seed)
-    return _file(model, place, num, seed)
+        found = _folder(model, folders.verify(place), num, seed)
+    else:
+        found = _file(model, place, num, seed)
+    return found if model.places is None else replace(found, tokens=found.tokens[:, model.places])
 
 
 def _rows(source: str, vocabulary: Vocabulary, tokens: NDArray[np.int64], left_out: Report) -> Sequences:

@@ -11,6 +11,7 @@ from torch import Tensor
 from unmask.base.types import Choice, Denoiser, Result, Selector, TokenSource, View
 from unmask.denoisers import denoiser_name
 from unmask.engine.sampling import check_tokens, checksum, sampled
+from unmask.engine.searching import backtrack, best_drawn, search
 from unmask.orders.described import made
 from unmask.orders.samplers import SOURCES
 
@@ -22,12 +23,14 @@ def replay(
     *,
     selector: Selector | Callable[[View], Choice] | None = None,
     source: TokenSource | None = None,
+    proposal: Denoiser | None = None,
 ) -> Result:
     """The result of `sample` that a manifest (``result.manifest``, or its JSON) tells of, sampled again bit for bit.
 
     ``tokens`` is where it started; the manifest knows that itself where all was masked. So are ``selector`` and
-    ``source`` where they are functions of one's own. ValueError where something is missing or another than it was: the
-    denoiser by its name, the start, and in the end the tokens, which change with versions and machines of networks.
+    ``source`` where they are functions of one's own, and the ``proposal`` that `best_of` drew from. Of a search it is what
+    was found, the best of each sequence. ValueError where something is missing or another than it was: the denoiser by its
+    name, the start, and in the end the tokens, which change with versions and machines of networks.
     """
     _check_name(denoiser, manifest)
     start = _start(denoiser, manifest, tokens)
@@ -35,13 +38,41 @@ def replay(
     took = SOURCES.get(manifest["source"]) if source is None else source
     if took is None:
         raise ValueError(f"the symbols came from '{manifest['source']}', which is no data; expected source=")
-    ids = [_ids(manifest[name], start) for name in ("order_ids", "item_ids")]
-    found = sampled(denoiser, start, chosen, _seed(manifest), took, manifest["substeps"], (ids[0], ids[1]))
+    order_ids, item_ids = (_ids(manifest[name], start) for name in ("order_ids", "item_ids"))
+    ids, seed = (order_ids, item_ids), _seed(manifest)
+    if "search" in manifest:
+        found = _searched(denoiser, start, chosen, manifest["search"], seed, ids, proposal)
+    else:
+        found = sampled(denoiser, start, chosen, seed, took, manifest["substeps"], ids)
     if found.manifest["tokens"] != manifest["tokens"]:
         now = ", ".join(f"{key} {found.manifest[key]}" for key in ("unmask", "torch", "device"))
         then = ", ".join(f"{key} {manifest[key]}" for key in ("unmask", "torch", "device"))
         raise ValueError(f"the tokens are others than the manifest's: {now}; expected what was there, {then}")
     return found
+
+
+def _searched(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    selector: Selector | Callable[[View], Choice],
+    record: Mapping[str, Any],
+    seed: int,
+    ids: tuple[Tensor | None, Tensor | None],
+    proposal: Denoiser | None,
+) -> Result:
+    """The fillings that a manifest's ``search`` tells of, found again; ValueError without its proposal, or for another."""
+    name, wanted = None if proposal is None else denoiser_name(proposal), record.get("proposal")
+    if name != wanted:
+        drawn = f"symbols were drawn from {wanted or 'the denoiser'}"
+        raise ValueError(f"{drawn}; expected proposal={wanted}, got {name}")
+    if "beam" in record:
+        found = search(denoiser, tokens, selector, width=record["beam"], order_ids=ids[0])
+    elif "backtrack" in record:
+        settings = {"count": record["backtrack"], "finish": record["finish"]}
+        found = backtrack(denoiser, tokens, selector, order_ids=ids[0], **settings)
+    else:
+        found = best_drawn(denoiser, tokens, selector, record["best_of"], seed, ids, proposal)
+    return found.told(record.get("told", 1))
 
 
 def _check_name(denoiser: Denoiser, manifest: Mapping[str, Any]) -> None:

@@ -1,22 +1,25 @@
-"""`search`, `best_of`: the most probable filling, by the model's own exact log-probability and no rule of the task."""
+"""`search`, `backtrack`, `best_of`: the most probable filling, by the model's own exact log-probability alone."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from unmask.base import noise
 from unmask.base.numbers import whole
-from unmask.base.types import Choice, Denoiser, Request, Selector, State, View
+from unmask.base.types import Choice, Denoiser, Info, Request, Result, Selector, State, View
+from unmask.denoisers import denoiser_name
 from unmask.engine.likelihood import log_likelihood
 from unmask.engine.loop import step
-from unmask.engine.sampling import check_tokens, sample
+from unmask.engine.sampling import check_tokens, checksum, manifest, sampled, took
 from unmask.engine.state import branched, init
-from unmask.orders.sources import greedy
+from unmask.orders.sources import draw, greedy
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,22 @@ class Found:
     """Fillings int64 [B, W, L] of each sequence from the most probable down, and their log_prob float64 [B, W], nats.
 
     Where there are fewer, log_prob is -inf and the tokens repeat the first. ``nfe`` float64 [B] counts the network calls
-    of all hypotheses together, in full passes.
+    of all hypotheses together, in full passes. `unmask.replay` repeats it from ``manifest``. ``certain`` bool [B], where it
+    can be known: nothing along the order is more probable than the first filling.
     """
 
     tokens: Tensor
     log_prob: Tensor
     nfe: Tensor
+    manifest: dict[str, Any] = field(default_factory=dict)
+    certain: Tensor | None = None
+
+    def told(self, num: int = 1) -> Result:
+        """The ``num`` most probable fillings of each sequence one after another, as a sample of B * num rows."""
+        tokens, log_prob = self.tokens[:, :num].flatten(0, 1), self.log_prob[:, :num].flatten()
+        search = self.manifest.get("search", {}) | {"told": num}
+        record = self.manifest | {"search": search, "tokens": checksum(tokens)}
+        return Result(tokens, log_prob, self.nfe.repeat_interleave(num), (), record)
 
 
 def search(
@@ -48,17 +61,136 @@ def search(
     of possible sequences on the most probable one is certain to be found. A step costs one call for each hypothesis.
     """
     check_tokens(tokens, denoiser, masks=True)
+    began, trace = time.perf_counter(), list[Info]()
     width, places = whole(width, "width", 1), torch.arange(len(tokens), device=tokens.device)
     state = init(tokens, denoiser.mask_id, noise.checked_ids(order_ids, tokens, places))
     owner, calls = places, torch.zeros_like(state.nfe)
     while any(state.left):
         asked: list[Request] = []
-        after, _ = step(state, denoiser, selector, partial(_watch, asked))
+        after, info = step(state, denoiser, selector, partial(_watch, asked))
+        trace.append(info)
         calls = calls.index_add(0, owner, after.nfe - state.nfe)
         parent, shown, score = _grown(state, asked, owner, width)
         state = replace(branched(after, parent, shown), log_prob=score)
         owner = owner[parent]
-    return _sorted(state, owner, calls, width)
+    found = _sorted(state.tokens, state.log_prob, owner, calls, width)
+    record = manifest(denoiser, tokens, selector, greedy, 1, 0, (order_ids, None)) | {
+        "search": {"beam": width}
+    }
+    return replace(found, manifest=record | took(began, trace, found.tokens[:, 0]))
+
+
+def backtrack(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    selector: Selector | Callable[[View], Choice],
+    *,
+    count: int = 8,
+    finish: bool = False,
+    order_ids: Tensor | None = None,
+) -> Found:
+    """Fills tokens int64 [B, L] with the arg-max, then goes back to the most probable partial filling that it passed by.
+
+    That makes ``count`` ways. What one passes by waits with its log-probability, exact along the order as in `search`. As
+    that only falls, a way ends where it is no more probable than the best filling so far, and none begins there: a way
+    costs fewer calls than a hypothesis of a beam. Once nothing more probable waits, the first filling is ``certain`` to be
+    the most probable one. With ``finish`` all ways are filled to their ends, where there is a check of one's own to
+    choose among them.
+    """
+    check_tokens(tokens, denoiser, masks=True)
+    began, trace = time.perf_counter(), list[Info]()
+    count, places = whole(count, "count", 1), torch.arange(len(tokens), device=tokens.device)
+    root = init(tokens, denoiser.mask_id, noise.checked_ids(order_ids, tokens, places))
+    waiting = _Ways(tokens, places, root.log_prob, torch.zeros_like(places))
+    going, filled = waiting.part(root.masked.any(1)), [waiting.part(~root.masked.any(1))]
+    waiting, best, calls = waiting.part(places[:0]), torch.full_like(root.nfe, -torch.inf), root.nfe
+    lost = best  # what ways must be more probable than
+    for way in range(count):
+        if way:
+            going, waiting = _next(waiting, lost, count)
+        while len(going.owner):
+            behind = going.steps == going.steps.min()  # they catch up, and then share calls with the others
+            now, later = going.part(behind), going.part(~behind)
+            grown, first, cost = _stepped(root, now, denoiser, selector, count + 1, trace)
+            calls, done = calls.index_add(0, now.owner, cost), (grown.tokens != denoiser.mask_id).all(1)
+            filled.append(grown.part(done))
+            best = best.scatter_reduce(0, grown.owner[done], grown.log_prob[done], "amax")
+            lost = lost if finish else best
+            waiting = _joined(waiting, grown.part(~first & ~done))
+            going = _joined(later, grown.part(first & ~done & (grown.log_prob > lost[grown.owner])))
+    ranked, rank = _ranked(_joined(*filled))
+    those = ranked.part(rank < count)
+    found = _sorted(those.tokens, those.log_prob, those.owner, calls, count)
+    certain = torch.ones_like(places, dtype=torch.bool)
+    certain[_next(waiting, best, count)[0].owner] = False
+    record = manifest(denoiser, tokens, selector, greedy, 1, 0, (order_ids, None))
+    record |= {"search": {"backtrack": count, "finish": finish}} | took(began, trace, found.tokens[:, 0])
+    return replace(found, manifest=record, certain=certain)
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """Fillings int64 [H, L], partial or whole, of sequences ``owner`` int64 [H], after as many steps; log_prob float64."""
+
+    tokens: Tensor
+    owner: Tensor
+    log_prob: Tensor
+    steps: Tensor
+
+    def part(self, which: Tensor) -> _Ways:
+        """Some of them: places int64, or bool [H]."""
+        return _Ways(*(x[which] for x in (self.tokens, self.owner, self.log_prob, self.steps)))
+
+
+def _joined(*ways: _Ways) -> _Ways:
+    """All of them."""
+    names = ("tokens", "owner", "log_prob", "steps")
+    return _Ways(*(torch.cat([getattr(w, name) for w in ways]) for name in names))
+
+
+def _ranked(ways: _Ways) -> tuple[_Ways, Tensor]:
+    """Those of each sequence together, the most probable first, and their places int64 [H] in it."""
+    order = ways.log_prob.argsort(dim=0, descending=True, stable=True)
+    order = order[ways.owner[order].argsort(dim=0, stable=True)]
+    owner = ways.owner[order]
+    places = torch.arange(len(order), device=order.device)
+    return ways.part(order), places - torch.searchsorted(owner, owner)
+
+
+def _next(waiting: _Ways, lost: Tensor, count: int) -> tuple[_Ways, _Ways]:
+    """The most probable way of each sequence that is more probable than ``lost`` float64 [B], and ``count`` others."""
+    ranked, rank = _ranked(waiting.part(waiting.log_prob > lost[waiting.owner]))
+    return ranked.part(rank == 0), ranked.part((rank > 0) & (rank <= count))
+
+
+def _stepped(
+    root: State,
+    ways: _Ways,
+    denoiser: Denoiser,
+    selector: Callable[[View], Choice],
+    width: int,
+    trace: list[Info],
+) -> tuple[_Ways, Tensor, Tensor]:
+    """The ``width`` most probable goings-on of each way, which of them are its first, bool, and the calls of each way."""
+    masked = ways.tokens == denoiser.mask_id
+    state = replace(
+        branched(root, ways.owner, ways.tokens),
+        tokens=ways.tokens,
+        masked=masked,
+        left=tuple(masked.sum(1).tolist()),
+        log_prob=ways.log_prob,
+        step=int(ways.steps[0]),
+    )
+    asked: list[Request] = []
+    after, info = step(state, denoiser, selector, partial(_watch, asked))
+    trace.append(info)
+    if after.memory:
+        raise ValueError("the selector remembers its steps and cannot go back; expected another, or `search`")
+    parent, shown, score = _grown(state, asked, torch.arange(len(masked), device=masked.device), width)
+    on = branched(after, parent, shown)
+    first = parent.diff(prepend=parent.new_full((1,), -1)) > 0
+    grown = _Ways(on.tokens, ways.owner[parent], score, ways.steps[parent] + 1)
+    return grown, first, after.nfe - state.nfe
 
 
 def best_of(
@@ -70,19 +202,36 @@ def best_of(
     generator: torch.Generator,
     proposal: Denoiser | None = None,
     order_ids: Tensor | None = None,
+    item_ids: Tensor | None = None,
 ) -> Found:
     """``count`` draws for each of tokens int64 [B, L], from the most probable down.
 
     With a ``proposal``, such as a tempered or guided denoiser, symbols are drawn from that law and judged by the
     denoiser's, along the same order, which takes as many calls again. ``order_ids`` int64 [B] (default 0..B-1) choose the
-    order of all draws of a sequence, so that their log-probabilities compare.
+    order of all draws of a sequence, so that their log-probabilities compare; draw j of item i in ``item_ids`` (likewise)
+    has the private noise of item i * count + j.
     """
-    count, size = whole(count, "count", 1), len(tokens)
-    places = torch.arange(size, device=tokens.device)
-    orders = noise.checked_ids(order_ids, tokens, places).repeat_interleave(count)
-    many = tokens.repeat_interleave(count, 0)
-    law = denoiser if proposal is None else proposal
-    drawn = sample(law, many, selector, generator=generator, order_ids=orders)
+    seed = noise.drawn_seed(generator)
+    return best_drawn(denoiser, tokens, selector, count, seed, (order_ids, item_ids), proposal)
+
+
+def best_drawn(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    selector: Selector | Callable[[View], Choice],
+    count: int,
+    seed: int,
+    ids: tuple[Tensor | None, Tensor | None],
+    proposal: Denoiser | None = None,
+) -> Found:
+    """`best_of` with the private noise of ``seed``; ``ids`` are order_ids and item_ids."""
+    check_tokens(tokens, denoiser, masks=True)
+    began, count, size = time.perf_counter(), whole(count, "count", 1), len(tokens)
+    places, each = (torch.arange(n, device=tokens.device) for n in (size, count))
+    orders = noise.checked_ids(ids[0], tokens, places).repeat_interleave(count)
+    items = (noise.checked_ids(ids[1], tokens, places, "item_ids")[:, None] * count + each).flatten()
+    many, law = tokens.repeat_interleave(count, 0), denoiser if proposal is None else proposal
+    drawn = sampled(law, many, selector, seed, draw, 1, (orders, items))
     log_prob, nfe = drawn.log_prob, drawn.nfe
     if proposal is not None:
         seen = many != denoiser.mask_id
@@ -90,7 +239,9 @@ def best_of(
         nfe = 2 * nfe
     score, order = log_prob.view(size, count).sort(dim=1, descending=True, stable=True)
     found = drawn.tokens.view(size, count, -1)[places[:, None], order]
-    return Found(found, score, nfe.view(size, count).sum(1))
+    way = {"best_of": count} | ({} if proposal is None else {"proposal": denoiser_name(proposal)})
+    record = manifest(denoiser, tokens, selector, draw, 1, seed, ids) | {"search": way}
+    return Found(found, score, nfe.view(size, count).sum(1), record | took(began, drawn.trace, found[:, 0]))
 
 
 def _watch(asked: list[Request], request: Request) -> Tensor:
@@ -137,15 +288,15 @@ def _kept(options: Tensor, owner: Tensor, width: int) -> tuple[Tensor, Tensor, T
     return (start[:, None] + flat // vocab)[good], (flat % vocab)[good], value[good]
 
 
-def _sorted(state: State, owner: Tensor, calls: Tensor, width: int) -> Found:
-    """The hypotheses of each sequence from the best down."""
-    size, length = len(calls), state.tokens.shape[1]
-    rank = torch.arange(len(owner), device=owner.device) - torch.searchsorted(owner, owner)
-    score = calls.new_full((size, width), -torch.inf)
-    score[owner, rank] = state.log_prob
+def _sorted(tokens: Tensor, log_prob: Tensor, owner: Tensor, calls: Tensor, width: int) -> Found:
+    """Fillings [H, L], those of each sequence one after another, of which each has one, as the ``width`` best of each."""
+    size, length = len(calls), tokens.shape[1]
     first = torch.searchsorted(owner, torch.arange(size, device=owner.device))
-    tokens = state.tokens[first][:, None].repeat(1, width, 1)
-    tokens[owner, rank] = state.tokens
+    rank = torch.arange(len(owner), device=owner.device) - first[owner]
+    score = calls.new_full((size, width), -torch.inf)
+    score[owner, rank] = log_prob
+    whole = tokens[first][:, None].repeat(1, width, 1)
+    whole[owner, rank] = tokens
     score, order = score.sort(dim=1, descending=True, stable=True)
-    found = tokens.gather(1, order[..., None].expand(-1, -1, length))
+    found = whole.gather(1, order[..., None].expand(-1, -1, length))
     return Found(torch.where(score[..., None] > -torch.inf, found, found[:, :1]), score, calls)

@@ -1,5 +1,5 @@
-"""How good it is: samples by judges, variants of a sequence by its model, what it knows by the share that is hidden."""
+"""How good it is, and what is the best way to use it: judges, variants, shares, consistency, orders found, tuning."""
 
-from unmask.evaluation import consistency, judges, letters, mutants, shares, tuning
+from unmask.evaluation import consistency, judges, letters, mutants, searched, shares, tuning
 
-__all__ = ["consistency", "judges", "letters", "mutants", "shares", "tuning"]
+__all__ = ["consistency", "judges", "letters", "mutants", "searched", "shares", "tuning"]

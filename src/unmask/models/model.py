@@ -88,6 +88,17 @@ class Model:
         return self.denoiser.mask_id - 1 if self.config["network"].get("ends") else None
 
     @property
+    def places(self) -> Tensor | None:
+        """Which symbol of a sequence each position of its row holds, int64 [L]; None where that is the same number.
+
+        It is the same but in a causal network that reads sequences in an order of its own (recipe `text_pi`).
+        """
+        network, usual = self.config["network"], [*range(self.length)]
+        (places, *others) = network.get("axes") or [usual]
+        own = network.get("causal") and not others and [*places] != usual
+        return torch.tensor(places) if own and sorted(places) == usual else None
+
+    @property
     def varied(self) -> bool:
         """Whether sequences have lengths of their own, which are given and not drawn."""
         return self.end is not None or self.frame is not None

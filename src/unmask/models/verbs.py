@@ -18,6 +18,7 @@ from unmask.data.vocabularies import word_starts
 from unmask.denoisers import take_symbols, tempered
 from unmask.engine.sampling import check_tokens, sample
 from unmask.orders import presets
+from unmask.orders.samplers import Sampler
 from unmask.orders.selectors import in_blocks
 from unmask.orders.sources import draw, greedy
 from unmask.planning import estimators, plans, profiles
@@ -69,7 +70,7 @@ def drawn(
     model: Model,
     tokens: Tensor,
     *,
-    order: str | Selector | None = None,
+    order: str | Selector | Sampler | None = None,
     calls: int | None = None,
     plan: Plan | None = None,
     temperature: float = 1.0,
@@ -78,6 +79,12 @@ def drawn(
 ) -> Result:
     """Tokens int64 [B, L] with every mask replaced by a symbol: see `Model.infill`."""
     device = _device(model, tokens)
+    if isinstance(order, Sampler):
+        if (calls, plan, temperature, greedy) != (None, None, 1.0, False):
+            raise ValueError(
+                "a sampler says calls, plan, temperature and symbols itself; expected none beside it"
+            )
+        return sample(model.denoiser, tokens.to(device), order, generator=noise.seeded(seed))
     return sample(
         tempered(model.denoiser, temperature),
         tokens.to(device),
@@ -129,6 +136,7 @@ def hiding(model: Model, tokens: Tensor, hidden: Tensor | Sequence[tuple[int, in
     symbols = _symbols(model, tokens)
     if not isinstance(hidden, Tensor):
         hidden = _ranges(hidden, symbols)
+        hidden = hidden if model.places is None else hidden[:, model.places]
     if hidden.dtype != torch.bool or hidden.shape != tokens.shape:
         raise ValueError(
             f"hidden has dtype {hidden.dtype} and shape {list(hidden.shape)}; expected bool {list(tokens.shape)}"

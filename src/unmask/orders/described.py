@@ -23,7 +23,7 @@ from unmask.denoisers import denoiser_name
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MODULES = ("presets", "rules", "samplers", "scores", "selectors")
+MODULES = ("lookahead", "policy", "presets", "rules", "samplers", "scores", "selectors")
 """Where makers are looked up."""
 
 LARGEST = 4096
@@ -83,6 +83,11 @@ def selector_of(description: Any, denoiser: Denoiser | None = None) -> Selector:
     return found
 
 
+def is_learnt(description: Any) -> bool:
+    """Whether an order network is in a description."""
+    return any(isinstance(part, dict) and "network" in part for _, part in _parts(description))
+
+
 def looks_through(description: Any) -> str | None:
     """The name of the denoiser that an order looks ahead through, by its description; None where it does not."""
     found = (
@@ -122,7 +127,7 @@ def _made(description: Any, denoiser: Denoiser | None) -> Any:
         return description
     try:
         kind = next(iter(description))
-        if set(description) - ({"make", "with"} if kind == "make" else {kind}):
+        if set(description) - {kind, _BESIDE.get(kind, kind)}:
             raise KeyError
         return _KINDS[kind](description, denoiser)
     except (KeyError, StopIteration, TypeError, AttributeError, RuntimeError):
@@ -143,6 +148,8 @@ def _data(value: Any) -> Any:
         return {"score": name}
     if isinstance(value, functools.partial) and value.func is _rescaled() and not value.keywords:
         return {"rescaled": _data(value.args[0])}
+    if (noting := getattr(value, "noted", None)) is not None and (told := noting()) is not None:
+        return told
     if isinstance(value, Denoiser):
         return {"denoiser": denoiser_name(value)}
     raise NoData
@@ -175,7 +182,7 @@ def _called(description: dict[str, Any], denoiser: Denoiser | None) -> Any:
     for key, value in given.items():
         if key not in takes:
             raise ValueError(
-                f"no order is made by {name} with '{key[:60]}', which takes {', '.join(takes)}; "
+                f"no order is made by {name} with {shown(key)}, which takes {', '.join(takes)}; "
                 "expected what a manifest says"
             )
         wanted = takes[key].annotation
@@ -198,12 +205,18 @@ def _kind(value: Any, key: str) -> str:
     if not isinstance(value, dict) or not value:
         return ""
     kind = next(iter(value))
-    named = {"score": "Score", "numbers": "Tensor", "rescaled": "Plan", "denoiser": "Denoiser"}
+    named = {
+        "network": "OrderNetwork",
+        "score": "Score",
+        "numbers": "Tensor",
+        "rescaled": "Plan",
+        "denoiser": "Denoiser",
+    }
     return named[kind] if kind != "make" else str(inspect.signature(_maker(value["make"])).return_annotation)
 
 
 _ACCEPTS: dict[str, set[str]] = {
-    **{kind: {kind} for kind in ("Selector", "Score", "Tensor", "Denoiser", "Table", "int")},
+    **{kind: {kind} for kind in ("OrderNetwork", "Selector", "Score", "Tensor", "Denoiser", "Table", "int")},
     "float": {"float", "int"},
     "int | None": {"int", "None"},
     "Plan": {"Plan", "int"},
@@ -212,7 +225,11 @@ _ACCEPTS: dict[str, set[str]] = {
 }
 """Annotations of makers, and the kinds of parts that they take."""
 
+_BESIDE = {"make": "with", "network": "weights"}
+"""What stands beside the first key of a description."""
+
 _WORDS = {
+    "OrderNetwork": "an order network",
     "Selector": "a selector",
     "Score": "a score",
     "Tensor": "numbers",
@@ -220,8 +237,8 @@ _WORDS = {
     "Plan": "positions per call or step sizes",
     "Plan | None": "positions per call or step sizes",
     "Table": "rows of a masked count and its runs [size, times]",
-    "int": "a whole number",
-    "int | None": "a whole number",
+    "int": "a whole number below 2^31",
+    "int | None": "a whole number below 2^31",
 }
 
 
@@ -268,4 +285,5 @@ _KINDS: dict[str, Callable[[dict[str, Any], Denoiser | None], Any]] = {
     "numbers": _numbers,
     "rescaled": _rescaling,
     "denoiser": _same,
+    "network": lambda description, _: import_module("unmask.orders.policy").from_noted(description),
 }

@@ -19,13 +19,14 @@ law.
 * ``threshold``: all above tau; ``factor``: all as certain as their number asks. With arg-max symbols and limit <= 1,
   ``factor`` takes the arg-max of the joint law.
 * ``klass``: all that are certain and stable. No guarantee.
+* ``punt``: all that a look ahead finds independent of better ones, within eps nats.
 * ``pc``: early, certain and rare; ``information_gain``: the best of several by one look ahead. Exact at 1.
 
 Rules that draw first (MaskGIT as published, LLaDA's low confidence) are in `unmask.kernels.commit`, those that mask
 again in `unmask.kernels.remask`. For blocks wrap a preset in `selectors.in_blocks`, for spacing in `rules.spaced`,
 for partial caching pass ``substeps``. Symbols are drawn at temperature 1 unless the denoiser is `tempered`.
-Orders by certainty read the law before tempering; eb, klass, race and information_gain read the law that
-symbols are drawn from, which they are about.
+Orders by certainty read the law before tempering; eb, klass, punt, race and information_gain read the law
+that symbols are drawn from, which they are about.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from torch import Tensor
 
 from unmask.base.types import Denoiser, PerStep, Plan, Score, Selector
 from unmask.masking import schedules
-from unmask.orders import rules, scores, selectors
+from unmask.orders import lookahead, rules, scores, selectors
 from unmask.orders.described import described
 from unmask.planning import families
 
@@ -195,3 +196,9 @@ def pc(background: Tensor, plan: Plan = 1, decay: float = 0.25, clip: float = 10
 def information_gain(denoiser: Denoiser, plan: Plan = 1, candidates: int = 8, seed: int = 0) -> Selector:
     """The best of ``candidates`` batches by a look ahead through the same denoiser (arXiv 2602.18176); nfe counts it."""
     return rules.information_gain(denoiser, plan, candidates=candidates, seed=seed)
+
+
+@described
+def punt(denoiser: Denoiser, eps: float = 0.05) -> Selector:
+    """All positions that move by at most eps nats once better ones are filled in (PUNT, arXiv 2510.21961); tests count."""
+    return lookahead.independent(denoiser, eps)

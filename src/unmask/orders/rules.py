@@ -194,11 +194,11 @@ def _calm_steps(view: View, eps: float) -> Tensor:
     slots, before, calm = view.memory
     rows = rows_of(view).clamp(min=0)
     old = slots.gather(1, rows)
-    moved = _divergence(law, take_rows(before, old))
+    moved = divergence(law, take_rows(before, old))
     return torch.where(moved < eps, calm.gather(1, old) + 1, 0)
 
 
-def _divergence(law: Tensor, other: Tensor) -> Tensor:
+def divergence(law: Tensor, other: Tensor) -> Tensor:
     """KL(law || other) along the last axis, nats, [B, R]."""
     terms = law.exp() * (law - other)
     return terms.masked_fill(law == -torch.inf, 0.0).sum(-1)

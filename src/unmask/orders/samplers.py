@@ -143,9 +143,9 @@ def _rule(rule: Any) -> dict[str, Any]:
     """The description of a selector; ValueError where it has none, or makes something else."""
     if not isinstance(rule, dict):
         if (known := made_by(rule)) is None:
+            called = f"'{rule.name}'" if isinstance(rule, Selector) else shown(rule)
             raise ValueError(
-                f"rule '{getattr(rule, 'name', shown(rule))}' is no data; expected a selector of presets, rules or "
-                "selectors, or its description"
+                f"rule {called} is no data; expected a selector of presets, rules or selectors, or its description"
             )
         rule = known
     known = rule if looks_through(rule) is not None else made_by(selector_of(rule))

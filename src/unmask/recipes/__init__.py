@@ -11,7 +11,7 @@ from unmask.recipes.digits import (
     emoji,
 )
 from unmask.recipes.items import molecules, records
-from unmask.recipes.laboratory import lo_nae_sat, zebra
+from unmask.recipes.laboratory import lo_nae_sat, sudoku_fixed, sudoku_solver, text_pi, zebra
 from unmask.recipes.run import Batch, Machine, Optimiser, Run
 from unmask.recipes.sudoku import sudoku
 from unmask.recipes.sudoku_hard import sudoku_hard
@@ -33,12 +33,15 @@ __all__ = [
     "molecules",
     "records",
     "sudoku",
+    "sudoku_fixed",
     "sudoku_hard",
+    "sudoku_solver",
     "text",
     "text_autoregressive",
     "text_d3pm",
     "text_genmd4",
     "text_md4",
+    "text_pi",
     "zebra",
 ]
 
@@ -46,6 +49,6 @@ __all__ = [
 def all_recipes() -> dict[str, Callable[[], Run]]:
     """Every recipe by name."""
     images = (digits, digits_md4, digits_upscale4, digits_upscale16, digits_autoregressive, emoji)
-    texts = (text, text_md4, text_genmd4, text_d3pm, text_autoregressive)
-    puzzles = (lo_nae_sat, zebra, sudoku, sudoku_hard)
+    texts = (text, text_md4, text_genmd4, text_d3pm, text_autoregressive, text_pi)
+    puzzles = (lo_nae_sat, zebra, sudoku, sudoku_hard, sudoku_solver, sudoku_fixed)
     return {recipe.__name__: recipe for recipe in (*images, molecules, records, *puzzles, *texts)}

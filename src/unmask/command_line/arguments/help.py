@@ -9,8 +9,17 @@ from unmask.command_line.catalogue import ORDERS
 
 RECIPES = (
     *("digits", "digits_md4", "digits_upscale4", "digits_upscale16", "digits_autoregressive", "emoji"),
-    *("molecules", "records", "lo_nae_sat", "zebra", "sudoku", "sudoku_hard"),
-    *("text", "text_md4", "text_genmd4", "text_d3pm", "text_autoregressive"),
+    *(
+        "molecules",
+        "records",
+        "lo_nae_sat",
+        "zebra",
+        "sudoku",
+        "sudoku_hard",
+        "sudoku_solver",
+        "sudoku_fixed",
+    ),
+    *("text", "text_md4", "text_genmd4", "text_d3pm", "text_autoregressive", "text_pi"),
 )
 """Names of `recipes.all_recipes`, which is not imported here, for that takes torch; a test compares them."""
 
@@ -34,6 +43,7 @@ EXAMPLES = {
         "unmask sample sudoku --prompt puzzles.txt --order margin --greedy --pretty",
         "unmask sample molecules -n 100 --plan 2 > samples.smi",
         "unmask sample digits -n 64 --out sheet.png",
+        "unmask sample sudoku_hard --prompt puzzles.txt --order margin --beam 8",
     ),
     "judge": (
         "unmask judge smiles samples.smi --against molecules/test --training molecules/train",

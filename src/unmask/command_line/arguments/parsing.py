@@ -16,7 +16,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from unmask.command_line.arguments import help as helping
-from unmask.command_line.options import Cores, Machine, Options, Output, option
+from unmask.command_line.options import Cores, Machine, Options, Output, Search, option
 
 Call: TypeAlias = Callable[[], int]
 """A command with its arguments; gives its exit code."""
@@ -27,6 +27,7 @@ REGISTERED: dict[str, Callable[..., Call]] = {}
 Json = Annotated[bool, option(name="json", help="Print one JSON document on standard output.")]
 Seed = Annotated[int, option(metavar="N", help="Start of all random numbers.")]
 How = Annotated[Options, option(name="order", help="")]
+Sought = Annotated[Search, option(name="search", help="")]
 On = Annotated[Machine, option(name="machine", help="")]
 OnCores = Annotated[Cores, option(name="machine", help="")]
 Told = Annotated[Output, option(name="output", help="")]

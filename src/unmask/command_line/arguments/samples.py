@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from unmask.command_line.arguments.parsing import How, ModelName, On, OnCores, Seed, Told, command
+from unmask.command_line.arguments.parsing import How, ModelName, On, OnCores, Seed, Sought, Told, command
 from unmask.command_line.options import (
     CORES,
     MACHINE,
     ORDER,
     OUTPUT,
+    SEARCH,
     option,
     running,
 )
@@ -89,6 +90,7 @@ def sample(
     pretty: Annotated[bool, option(help="Boards as nine lines.")] = False,
     trace: Annotated[bool, option(help="With --json: what each step did, with entropies.")] = False,
     how: How = ORDER,
+    search: Sought = SEARCH,
     machine: On = MACHINE,
     output: Told = OUTPUT,
 ) -> int:
@@ -109,6 +111,7 @@ def sample(
             trace=trace,
             length=length,
             hide=hide,
+            search=search,
             machine=machine,
             quiet=output.quiet,
         )

@@ -11,15 +11,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from unmask.base.types import Denoiser, Plan, Selector
+from unmask.base.types import Denoiser, Plan, Result, Selector
 from unmask.command_line.boards import Sampler, Solved
 from unmask.command_line.catalogue import CHOOSES, DRAWS, REMASKS, Kind, find
 from unmask.command_line.choosing.files import SCALED, plan_path, read_plan, read_sampler
-from unmask.command_line.options import Options, check_values, value
+from unmask.command_line.options import SEARCH, Options, Search, check_values, value
 from unmask.command_line.output import Report
 from unmask.denoisers import nucleus, tempered
 from unmask.engine.likelihood import log_likelihood
 from unmask.engine.sampling import sample
+from unmask.engine.searching import backtrack, best_of
+from unmask.engine.searching import search as beam
 from unmask.kernels import commit, remask
 from unmask.kernels.remask import Kernel, Sigma
 from unmask.masking import schedules
@@ -266,6 +268,30 @@ def sampler(options: Options, denoiser: Denoiser, length: int, *, entropies: boo
     return _spoken(SAMPLERS[order.kind](built, options, law, entropies), options)
 
 
+def searcher(search: Search, options: Options, denoiser: Denoiser, length: int, num: int) -> Sampler:
+    """What finds the ``num`` most probable fillings of each sequence along the order of the options.
+
+    Draws come from the law of --temperature and --top-p; the model's own judges them.
+    """
+    selector, law = _with_likelihood(options, denoiser, length), changed(options, denoiser)
+    ((way, width),) = search.given
+    proposal = None if law is denoiser else law
+
+    def find(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Result:
+        own = {"order_ids": ids, "item_ids": ids}
+        if way == "beam":
+            return beam(denoiser, tokens, selector, width=width, order_ids=ids).told(num)
+        if way == "backtrack":
+            found = backtrack(denoiser, tokens, selector, count=width, finish=num > 1, order_ids=ids)
+            return found.told(num)
+        drawn = best_of(
+            denoiser, tokens, selector, count=width, generator=generator, proposal=proposal, **own
+        )
+        return drawn.told(num)
+
+    return _spoken(find, options)
+
+
 T = TypeVar("T")
 
 
@@ -295,18 +321,23 @@ def _spoken(work: Callable[..., T], options: Options) -> Callable[..., T]:
 
 def selected(options: Options, model: Model) -> tuple[Selector, int]:
     """The selector and sub-steps of the options; ValueError if the order has no likelihood."""
+    found, selector = said(options), _with_likelihood(options, model.denoiser, model.length)
+    return selector, value(options.substeps, 1) if found is None else found.substeps
+
+
+def _with_likelihood(options: Options, denoiser: Denoiser, length: int) -> Selector:
     check_values(options)
     if (found := said(options)) is not None:
         if not found.is_law:
             raise ValueError(
-                f"--sampler {options.sampler} draws no symbols, so that it has no likelihood; expected one"
+                f"--sampler {options.sampler} draws no symbols, so it has no likelihood; expected one that does"
             )
-        return found.selector_for(model.denoiser), found.substeps
+        return found.selector_for(denoiser)
     order = find(options)
     if not order.kind.likelihood:
         raise ValueError(f"order '{options.order}' has no likelihood; see `unmask orders`")
-    task = Task(changed(options, model.denoiser), model.length)
-    return _arranged(BUILD[str(options.order)](options, task), options), value(options.substeps, 1)
+    task = Task(changed(options, denoiser), length)
+    return _arranged(BUILD[str(options.order)](options, task), options)
 
 
 def scored(options: Options, model: Model) -> Callable[[Tensor], Tensor]:
@@ -322,16 +353,17 @@ def scored(options: Options, model: Model) -> Callable[[Tensor], Tensor]:
     return _spoken(score, options)
 
 
-def described(options: Options, solved: Solved) -> Report:
+def described(options: Options, solved: Solved, search: Search = SEARCH) -> Report:
     """How something was sampled, for reports."""
     found = said(options)
     greedily = options.greedy if found is None else not found.is_law
     return {
         "order": options.order,
         "selector": solved.manifest["selector"],
-        "symbols": "arg-max" if greedily else "drawn",
+        "symbols": "the most probable found" if search.given else "arg-max" if greedily else "drawn",
         "temperature": options.temperature if found is None else found.temperature,
         "top_p": options.top_p,
         "seed": options.seed,
         "sampler": None if found is None else found.record(),
+        **search.about,
     }

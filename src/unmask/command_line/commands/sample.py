@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from unmask.base import noise
 from unmask.base.progress import Progress
 from unmask.command_line import boards, catalogue, choosing, sequences
 from unmask.command_line.boards import Boards, Solved
-from unmask.command_line.options import MACHINE, Machine, Options, in_range
+from unmask.command_line.options import MACHINE, SEARCH, Machine, Options, Search, check_search, in_range
 from unmask.command_line.output import Report, percent, put, say
 from unmask.data import files, sudoku
 from unmask.data.readers.images import grid_png, pillow
@@ -35,13 +36,17 @@ def run(
     quiet: bool,
     length: int | None = None,
     hide: str | None = None,
+    search: Search = SEARCH,
     machine: Machine = MACHINE,
 ) -> Report:
     """``num`` samples, or ``num`` of every puzzle of a prompt file, with their log-probabilities (nats).
 
     ``length`` is that of samples of models with special tokens; ``hide`` names ranges of symbols of each prompt to draw.
+    With a ``search`` they are the ``num`` most probable fillings that it finds of each puzzle, or of one wholly masked
+    sequence.
     """
     in_range("num", num, 1)
+    check_search(search, options, num, trace)
     in_range("length", length, 1)
     hidden = _ranges(hide, prompt)
     catalogue.check(options)
@@ -49,21 +54,30 @@ def run(
     model = load(model_name, device=machine.device)
     options = choosing.suited(options, model)
     out = _checked_out(model, out)
-    posed = None if prompt is None else _posed(model, prompt, num, hidden)
-    tokens = _hidden(model, num, length, options.seed) if posed is None else posed.puzzles
+    each = 1 if search.given else num
+    posed = None if prompt is None else _posed(model, prompt, each, hidden)
+    tokens = _hidden(model, each, length, options.seed) if posed is None else posed.puzzles
     if posed is not None and length is not None:
         raise ValueError("--length beside --prompt; expected one of them, a prompt has a length of its own")
     with Progress("sample", len(tokens), quiet=quiet) as progress:
-        sampler = choosing.sampler(options, model.denoiser, model.length, entropies=trace)
+        if search.given:
+            machine = replace(machine, batch_size=max(1, machine.batch_size // search.given[0][1]))
+            sampler = choosing.searcher(search, options, model.denoiser, model.length, num)
+        else:
+            sampler = choosing.sampler(options, model.denoiser, model.length, entropies=trace)
         solved = boards.solve(
             tokens, sampler, seed=options.seed, trace=trace, machine=machine, advance=progress.advance
         )
+    if search.given:
+        tokens, posed, solved = _found(tokens, posed, solved, num)
     return {
         "command": "sample",
         "model": model.name,
-        **choosing.described(options, solved),
+        **choosing.described(options, solved, search),
         "prompt": None if prompt is None else str(prompt),
-        "units": UNITS | (TRACE_UNITS | {"mask_id": model.denoiser.mask_id} if trace else {}),
+        "units": UNITS
+        | (SEARCH_UNITS if search.given else {})
+        | (TRACE_UNITS | {"mask_id": model.denoiser.mask_id} if trace else {}),
         "samples": _samples(model, tokens, solved, posed is not None),
         "file": None if out is None else _picture(model, solved, out),
         "accuracy": _accuracy(model, posed, solved),
@@ -77,11 +91,26 @@ UNITS = {
     "log_prob": "nats per sample, given prompt and order; null if the order has none",
     "nfe": "network calls, full forward passes",
 }
+SEARCH_UNITS = {
+    "nfe": "network calls of all fillings of a sequence that were compared, full forward passes",
+}
 TRACE_UNITS = {
     "steps": "in sequence; a symbol mask_id hides its position again",
     "log_probs": "nats, of the symbols",
     "entropies": "nats, of the laws that the symbols came from; null if not known",
 }
+
+
+def _found(
+    tokens: Tensor, posed: Boards | None, solved: Solved, num: int
+) -> tuple[Tensor, Boards | None, Solved]:
+    """What was asked, once for each of up to ``num`` fillings, and those: impossible ones are left out."""
+    kept = (solved.log_prob > -torch.inf).nonzero()[:, 0]
+    asked, those = kept // num, solved.part(kept)
+    if posed is None:
+        return tokens[asked], None, those
+    known = None if posed.solutions is None else posed.solutions[asked]
+    return tokens[asked], Boards(posed.source, tokens[asked], known), those
 
 
 def _hidden(model: Model, num: int, length: int | None, seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Compiled loops that make Sudoku puzzles hard: how much guessing one takes, and how to find one that takes more.
+"""Compiled loops about solving Sudoku puzzles: how much guessing one takes, how to find harder ones, what comes after what.
 
 Names and conventions as in `jit`; importing this module needs numba.
 """
@@ -15,8 +15,10 @@ from unmask.data.sudoku.jit import (
     Ints,
     Words,
     below,
+    candidates,
     dig,
     fill,
+    forced,
     most_constrained,
     search,
     seeded,
@@ -27,6 +29,9 @@ from unmask.data.sudoku.jit import (
 
 FADE = 0.997
 """What is left, after each move of a climb, of the guesses that the next puzzle must need."""
+
+CLUE, NAKED, HIDDEN, SEARCHED = 0, 1, 2, 3
+"""Why a solver writes a cell when it does."""
 
 
 @njit(cache=True, nogil=True)
@@ -167,3 +172,45 @@ def climb(puzzle: Ints, solution: Ints, gap: int, most: int, rng: Words) -> None
                     now[:] = other
                     best = float(cost)
         puzzle[i] = now
+
+
+@njit(cache=True, nogil=True)
+def ordered(puzzle: Ints, solution: Ints, order: Ints, reasons: Ints) -> None:
+    """The cells of one puzzle [81] as a solver writes them, and why, after its clues.
+
+    The search's successful path needs no search where the solution is known: which cell comes next hangs on the board only.
+    """
+    free, cells = np.empty(27, np.int64), np.empty(81, np.int64)
+    once, twice = np.empty(27, np.int64), np.empty(27, np.int64)
+    blanks = setup(puzzle, free, cells)
+    place = 81 - blanks
+    order[:place] = np.flatnonzero(puzzle != BLANK)
+    reasons[:place] = CLUE
+    while blanks > 0:
+        k, reasons[place] = following(free, cells, blanks, once, twice)
+        order[place] = cells[k]
+        toggle(free, cells[k], 1 << solution[cells[k]])
+        blanks -= 1
+        cells[k:blanks] = cells[k + 1 : blanks + 1].copy()
+        place += 1
+
+
+@njit(cache=True, nogil=True)
+def following(free: Ints, cells: Ints, blanks: int, once: Ints, twice: Ints) -> tuple[int, int]:
+    """The place in ``cells`` of the cell that a solver writes next, and why; ties go to the first."""
+    best, fewest = 0, 10
+    for k in range(blanks):
+        count = COUNT[candidates(free, cells[k])]
+        if count < fewest:
+            best, fewest = k, count
+            if count == 1:
+                return k, NAKED
+    k, bit = forced(free, cells, 0, blanks, once, twice)
+    return (k, HIDDEN) if bit else (best, SEARCHED)
+
+
+@njit(cache=True, nogil=True)
+def orders(puzzles: Ints, solutions: Ints, order: Ints, reasons: Ints) -> None:
+    """`ordered` of each puzzle [n, 81]."""
+    for i in range(len(puzzles)):
+        ordered(puzzles[i], solutions[i], order[i], reasons[i])

@@ -1,0 +1,114 @@
+"""A causal network of Sudoku as (cell, value) pairs: the blocks of `Transformer`, told which cell a token is about.
+
+Shape legend: B batch, L = 162 tokens, R rows evaluated, D width, H heads. Symbols 0..80 are cells, 81..89 values.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unmask.networks import TransformerConfig
+from unmask.networks.blocks import Block, remember
+from unmask.networks.config import check_length
+from unmask.networks.positions import AxisEmbedding
+from unmask.recipes.sudoku import AXES
+
+CELLS = 81
+SYMBOLS = CELLS + 9
+LENGTH = 2 * CELLS
+NOWHERE = CELLS
+"""The cell of a token that is about none: the beginning, and what comes after a masked one."""
+
+
+class CellNetwork(nn.Module):
+    """``network(tokens, rows=None) -> logits`` [B, R, 90]: causal, the token at 2k a cell and the one at 2k + 1 its value.
+
+    Row, column and box of a token's cell stand where `Transformer` has its position's. A cell is never written again, and
+    cells and values keep to their places: those logits are -inf, so that the network is a law of orders and grids.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        wanted = (SYMBOLS, LENGTH, True)
+        if (config.vocab_size, config.length, config.causal) != wanted:
+            raise ValueError(
+                f"vocab_size, length and causal {config.vocab_size}, {config.length}, {config.causal}: expected "
+                f"{SYMBOLS}, {LENGTH}, True"
+            )
+        self.shape = config
+        axes = F.pad(torch.tensor(AXES), (0, 1), value=9)
+        self.embedding = nn.Embedding(SYMBOLS + 1, config.width)
+        nn.init.normal_(self.embedding.weight, std=0.5)
+        self.cells = AxisEmbedding(axes, config.width, std=0.5)
+        self.blocks = nn.ModuleList([Block(config, axes) for _ in range(config.depth)])
+        self.norm = nn.LayerNorm(config.width, bias=False)
+        self.head = nn.Linear(config.width, SYMBOLS)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def mask_id(self) -> int:
+        """Symbol id of the mask."""
+        return SYMBOLS
+
+    def forward(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Logits [B, R, 90] at rows int64 [B, R] (None: all); those at i depend on tokens before i only."""
+        return taken(self._run(tokens, None, None), rows)
+
+    def full(self, tokens: Tensor, rows: Tensor | None = None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Logits at rows, and every layer's keys and values [B, H, L, D/H] for `partial`."""
+        cache: list[tuple[Tensor, Tensor]] = []
+        return taken(self._run(tokens, None, cache), rows), cache
+
+    def partial(self, tokens: Tensor, rows: Tensor, cache: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Logits [B, R, 90] at rows, running those only; exact when every row after a changed token is run in turn."""
+        return self._run(tokens, rows, cache)
+
+    def _run(self, tokens: Tensor, rows: Tensor | None, cache: list[tuple[Tensor, Tensor]] | None) -> Tensor:
+        check_length(tokens, LENGTH)
+        read = F.pad(tokens[:, :-1], (1, 0), value=self.mask_id)
+        cells = cells_of(read)
+        if rows is not None:
+            read, cells = read.gather(1, rows), cells.gather(1, rows)
+        past = True if rows is None else torch.arange(LENGTH, device=rows.device) <= rows[:, None, :, None]
+        inputs = self.embedding(read) + self.cells()[cells]
+        x = torch.zeros_like(inputs)
+        for loop in range(self.shape.loops):
+            x = x + inputs
+            for i, block in enumerate(self.blocks):
+                q, k, v = block.project(x, None, cells)  # type: ignore[operator]
+                k, v = remember(k, v, rows, cache, loop * self.shape.depth + i)
+                x = block.finish(x, q, k, v, None, past)  # type: ignore[operator]
+        logits: Tensor = self.head(self.norm(x))
+        return logits.masked_fill(~taken(lawful(tokens), rows), -torch.inf)
+
+
+def taken(values: Tensor, rows: Tensor | None) -> Tensor:
+    """Values [B, L, 90] at rows int64 [B, R], or all."""
+    return values if rows is None else values.gather(1, rows[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def cells_of(read: Tensor) -> Tensor:
+    """The cell that each token read is about, int64 [B, L]: a value is about the cell before it.
+
+    ``read`` holds at i the token before i, so that cells stand at odd places.
+    """
+    told = torch.where(read < CELLS, read, NOWHERE)[:, 1::2]
+    after = F.pad(told, (1, 0), value=NOWHERE)[:, :-1]
+    return torch.stack([after, told], -1).flatten(1)
+
+
+def lawful(tokens: Tensor) -> Tensor:
+    """Which symbols may stand at each place, bool [B, L, 90]: at even ones cells not written before, at odd ones values."""
+    cells = tokens[:, ::2]
+    there = F.one_hot(cells.clamp(max=CELLS), CELLS + 1)[..., :CELLS]
+    fresh = F.pad(there.cumsum(1) == there, (0, SYMBOLS - CELLS), value=False)
+    value = (torch.arange(SYMBOLS, device=tokens.device) >= CELLS).expand_as(fresh)
+    return torch.stack([fresh, value], 2).flatten(1, 2)
+
+
+def from_config(config: TransformerConfig) -> CellNetwork:
+    """The network of a configuration: what the recipes build."""
+    return CellNetwork(config)

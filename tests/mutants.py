@@ -927,8 +927,8 @@ MUTANTS = (
     Mutant(
         "a-description-without-defaults",
         "orders/described.py",
-        "dict[str, Any], denoiser: Denoiser | None) -> Any:\n    module, _, name",
-        "dict[str, Any], denoiser: Denoiser | None) -> Any:\n    description['with'].pop('seed', 0)\n    module, _, name",
+        'name, given = description["make"], description.get("with", {})',
+        'name, given = description["make"], {k: v for k, v in description.get("with", {}).items() if k != "seed"}',
         "the public noise of an order is not told",
         ("test_replay.py::test_a_manifest_that_went_through_json_replays_its_sample",),
     ),

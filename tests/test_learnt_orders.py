@@ -87,7 +87,7 @@ def test_an_untrained_order_is_margin():
 def test_features_say_what_is_known_of_each_position():
     tokens = torch.tensor([[0, 3, 3, 3]])
     law = (
-        torch.tensor([[1.0, 1e-30, 1e-30], [0.7, 0.2, 0.1], [1 / 3] * 3, [1.0, 1e-30, 1e-30]])
+        torch.tensor([[0.5, 0.3, 0.2], [0.7, 0.2, 0.1], [1 / 3] * 3, [1.0, 1e-30, 1e-30]])
         .double()
         .log()[None]
     )
@@ -109,6 +109,9 @@ def test_a_manifest_holds_a_learnt_order_and_replays_it(tmp_path):
     with torch.no_grad():  # an order is that of the network as it was
         for weights in network.parameters():
             weights.zero_()
+    later = unmask.sample(CHAIN5, hidden(9, CHAIN5), selector, generator=seeded(1))
+    assert torch.equal(later.tokens, result.tokens)
+    assert torch.equal(later.log_prob, result.log_prob)
     told = json.loads(json.dumps(result.manifest))
     again = unmask.replay(CHAIN5, told)
     assert torch.equal(again.tokens, result.tokens)

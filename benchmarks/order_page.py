@@ -3,126 +3,183 @@
 Run: python benchmarks/order_page.py. Records come from checkpoints: `order_lab.py`, `order_puzzles.py`,
 `order_sudoku.py`, `searching.py`, `learnt_orders.py`, `hybrid.py`.
 """
+
 from __future__ import annotations
 
-import json from collections.abc import Iterable, Mapping, Sequence from pathlib import Path from typing import Any
+import json
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import record
 
-ROOT = Path(__file__).parent.parent PAGE = ROOT / "docs" / "laboratory.md" Row = Mapping[str, Any]
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "laboratory.md"
+Row: TypeAlias = Mapping[str, Any]
 
-HEAD = """# The order laboratory
-
+HEAD = """
 *Train for the worst, plan for the best* (arXiv 2502.06768): a masked model is taught every order, so it meets
-subproblems that nobody can solve; an order chosen as it goes avoids them. Here the paper's tables stand beside ours,
-at sizes that train on a processor. Every number comes from the record linked under its table; `python
-benchmarks/order_page.py` writes this page anew. """
+subproblems that nobody can solve; an order chosen as it goes avoids them. Here the paper's tables stand beside ours, at
+sizes that train on a processor. Every number comes from the record linked under its table;
+`python benchmarks/order_page.py` writes this page anew.
+"""
 
-def newest(name: str) -> tuple[dict[str, list[Row]], str]: """The parts of the newest record of a name, and a link to
-it; no parts where there is none.""" found = sorted((ROOT / "benchmarks" / "records").glob(f"{name}_2*.json")) if not
-found: return {}, "" data = json.loads(found[-1].read_text()) parts = data.get("parts") or {"rows": data["rows"]}
-return parts, f"([record](../benchmarks/records/{found[-1].stem}.md))"
 
-def shown(rows: Iterable[Row], names: Sequence[str]) -> str: """Some columns of rows as a table.""" return
-"\n".join(record.table([{name: row.get(name, "") for name in names} for row in rows]))
+@dataclass(frozen=True)
+class Section:
+    """A heading, what the paper has and what ours is, and columns of a part of a record."""
 
-def section(title: str, text: str, name: str, part: str, names: Sequence[str], keep: Any = None) -> str: """A heading,
-what the paper has, and our rows; a line that says so where there is no record.""" parts, link = newest(name) rows =
-[row for row in parts.get(part, []) if keep is None or keep(row)] table = f"{shown(rows, names)}\n\n{link}" if rows
-else "Not measured yet." return f"## {title}\n\n{text.strip()}\n\n{table}\n"
+    title: str
+    text: str
+    record: str
+    part: str
+    columns: tuple[str, ...]
+    keep: Callable[[Row], bool] = lambda _: True
 
-def page() -> str: """The whole page.""" return "\n".join([HEAD, *sections()])
+    def lines(self) -> Iterable[str]:
+        """The section as Markdown; it says so where there is no record."""
+        parts, link = newest(self.record)
+        rows = [row for row in parts.get(self.part, []) if self.keep(row)]
+        yield from ("", f"## {self.title}", "", wrapped(self.text), "")
+        yield from (*shown(rows, self.columns), "", link) if rows else ("Not measured yet.",)
 
-def sections() -> Iterable[str]: """All sections.""" yield section( "Latents and observations", """ N hidden bits and
-P observations, each 1 unless its three bits are equal (L&O-NAE-SAT). Paper, a network of 19 million parameters, share
-of observations right: vanilla 78.06 and adaptive 93.76 % at (25, 275), 75.70 and 93.54 at (30, 270), 62.84 and 88.91
-at (100, 200). Ours, a quarter of a million parameters, symbols drawn; 62.5 % is independent guessing, 100 % full
-consistency; mean over models, Student's t over them:
-""",
-        "order_lab_lo", "margin less random",
-        ["latents", "observations", "random %", "margin %", "points", "95 %", "models", "apart"],
+
+SECTIONS = (
+    Section(
+        "Latents and observations",
+        """N hidden bits and P observations, each 1 unless its three bits are equal (L&O-NAE-SAT). Paper, a network of 19
+        million parameters, share of observations right: vanilla 78.06 and adaptive 93.76 % at (25, 275), 75.70 and 93.54 at
+        (30, 270), 62.84 and 88.91 at (100, 200). Ours, a quarter of a million parameters, symbols drawn; 62.5 % is
+        independent guessing, 100 % full consistency; mean over models, Student's t over them:""",
+        "order_lab_lo",
+        "margin less random",
+        ("latents", "observations", "random %", "margin %", "points", "95 %", "models", "apart"),
         lambda row: row["symbols"] == "drawn",
-    )  # fmt: skip
-    yield section(
+    ),
+    Section(
         "Where the model is wrong",
-        """
-The paper derives that a share of latents visible makes subproblems hard, and shows the error imbalance at latent
-positions. KL(law, model) in nats per position, the law exact:
-""",
-        "order_lab_hardness", "error by subproblem",
-        ["latents visible", "observations visible", "KL at latents", "KL at observations", "hard %"],
+        """The paper derives that some shares of visible latents make subproblems hard, and shows the errors at latent
+        positions. KL(law, model) in nats per position, the law exact:""",
+        "order_lab_hardness",
+        "error by subproblem",
+        ("latents visible", "observations visible", "KL at latents", "KL at observations", "hard %"),
         lambda row: row["observations visible"] in (0.0, 0.5, 1.0),
-    )  # fmt: skip
-    yield section(
+    ),
+    Section(
         "What an order meets of it",
-        "Fresh data unmasked in each order: the share of its steps that are hard, and that among all masked positions then.",
-        "order_lab_hardness", "met by orders",
-        ["order", "KL met, nats per sequence", "hard steps %", "hard among masked %"],
-    )  # fmt: skip
-    yield section(
+        """Fresh data unmasked in each order: the share of its steps that are hard, and that among all masked positions
+        then.""",
+        "order_lab_hardness",
+        "met by orders",
+        ("order", "KL met, nats per sequence", "hard steps %", "hard among masked %"),
+    ),
+    Section(
         "Sudoku",
-        """
-Paper (other data): a masked model of 6 million parameters solves 6.88 % in random order, 18.51 % by top probability
-and 89.49 % by margin; an autoregressive one of 42 million 9.73 % without order and 87.18 % taught a solver's. Ours,
-the plain shipped model (590,000 parameters), 17-clue puzzles of a published collection, one cell a call:
-""",
-        "order_puzzles_sudoku", "orders", ["puzzles", "symbols", "order", "n", "solved %", "95 %"],
-    )  # fmt: skip
-    yield section(
+        """Paper (other data): a masked model of 6 million parameters solves 6.88 % in random order, 18.51 % by top
+        probability and 89.49 % by margin; an autoregressive one of 42 million 9.73 % without order and 87.18 % taught a
+        solver's. Ours, the plain shipped model (590,000 parameters), 17-clue puzzles of a published collection, one cell a
+        call:""",
+        "order_puzzles_sudoku",
+        "orders",
+        ("puzzles", "symbols", "order", "n", "solved %", "95 %"),
+    ),
+    Section(
         "Masked against autoregressive",
-        """
-A masked model of 0.3 million parameters against autoregressive ones of 1 and 7 times its size, the same puzzles and
-geometry. **Not converged**: the autoregressive ones have only begun, so this says who learns faster, not who ends
-higher.
-""",
-        "order_sudoku_curves", "rows", ["model", "steps", "puzzles", "processor hours", "40 clues", "34 clues", "minimal"],
-    )  # fmt: skip
-    yield section(
+        """A masked model of 0.3 million parameters against autoregressive ones of 1 and 7 times its size, the same puzzles
+        and geometry. **Not converged**: the autoregressive ones have only begun, so this says who learns faster, not who
+        ends higher.""",
+        "order_sudoku_curves",
+        "rows",
+        ("model", "steps", "puzzles", "processor hours", "40 clues", "34 clues", "minimal"),
+    ),
+    Section(
         "Zebra puzzles",
-        """
-Paper: vanilla 76.9 %, top probability 98.5, margin 98.3; autoregressive 80.31 without order, 91.17 with. Ours so far,
-3 houses of 3 attributes, a model that is not finished: no effect of the order is shown.
-""",
-        "order_lab_zebra", "orders", ["houses", "attributes", "order", "symbols", "n", "solved %", "95 %"],
-    )  # fmt: skip
-    yield section(
+        """Paper: vanilla 76.9 %, top probability 98.5, margin 98.3; autoregressive 80.31 without order, 91.17 with. Ours so
+        far, 3 houses of 3 attributes, a model that is not finished: no effect of the order is shown.""",
+        "order_lab_zebra",
+        "orders",
+        ("houses", "attributes", "order", "symbols", "n", "solved %", "95 %"),
+    ),
+    Section(
         "Order imbalance",
-        """
-The paper's curves (no table): left to right is learnt best, then orders near it, then random ones; the masked model
-lies near a random order. Ours on text of 27 symbols, windows of 128, nats per character at equal compute, nothing
-converged; 3 and 13 swaps are the paper's shares of the window:
-""",
-        "order_lab_imbalance", "families",
-        ["order", "width", "batch", "windows", "draws", "nats per character", "95 %", "above identity", "95 % of that"],
-    )  # fmt: skip
-    yield section(
+        """The paper's curves (no table): left to right is learnt best, then orders near it, then random ones; the masked
+        model lies near a random order. Ours on text of 27 symbols, windows of 128, nats per character at equal compute,
+        nothing converged; 3 and 13 swaps are the paper's shares of the window:""",
+        "order_lab_imbalance",
+        "families",
+        (
+            "order",
+            "width",
+            "batch",
+            "windows",
+            "draws",
+            "nats per character",
+            "95 %",
+            "above identity",
+            "95 % of that",
+        ),
+    ),
+    Section(
         "The most probable filling",
-        """
-A beam, the best of several draws, and going back to the best partial filling that was passed by (`unmask.backtrack`),
-all by the model's own exact log-probability. Minimal Sudoku, the harder model; calls of all hypotheses together:
-""",
-        "searching_sudoku_minimal", "rows",
-        ["way", "n", "calls", "found, nats", "most probable solved %", "any %", "certain %"],
-    )  # fmt: skip
-    yield section(
+        """A beam, the best of several draws, and going back to the best partial filling that was passed by
+        (`unmask.backtrack`), all by the model's own exact log-probability. Minimal Sudoku, the harder model; calls of all
+        hypotheses together:""",
+        "searching_sudoku_minimal",
+        "rows",
+        ("way", "n", "calls", "found, nats", "most probable solved %", "any %", "certain %"),
+    ),
+    Section(
+        "Judged by other orders",
+        """Along the order that found it a wrong grid looks sure, for each mistake is made before its consequences are
+        seen; along random orders it does not. Fillings by backtracking and by draws, chosen by several criteria, all the
+        model's own (`unmask.judged`, `unmask sample --backtrack 8 --judge 8`):""",
+        "judging_sudoku_hard",
+        "rows",
+        ("puzzles", "n", "chosen by", "solved %", "95 %"),
+    ),
+    Section(
         "A learnt order",
-        """
-A small network as a score, taught by policy gradient for the exact likelihood, several positions a call; exact KL in
-nats, the best that any order reaches found by search:
-""",
-        "learnt_orders_laws", "orders under a plan",
-        ["law", "plan", "seeds", "random", "margin", "learnt", "from to", "best adaptive", "of the gap"],
-    )  # fmt: skip
-    yield section(
+        """A small network as a score, taught by policy gradient for the exact likelihood, several positions a call; exact
+        KL in nats, and the best that any order reaches, found by search:""",
+        "learnt_orders_laws",
+        "orders under a plan",
+        ("law", "plan", "seeds", "random", "margin", "learnt", "from to", "best adaptive", "of the gap"),
+    ),
+    Section(
         "MaskGIT's proposal",
-        """
-Moment order, exploration (bisection) and sub-steps combined; nats a symbol of the shipped text model in N/8 calls by
-the share that explores, the first column absolute and the others less it:
-""",
-        "hybrid", "text: nats a symbol at N/8 calls", ["sub-steps", "sizes", "0", "0.1", "0.25", "0.5", "0.75", "1"],
-    )  # fmt: skip
+        """Moment order, exploration (bisection) and sub-steps combined; nats a symbol of the shipped text model in N/8
+        calls by the share that explores, the first column absolute and the others less it:""",
+        "hybrid",
+        "text: nats a symbol at N/8 calls",
+        ("sub-steps", "sizes", "0", "0.1", "0.25", "0.5", "0.75", "1"),
+    ),
+)
+
+
+def newest(name: str) -> tuple[dict[str, list[Row]], str]:
+    """The parts of the newest record of a name, and a link to it; no parts where there is none."""
+    found = sorted((ROOT / "benchmarks" / "records").glob(f"{name}_2*.json"))
+    if not found:
+        return {}, ""
+    data = json.loads(found[-1].read_text())
+    return data.get("parts") or {
+        "rows": data["rows"]
+    }, f"([record](../benchmarks/records/{found[-1].stem}.md))"
+
+
+def shown(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """Some columns of rows as a table."""
+    return list(record.table([{name: row.get(name, "") for name in names} for row in rows]))
+
+
+def wrapped(text: str) -> str:
+    """A paragraph in lines of one width."""
+    return textwrap.fill(" ".join(text.split()), 120)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    lines = ["# The order laboratory", "", wrapped(HEAD), *(line for s in SECTIONS for line in s.lines())]
+    PAGE.write_text("\n".join(lines) + "\n")
     print(PAGE)

@@ -1102,6 +1102,22 @@ MUTANTS = (
         ("test_searching.py::test_draws_belong_to_their_items_whatever_the_batch",),
     ),
     Mutant(
+        "judges-follow-one-order-id",
+        "engine/searching.py",
+        "orders.repeat_interleave(width)[real]",
+        "orders.repeat_interleave(width)[real] * 0 + 1",
+        "fillings of a sequence are judged along its own order",
+        ("test_searching.py::test_an_exact_law_has_nothing_to_find_out_and_judging_keeps_the_rest",),
+    ),
+    Mutant(
+        "judging-is-free",
+        "engine/searching.py",
+        "found.nfe + calls",
+        "found.nfe",
+        "the calls of judging are counted",
+        ("test_searching.py::test_what_looks_sure_along_one_order_is_found_out_by_another",),
+    ),
+    Mutant(
         "finished-ways-give-up",
         "engine/searching.py",
         "lost = lost if finish else best",

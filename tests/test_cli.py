@@ -612,6 +612,11 @@ class TestSample:
             (["--backtrack", "0"], "--backtrack 0: expected at least 1"),
             (["--beam", "2", "--backtrack", "2"], "--beam beside --backtrack; expected one of them"),
             (["--backtrack", "2", "--top-p", "0.5"], "--top-p beside --backtrack"),
+            (
+                ["--judge", "8"],
+                "--judge without a search; expected --beam, --backtrack or --best-of beside it",
+            ),
+            (["--beam", "2", "--judge", "0"], "--judge 0: expected at least 1"),
             (["--beam", "2", "--greedy"], "--greedy beside --beam; expected one of them"),
             (["--best-of", "2", "--greedy"], "--greedy beside --best-of; expected one of them"),
             (["--best-of", "2", "--substeps", "2"], "--substeps beside --best-of"),
@@ -639,14 +644,14 @@ class TestSample:
             found = unmask.search(model.denoiser, posed, order, width=5)
             assert found.nfe.tolist() == [1 + 5 * 5.0] * 2
         else:
-            found = unmask.backtrack(model.denoiser, posed, order, count=5, finish=True)
+            found = unmask.backtrack(model.denoiser, posed, order, count=5)
         samples = report["samples"]
         assert [s["text"] for s in samples] == model.decode(found.tokens[:, :2].flatten(0, 1))
         want = found.log_prob[:, :2].flatten().tolist()
         assert [s["log_prob"] for s in samples] == pytest.approx(want, abs=1e-5)
         assert [s["nfe"] for s in samples] == found.nfe.repeat_interleave(2).tolist()
         assert [s["prompt"] for s in samples] == [text for text in model.decode(posed) for _ in (0, 1)]
-        assert report["search"] == {"way": way, "width": 5}
+        assert report["search"] == {"way": way, "width": 5, "judge": None}
         assert "all fillings" in report["units"]["nfe"]
         assert report["accuracy"]["clues_kept"]["count"] == 4
         again = unmask.replay(model.denoiser, report["manifest"], posed)
@@ -688,6 +693,33 @@ class TestSample:
         assert model.decode(again.tokens) == [s["text"] for s in report["samples"]]
         with pytest.raises(ValueError, match=r"symbols were drawn from tempered.*expected proposal="):
             unmask.replay(model.denoiser, report["manifest"], posed)
+
+    @pytest.mark.parametrize("way", ["beam", "backtrack", "best-of"])
+    def test_what_was_found_is_judged_along_another_order(
+        self, way: str, trained: Path, puzzles: Path, document: Callable[..., Any]
+    ) -> None:
+        options = ("sample", trained, "--prompt", puzzles, "--order", "margin", f"--{way}", 4, "--num", 4)
+        plain, report = document(*options), document(*options, "--judge", 3)
+        model, posed = unmask.load(trained), boards.read(puzzles).puzzles
+        order = unmask.orders.presets.random(
+            2, 1
+        )  # six cells in three calls, another seed than that of the search
+        tokens = torch.tensor([[int(c) - 1 for c in s["text"]] for s in report["samples"]])
+        want = unmask.log_likelihood(
+            model.denoiser,
+            tokens,
+            order,
+            visible=(posed != model.denoiser.mask_id).repeat_interleave(4, 0),
+            order_ids=torch.arange(2).repeat_interleave(4),
+        )
+        values = [s["log_prob"] for s in report["samples"]]
+        assert values == pytest.approx(want.tolist(), abs=1e-6)
+        assert values[:4] == sorted(values[:4], reverse=True)
+        if way != "backtrack":  # there every way is finished
+            assert {s["text"] for s in report["samples"]} == {s["text"] for s in plain["samples"]}
+            assert report["samples"][0]["nfe"] == plain["samples"][0]["nfe"] + 4 * 3
+        again = unmask.replay(model.denoiser, report["manifest"], posed)
+        assert model.decode(again.tokens) == [s["text"] for s in report["samples"]]
 
     def test_fillings_that_there_are_not_are_left_out(
         self, trained: Path, tmp_path: Path, document: Callable[..., Any], run: Run

@@ -244,7 +244,9 @@ def test_a_manifest_repeats_what_was_found(order):
             sharper,
         ),
     ]
-    found.insert(2, (unmask.backtrack(law, start, ORDERS[order], count=4, finish=True), None))
+    judge = presets.random(2, 9)
+    found.append((unmask.judged(law, start, found[2][0], judge), None))
+    found += [(unmask.backtrack(law, start, ORDERS[order], count=4, finish=True), None), found[3]]
     for one, proposal in found:
         for num in (1, 3):
             told = one.told(num)
@@ -255,6 +257,60 @@ def test_a_manifest_repeats_what_was_found(order):
             assert torch.equal(again.nfe, told.nfe)
     with pytest.raises(ValueError, match=r"symbols were drawn from tempered.*expected proposal="):
         unmask.replay(law, one.manifest, start)
+    unknown = unmask.judged(law, start, found[0][0], lambda view: judge(view))
+    with pytest.raises(ValueError, match="the order that judged is no data; expected"):
+        unmask.replay(law, unknown.manifest, start)
+
+
+# --- another order judges -----------------------------------------------------------------------------
+
+
+class Sure:
+    """Is sure of a first symbol that its own second one contradicts: from the right it sees that."""
+
+    mask_id, vocab_size = 2, 2
+
+    def __call__(self, tokens, rows=None, *, time=None):
+        first = torch.tensor([[0.4, 0.6], [0.01, 0.99], [0.6, 0.4]], dtype=torch.float64)[tokens[:, 1]]
+        second = torch.tensor([[0.1, 0.9], [0.1, 0.9], [0.5, 0.5]], dtype=torch.float64)[tokens[:, 0]]
+        law = torch.stack([first, second], 1).log()
+        return law if rows is None else law.gather(1, rows[..., None].expand(-1, -1, 2))
+
+
+FORWARD = selectors.top_k(scores.left_to_right, 1)
+BACKWARD = selectors.top_k(scores.Score(lambda v: torch.arange(2.0).expand(v.tokens.shape), blind=True), 1)
+
+
+def test_what_looks_sure_along_one_order_is_found_out_by_another():
+    model, start = Sure(), torch.full((3, 2), 2)
+    found = unmask.search(model, start, FORWARD, width=4)
+    assert found.tokens[0, 0].tolist() == [0, 1]
+    again = unmask.judged(model, start, found, BACKWARD)
+    assert again.tokens[1, 0].tolist() == [1, 1]
+    want = torch.tensor([0.5 * 0.99, 0.5 * 0.6, 0.5 * 0.4, 0.5 * 0.01], dtype=torch.float64)
+    torch.testing.assert_close(again.log_prob.exp(), want.expand(3, 4))
+    assert again.nfe.tolist() == [3.0 + 4 * 2] * 3
+
+
+def test_an_exact_law_has_nothing_to_find_out_and_judging_keeps_the_rest():
+    law, start = table(6), torch.full((3, 5), table(6).mask_id)
+    start[1, 2], start[2, :4] = 0, 1
+    found = unmask.search(law, start, ORDERS["random"], width=5)
+    again = unmask.judged(law, start, found, MARGIN)
+    assert torch.equal(again.tokens, found.tokens)
+    torch.testing.assert_close(again.log_prob, found.log_prob)
+    assert (again.nfe - found.nfe).tolist() == [25.0, 20.0, 3.0]  # there are three fillings of one position
+    pairs = unmask.judged(
+        law, start, found, selectors.top_k(scores.at_random(2), 2), order_ids=torch.arange(3)
+    )
+    want = unmask.log_likelihood(
+        law,
+        pairs.tokens[0],
+        selectors.top_k(scores.at_random(2), 2),
+        order_ids=torch.zeros(5, dtype=torch.int64),
+    )
+    torch.testing.assert_close(pairs.log_prob[0], want)
+    assert (pairs.nfe - found.nfe).tolist() == [15.0, 10.0, 3.0]
 
 
 def test_finished_ways_are_complete_though_they_have_lost():

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from unmask.engine.likelihood import log_likelihood, nelbo
     from unmask.engine.replaying import replay
     from unmask.engine.sampling import sample
-    from unmask.engine.searching import backtrack, best_of, search
+    from unmask.engine.searching import backtrack, best_of, judged, search
     from unmask.evaluation.tuned import tune
     from unmask.models import Model, from_transformers, load
     from unmask.orders.samplers import Sampler
@@ -73,7 +73,7 @@ _HOMES = {
     "engine.likelihood": ("log_likelihood", "nelbo"),
     "engine.replaying": ("replay",),
     "engine.sampling": ("sample",),
-    "engine.searching": ("backtrack", "best_of", "search"),
+    "engine.searching": ("backtrack", "best_of", "judged", "search"),
     "evaluation.tuned": ("tune",),
     "models": ("Model", "from_transformers", "load"),
     "orders.samplers": ("Sampler",),
@@ -114,6 +114,7 @@ __all__ = [
     "given",
     "greedy",
     "guided",
+    "judged",
     "kernels",
     "laws",
     "load",

@@ -89,6 +89,10 @@ class Search:
     best_of: Annotated[
         int | None, option(metavar="K", help="Find it among K draws, judged by the model's own law.")
     ] = None
+    judge: Annotated[
+        int | None,
+        option(metavar="C", help="Compare what was found along a random order, in C calls each."),
+    ] = None
 
     @property
     def given(self) -> list[tuple[str, int]]:
@@ -97,10 +101,10 @@ class Search:
         return [(name, value) for name, value in values.items() if value is not None]
 
     @property
-    def about(self) -> dict[str, dict[str, str | int]]:
+    def about(self) -> dict[str, dict[str, str | int | None]]:
         """What reports say of it; nothing without a search."""
         (way, width), *_ = [*self.given, ("", 0)]
-        return {"search": {"way": way, "width": width}} if way else {}
+        return {"search": {"way": way, "width": width, "judge": self.judge}} if way else {}
 
 
 def alone(sampler: Path | None, **others: object) -> None:
@@ -219,8 +223,10 @@ def check_values(options: Options) -> None:
 
 def check_search(search: Search, options: Options, num: int, trace: bool) -> None:
     """ValueError for a search that makes no sense, alone or beside other options."""
-    for name, width in search.given:
+    for name, width in [*search.given, ("judge", search.judge)]:
         in_range(name, width, 1)
+    if search.judge is not None and not search.given:
+        raise ValueError("--judge without a search; expected --beam, --backtrack or --best-of beside it")
     if len(search.given) > 1:
         raise ValueError(f"--{search.given[0][0]} beside --{search.given[1][0]}; expected one of them")
     for name, width in search.given:

@@ -11,7 +11,7 @@ from torch import Tensor
 from unmask.base.types import Choice, Denoiser, Result, Selector, TokenSource, View
 from unmask.denoisers import denoiser_name
 from unmask.engine.sampling import check_tokens, checksum, sampled
-from unmask.engine.searching import backtrack, best_drawn, search
+from unmask.engine.searching import backtrack, best_drawn, judged, search
 from unmask.orders.described import made
 from unmask.orders.samplers import SOURCES
 
@@ -72,6 +72,10 @@ def _searched(
         found = backtrack(denoiser, tokens, selector, order_ids=ids[0], **settings)
     else:
         found = best_drawn(denoiser, tokens, selector, record["best_of"], seed, ids, proposal)
+    if "judge" in record:
+        if record["judge"] is None:
+            raise ValueError("the order that judged is no data; expected one of `unmask.orders`")
+        found = judged(denoiser, tokens, found, made(record["judge"], denoiser), order_ids=ids[0])
     return found.told(record.get("told", 1))
 
 

@@ -1,4 +1,4 @@
-"""`search`, `backtrack`, `best_of`: the most probable filling, by the model's own exact log-probability alone."""
+"""`search`, `backtrack`, `best_of`, `judged`: the most probable filling, by the model's own exact log-probability alone."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from unmask.base.numbers import whole
 from unmask.base.types import Choice, Denoiser, Info, Request, Result, Selector, State, View
 from unmask.denoisers import denoiser_name
 from unmask.engine.likelihood import log_likelihood
-from unmask.engine.loop import step
+from unmask.engine.loop import run, step
 from unmask.engine.sampling import check_tokens, checksum, manifest, sampled, took
 from unmask.engine.state import branched, init
-from unmask.orders.sources import draw, greedy
+from unmask.orders.described import made_by
+from unmask.orders.sources import draw, given, greedy
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,7 @@ def backtrack(
     That makes ``count`` ways. What one passes by waits with its log-probability, exact along the order as in `search`. As
     that only falls, a way ends where it is no more probable than the best filling so far, and none begins there: a way
     costs fewer calls than a hypothesis of a beam. Once nothing more probable waits, the first filling is ``certain`` to be
-    the most probable one. With ``finish`` all ways are filled to their ends, where there is a check of one's own to
-    choose among them.
+    the most probable one. With ``finish`` all ways are filled to their ends, for `judged` to choose from.
     """
     check_tokens(tokens, denoiser, masks=True)
     began, trace = time.perf_counter(), list[Info]()
@@ -242,6 +242,33 @@ def best_drawn(
     way = {"best_of": count} | ({} if proposal is None else {"proposal": denoiser_name(proposal)})
     record = manifest(denoiser, tokens, selector, draw, 1, seed, ids) | {"search": way}
     return Found(found, score, nfe.view(size, count).sum(1), record | took(began, drawn.trace, found[:, 0]))
+
+
+def judged(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    found: Found,
+    selector: Selector | Callable[[View], Choice],
+    *,
+    order_ids: Tensor | None = None,
+) -> Found:
+    """The fillings of tokens int64 [B, L] that were found, by their log-probability along another order, the best first.
+
+    Along the order of a search mistakes look sure, for each is made before its consequences are seen; along another they do
+    not. ``selector`` needs few calls for that: they are counted for every filling. `backtrack` with ``finish`` finds more.
+    """
+    size, width, length = found.tokens.shape
+    orders = noise.checked_ids(order_ids, tokens, torch.arange(size, device=tokens.device))
+    real = (found.log_prob > -torch.inf).flatten()
+    some, many = found.tokens.flatten(0, 1)[real], tokens.repeat_interleave(width, 0)[real]
+    start = init(many, denoiser.mask_id, orders.repeat_interleave(width)[real])
+    state, _ = run(start, denoiser, selector, given(some))
+    score = torch.full_like(found.log_prob.flatten(), -torch.inf).masked_scatter(real, state.log_prob)
+    calls = torch.zeros_like(score).masked_scatter(real, state.nfe).view(size, width).sum(1)
+    score, order = score.view(size, width).sort(dim=1, descending=True, stable=True)
+    best = found.tokens.gather(1, order[..., None].expand(-1, -1, length))
+    record = found.manifest | {"search": found.manifest.get("search", {}) | {"judge": made_by(selector)}}
+    return Found(best, score, found.nfe + calls, record | {"tokens": checksum(best[:, 0])})
 
 
 def _watch(asked: list[Request], request: Request) -> Tensor:

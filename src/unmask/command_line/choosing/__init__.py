@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -20,7 +21,7 @@ from unmask.command_line.output import Report
 from unmask.denoisers import nucleus, tempered
 from unmask.engine.likelihood import log_likelihood
 from unmask.engine.sampling import sample
-from unmask.engine.searching import backtrack, best_of
+from unmask.engine.searching import Found, backtrack, best_of, judged
 from unmask.engine.searching import search as beam
 from unmask.kernels import commit, remask
 from unmask.kernels.remask import Kernel, Sigma
@@ -29,6 +30,7 @@ from unmask.models import Model
 from unmask.orders import presets, rules, scores, selectors
 from unmask.orders.samplers import Sampler as Filing
 from unmask.orders.sources import draw, greedy
+from unmask.planning import plans
 from unmask.variants import upscale
 
 __all__ = [
@@ -269,27 +271,26 @@ def sampler(options: Options, denoiser: Denoiser, length: int, *, entropies: boo
 
 
 def searcher(search: Search, options: Options, denoiser: Denoiser, length: int, num: int) -> Sampler:
-    """What finds the ``num`` most probable fillings of each sequence along the order of the options.
-
-    Draws come from the law of --temperature and --top-p; the model's own judges them.
-    """
+    """What finds the ``num`` best fillings of each sequence; draws come from the law of --temperature and --top-p."""
     selector, law = _with_likelihood(options, denoiser, length), changed(options, denoiser)
     ((way, width),) = search.given
-    proposal = None if law is denoiser else law
+    finish, proposal = search.judge is not None or num > 1, None if law is denoiser else law
 
-    def find(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Result:
-        own = {"order_ids": ids, "item_ids": ids}
+    def find(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Found:
         if way == "beam":
-            return beam(denoiser, tokens, selector, width=width, order_ids=ids).told(num)
+            return beam(denoiser, tokens, selector, width=width, order_ids=ids)
         if way == "backtrack":
-            found = backtrack(denoiser, tokens, selector, count=width, finish=num > 1, order_ids=ids)
-            return found.told(num)
-        drawn = best_of(
-            denoiser, tokens, selector, count=width, generator=generator, proposal=proposal, **own
-        )
-        return drawn.told(num)
+            return backtrack(denoiser, tokens, selector, count=width, finish=finish, order_ids=ids)
+        own = {"order_ids": ids, "item_ids": ids}
+        return best_of(denoiser, tokens, selector, count=width, generator=generator, proposal=proposal, **own)
 
-    return _spoken(find, options)
+    def told(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Result:
+        if search.judge is None:
+            return find(tokens, ids, generator).told(num)
+        order = presets.random(partial(plans.rescaled, (1,) * search.judge), (options.seed + 1) % 2**63)
+        return judged(denoiser, tokens, find(tokens, ids, generator), order, order_ids=ids).told(num)
+
+    return _spoken(told, options)
 
 
 T = TypeVar("T")

@@ -92,6 +92,7 @@ UNITS = {
     "nfe": "network calls, full forward passes",
 }
 SEARCH_UNITS = {
+    "log_prob": "nats per filling, given prompt and order; with --judge along the random order that judged",
     "nfe": "network calls of all fillings of a sequence that were compared, full forward passes",
 }
 TRACE_UNITS = {

@@ -1,6 +1,6 @@
-"""Which of several fillings is right? The model's own opinions compared: along the order that found them, and along others.
+"""Which of several fillings is right? The model's opinions along the order that found them, and along others.
 
-Run: python benchmarks/judging.py [--model sudoku_hard] [--sets minimal] [--num 72] [--write]. About 10 s of a core a puzzle.
+Run: python benchmarks/judging.py [--model sudoku_hard] [--sets minimal] [--num 72] [--write]. About 10 s a puzzle.
 
 Fillings come from `unmask.backtrack` with all ways finished and from draws, along one order: all cells beyond .999
 together, or the most certain one. No rule of the puzzle is used.

@@ -92,7 +92,17 @@ SECTIONS = (
         ends higher.""",
         "order_sudoku_curves",
         "rows",
-        ("model", "steps", "puzzles", "processor hours", "40 clues", "34 clues", "minimal"),
+        (
+            "model",
+            "steps",
+            "puzzles",
+            "hours",
+            "nats, value",
+            "40 clues %",
+            "34 clues %",
+            "minimal %",
+            "34 clues, told where %",
+        ),
     ),
     Section(
         "Zebra puzzles",

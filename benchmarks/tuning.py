@@ -210,15 +210,14 @@ def tuned(name: str, budgets: list[int], num: int, state: Path | None) -> Tuned:
 
 
 def tokens_of(model: unmask.Model, name: str, num: int) -> Tensor:
-    """Test sequences of a shipped model's data, or chains for models of antibodies."""
+    """Test sequences of a shipped model's data, or heavy chains, one of a clone, for models of antibodies."""
     from unmask.command_line import sequences
+    from unmask.data.sources import antibodies
 
-    data = {
-        "antiberty": "antibodies",
-        "sapiens_vh": "antibodies",
-        "digits": "mnist",
-        "records": "fingerprints",
-    }
+    if name in ("antiberty", "sapiens_vh"):
+        each = {c.clone: c.sequence for c in antibodies.chains()}
+        return model.encode(list(each.values())[:num])
+    data = {"digits": "mnist", "records": "fingerprints"}
     return sequences.read(model, fetch(data.get(name, name)) / "test", num, 0).tokens
 
 

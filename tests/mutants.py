@@ -56,6 +56,14 @@ PEEK = """view = look.at_masked(view)
         view = replace(view, log_probs=view.log_probs.gather(-1, guess[..., None]).expand_as(view.log_probs))"""
 
 MUTANTS = (
+    Mutant(
+        "a-model-of-its-recipes-sizes",
+        "models/loading.py",
+        "data=_data_of(recipe, config, folder),",
+        "data=recipe.data,",
+        "a puzzle is written in the sizes that the model was trained on",
+        ("test_order_lab.py::test_a_model_of_other_sizes_reads_and_writes_its_own_puzzles",),
+    ),
     # Tuning.
     Mutant(
         "costs-forget-the-symbols-before",

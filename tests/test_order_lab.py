@@ -15,6 +15,8 @@ from unmask.laws import NotAllEqual
 from unmask.networks.transformer import from_config
 from unmask.recipes.laboratory.latents import LatentData, coordinates
 from unmask.recipes.laboratory.zebra import KINDS
+from unmask.recipes.run import Machine, override
+from unmask.training import train
 
 SMALL, USUAL = Size(3, 3, 12), Size()
 TRUE = {
@@ -233,3 +235,17 @@ class TestRecipes:
             )
             assert law.consistent(drawn.tokens).all()
             assert float(drawn.tokens[:, :6].double().mean()) == pytest.approx(0.5, abs=0.06)
+
+
+def test_a_model_of_other_sizes_reads_and_writes_its_own_puzzles(tmp_path):
+    """The size travels with the model: its recipe's default is another one."""
+    run = override(
+        recipes.all_recipes()["zebra"](), {"data.houses": "3", "data.attributes": "2", "data.most": "6"}
+    )
+    short = replace(run, optimiser=replace(run.optimiser, steps=0), machine=Machine())
+    model = unmask.load(train(short, tmp_path / "run", quiet=True))
+    clues, grids = zebra.puzzles(4, 5, short.data.size())
+    lines = [zebra.text(c, g, short.data.size()) for c, g in zip(clues, grids)]
+    tokens = model.encode(lines)
+    assert tokens.shape == (4, model.length)
+    assert model.decode(tokens) == lines

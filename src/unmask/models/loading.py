@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -52,6 +52,7 @@ def load(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
     recipe = replace(
         recipe,
         network=_network_config(recipe, config, folder),
+        data=_data_of(recipe, config, folder),
         vocabulary=_vocabulary(recipe, config, folder),
     )
     _check_lengths(recipe, config, folder)
@@ -63,6 +64,21 @@ def load(name_or_folder: str | Path, *, device: str = "cpu") -> Model:
     denoiser = from_logits(network.to(device).eval(), mask_id=vocab_size, vocab_size=vocab_size)
     encode, decode = partial(recipe.encode, recipe), partial(recipe.decode, recipe)
     return Model(config["name"], denoiser, encode, decode, config, recipe.vocabulary)
+
+
+def _data_of(recipe: Run, config: dict[str, Any], folder: Path) -> Any:
+    """The recipe's data as the config describes them: sizes of puzzles decide how they are written as tokens."""
+    said = config.get("data")
+    if not isinstance(said, dict) or not is_dataclass(recipe.data) or isinstance(recipe.data, type):
+        return recipe.data
+    if set(said) - {
+        f.name for f in fields(recipe.data)
+    }:  # of another version: what it does not know, it does not need
+        return recipe.data
+    try:
+        return replace(recipe.data, **{k: tuples(v) for k, v in said.items()})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'config.json'}: field 'data': {error}") from None
 
 
 def _find(name_or_folder: str | Path) -> Path:

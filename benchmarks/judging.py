@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+import order_lab
 import record
 import searching
 import sudoku_hard
@@ -20,7 +21,6 @@ from torch import Tensor
 
 import unmask
 from unmask import plans
-from unmask.base.statistics import wilson
 from unmask.orders import presets
 
 ORDER = unmask.selectors.threshold(unmask.scores.confidence, 0.999)
@@ -68,14 +68,9 @@ def judged(denoiser: unmask.Denoiser, name: str, num: int, ways: int) -> list[di
         for title, judge in JUDGES.items():
             right[title] += int(good[judge(denoiser, fillings, clues, own).argmax()])
         print(f"{name} {i + 1}", right, flush=True)
-    return [row(name, num, title, count) for title, count in right.items()]
-
-
-def row(name: str, num: int, title: str, count: int) -> dict[str, Any]:
-    """A share solved."""
-    low, high = (f"{100 * x:.1f}" for x in wilson(count, num))
-    share = round(100 * count / num, 1)
-    return {"puzzles": name, "n": num, "chosen by": title, "solved %": share, "95 %": f"{low} to {high}"}
+    return [
+        {"puzzles": name, "chosen by": title} | order_lab.share(count, num) for title, count in right.items()
+    ]
 
 
 def found(denoiser: unmask.Denoiser, puzzle: Tensor, ways: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -302,6 +302,12 @@ def zebras(models: list[unmask.Model], num: int) -> tuple[Parts, str]:
     return {"orders": rows}, ZEBRA_NOTES.format(seed=SEED)
 
 
+def share(solved: int, num: int) -> Row:
+    """The columns of a share solved, with its Wilson 95 % interval."""
+    low, high = (f"{100 * x:.1f}" for x in wilson(solved, num))
+    return {"n": num, "solved %": round(100 * solved / num, 1), "95 %": f"{low} to {high}"}
+
+
 def zebra_rows(model: unmask.Model, num: int) -> Iterator[Row]:
     """One row for each order and source."""
     data = ZebraData(**model.config["data"])
@@ -312,10 +318,9 @@ def zebra_rows(model: unmask.Model, num: int) -> Iterator[Row]:
         for how, source in SOURCES.items():
             filled = sampled(model, tokens, score, source)[:, size.most :].numpy()
             solved = int(zebra.is_solved(clues, filled, size).sum())
-            bounds = [f"{100 * x:.1f}" for x in wilson(solved, num)]
             row = {"houses": size.houses, "attributes": size.attributes, "seed": model.config["seed"]}
-            row |= {"order": order, "symbols": how, "n": num, "solved %": round(100 * solved / num, 1)}
-            yield row | {"95 %": " to ".join(bounds)}
+            row |= {"order": order, "symbols": how} | share(solved, num)
+            yield row
             print(row, flush=True)
 
 

@@ -16,17 +16,10 @@ import numpy as np
 import record
 import sudoku_hard
 import torch
-from order_lab import SOURCES, sampled
+from order_lab import ORDERS, SOURCES, interval, sampled, share
 
 import unmask
-from unmask.base.statistics import t_quantile, wilson
 
-ORDERS: dict[str, unmask.Score] = {
-    "random": unmask.scores.at_random(0),
-    "left to right": unmask.scores.left_to_right,
-    "top probability": unmask.scores.confidence,
-    "margin": unmask.scores.margin,
-}
 SETS = ("17 clues", "minimal", "34 clues", "very hard")
 
 NOTES = """
@@ -63,12 +56,10 @@ def compared(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A row for each order on one set with one source of symbols, and the gap between margin and random."""
     found = dict(outcomes(model, name, how, num))
-    rows = [row(name, how, order, right) for order, right in found.items()]
+    what = {"puzzles": name, "symbols": how}
+    rows = [what | {"order": order} | share(int(right.sum()), num) for order, right in found.items()]
     points = 100 * (found["margin"].astype(float) - found["random"])
-    half = t_quantile(0.95, len(points) - 1) * points.std(ddof=1) / len(points) ** 0.5
-    mean = points.mean()
-    gap = {"puzzles": name, "symbols": how, "n": len(points), "points": round(mean, 1)}
-    return rows, gap | {"95 %": f"{mean - half:.1f} to {mean + half:.1f}"}
+    return rows, what | {"n": num, "points": round(points.mean(), 1), "95 %": interval(points)}
 
 
 def outcomes(model: unmask.Model, name: str, how: str, num: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -78,20 +69,6 @@ def outcomes(model: unmask.Model, name: str, how: str, num: int) -> Iterator[tup
         filled = sampled(model, puzzle, score, SOURCES[how])
         yield order, (filled == truth).all(1).numpy()
         print(name, how, order, int((filled == truth).all(1).sum()), flush=True)
-
-
-def row(name: str, how: str, order: str, right: np.ndarray) -> dict[str, Any]:
-    """Solved share of one order."""
-    low, high = (f"{100 * x:.1f}" for x in wilson(int(right.sum()), len(right)))
-    share = round(100 * float(right.mean()), 1)
-    return {
-        "puzzles": name,
-        "symbols": how,
-        "order": order,
-        "n": len(right),
-        "solved %": share,
-        "95 %": f"{low} to {high}",
-    }
 
 
 if __name__ == "__main__":

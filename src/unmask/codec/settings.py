@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, groupby, repeat
 from typing import Any, TypeAlias, overload
 
 from unmask.base.numbers import real, shown, whole
@@ -16,7 +15,7 @@ from unmask.codec.tables import Law
 from unmask.denoisers import tempered
 from unmask.orders import presets, scores, selectors
 from unmask.orders.described import is_learnt, reads_on, selector_of
-from unmask.orders.samplers import Sampler
+from unmask.orders.samplers import Sampler, expanded, runs_of
 from unmask.planning import families
 
 
@@ -98,7 +97,7 @@ class Runs(Sequence[int]):
 
     def __iter__(self) -> Iterator[int]:
         """The size of each step."""
-        return chain.from_iterable(repeat(size, times) for size, times in self.pairs)
+        return expanded(self.pairs)
 
     @overload
     def __getitem__(self, index: int) -> int: ...
@@ -258,7 +257,7 @@ def to_record(method: Method) -> dict[str, Any]:
         return {name: value for name, value in record.items() if name not in _NAMED}
     plan: Any = method.plan
     if not isinstance(plan, int):
-        plan = {str(n): [[k, len(list(g))] for k, g in groupby(sizes)] for n, sizes in plan.items()}
+        plan = {str(n): [list(run) for run in runs_of(sizes)] for n, sizes in plan.items()}
     return {name: value for name, value in record.items() if name not in _OWN} | {"plan": plan}
 
 

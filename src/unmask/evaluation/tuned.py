@@ -23,6 +23,9 @@ from unmask.models import Model, load, verbs
 Scorer: TypeAlias = Callable[[Sequence[Any], Sequence[Any]], Iterable[float]]
 """(samples, the data in their places, both decoded) -> a number for each sample, higher is better."""
 
+NUM = 2 * tuning.MOST
+"""Items, unless told otherwise."""
+
 NAMED: dict[str, Callable[[], Metric]] = {"nats": tasks.nats, "exact": tasks.exact}
 """Metrics that have names."""
 
@@ -71,7 +74,7 @@ def tune(
         model, items, budgets, metric=chosen, most=len(items), seed=seed, batch_size=batch_size,
         state=None if state is None else Path(state), tell=tell,
     )  # fmt: skip
-    made = {"source": source, "items": len(items), "sha256": _digest(items)}
+    made = {"source": source, "items": len(items), "sha256": hashlib.sha256(items.content).hexdigest()}
     return replace(found, provenance={**found.provenance, "data": made})
 
 
@@ -94,7 +97,7 @@ def _check_given(model: Model, metric: Metric, items: Items) -> None:
 
 def _some(items: Items, num: int | None, seed: int) -> Items:
     """All items, or ``num`` at random, in order."""
-    most = 2 * tuning.MOST if num is None else whole(num, "num", 4)
+    most = NUM if num is None else whole(num, "num", 4)
     if len(items) <= most:
         return items
     return items.at(np.sort(np.random.default_rng(seed).choice(len(items), most, replace=False)))
@@ -118,13 +121,6 @@ def _budgets(model: Model, calls: int | Sequence[int], items: Items) -> tuple[in
                 f"calls {budget}: expected 1..{most}, the most positions that are hidden in an item"
             )
     return tuple(given)
-
-
-def _digest(items: Items) -> str:
-    """SHA-256 of tokens and of what is given."""
-    digest = hashlib.sha256(items.tokens.cpu().numpy().tobytes())
-    digest.update(items.visible.cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 # --- metrics ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ writes a file by hand may leave out arguments that have a default, and fields to
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import chain, groupby, repeat
@@ -177,10 +177,7 @@ LONGEST = 2**20
 def plans_by_count(plans: Mapping[int, Sequence[int]]) -> Plan:
     """The plan function of a table masked count -> sizes of all steps: `by_count` of its runs."""
     return by_count(
-        tuple(
-            (whole(n, "masked count", 1), tuple((k, len(list(g))) for k, g in groupby(sizes)))
-            for n, sizes in sorted(plans.items())
-        )
+        tuple((whole(n, "masked count", 1), runs_of(sizes)) for n, sizes in sorted(plans.items()))
     )
 
 
@@ -202,7 +199,7 @@ def by_count(table: Table) -> Plan:
         if not masked:
             return ()
         nearest = min(runs, key=lambda n: (abs(n - masked), -n))
-        sizes = _expanded(runs[nearest])
+        sizes = tuple(expanded(runs[nearest]))
         return sizes if nearest == masked else rescaled(sizes, masked)
 
     plan.__name__ = f"by_count({len(runs)} plans, up to {max(runs)})"
@@ -228,5 +225,11 @@ def _row(row: Sequence[Any]) -> tuple[int, tuple[tuple[int, int], ...]]:
     return masked, pairs
 
 
-def _expanded(runs: Iterable[tuple[int, int]]) -> tuple[int, ...]:
-    return tuple(chain.from_iterable(repeat(size, times) for size, times in runs))
+def runs_of(sizes: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Step sizes in runs (size, times): a plan costs no more than its words."""
+    return tuple((size, len(list(run))) for size, run in groupby(sizes))
+
+
+def expanded(runs: Iterable[tuple[int, int]]) -> Iterator[int]:
+    """The step sizes of runs (size, times)."""
+    return chain.from_iterable(repeat(size, times) for size, times in runs)

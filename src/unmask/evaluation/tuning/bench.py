@@ -53,17 +53,13 @@ class Bench:
 
     def keeps_to(self, candidate: Candidate, items: Items, most: float) -> bool:
         """Whether a rule is done with two items in so many steps."""
-        start = torch.where(items.visible, items.tokens, self.denoiser.mask_id)[:2]
-        ids = torch.arange(len(start), device=start.device)
-        state = engine.init(start, self.denoiser.mask_id, ids)
+        some = items.at(slice(0, 2))
+        start = torch.where(some.visible, some.tokens, self.denoiser.mask_id)
+        state = engine.init(start, self.denoiser.mask_id, torch.arange(len(start), device=start.device))
+        selector, source = candidate.sampler.selector_for(self.denoiser), given(some.tokens)
         with torch.no_grad():
             while any(state.left) and state.step < most:
-                state, _ = engine.step(
-                    state,
-                    self.denoiser,
-                    candidate.sampler.selector_for(self.denoiser),
-                    given(items.tokens[:2]),
-                )
+                state, _ = engine.step(state, self.denoiser, selector, source)
         return not any(state.left)
 
     def pace(self, items: Items) -> float:
@@ -91,7 +87,7 @@ class Bench:
 
     def costs(self, space: Space, items: Items, name: str, sizes: tuple[int, ...]) -> stepping.StepCosts:
         """Costs of steps of an order along a plan, on the first items."""
-        some, grid = items.at(slice(0, MEASURED)), stepping.Grid(min(stepping.POINTS, space.count))
+        some, grid = items.at(slice(0, MEASURED)), stepping.Grid(max(2, min(stepping.POINTS, space.count)))
         key = f"costs|{name}|{sizes}"
         losses, gains, _ = self.kept.of(key, lambda: self._costs(space, some, name, sizes, grid))
         shape = (-1, grid.size, grid.size)
@@ -151,7 +147,7 @@ class Kept:
             return Kept(None, "")
         digest = hashlib.sha256(source.encode())
         for part in (choosing, judging):
-            digest.update(part.tokens.cpu().numpy().tobytes() + part.visible.cpu().numpy().tobytes())
+            digest.update(part.content)
         return Kept(path, f"{metric.name} {digest.hexdigest()}")
 
     def of(self, key: str, make: Callable[[], Sequence[Array]]) -> list[Array]:

@@ -5,26 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from unmask.base.types import Plan, Selector
-from unmask.evaluation.tuning.costs import StepCosts
-from unmask.orders import presets, scores, selectors
+from unmask.evaluation.tuning.costs import Order, StepCosts
+from unmask.models import verbs
+from unmask.orders import presets, selectors
 from unmask.orders.samplers import Sampler
 from unmask.planning import families, plans
 
-Order: TypeAlias = Callable[[Plan], Selector]
 
-ORDERS: dict[str, Order] = {
-    "random": presets.random,
-    "left-to-right": presets.left_to_right,
-    "bisection": lambda plan: selectors.top_k(scores.bisection, plan),
-    "confidence": presets.confidence,
-    "margin": presets.margin,
-    "entropy": presets.entropy,
-    "moment": presets.moment,
-    "hybrid": presets.hybrid,
-}
+def _public(make: Callable[[Plan, int], Selector], plan: Plan) -> Selector:
+    """The order of seed 0, which everybody takes."""
+    return make(plan, 0)
+
+
+ORDERS: dict[str, Order] = {name: functools.partial(_public, make) for name, make in verbs.ORDERS.items()}
 """Orders that are tried, for any plan."""
 
 UNPLANNED = ("bisection", "hybrid")

@@ -25,6 +25,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache, partial
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,7 +38,7 @@ from unmask import engine
 from unmask.base import noise
 from unmask.base.numbers import whole
 from unmask.base.profile import check
-from unmask.base.types import Denoiser, Plan, Selector, State
+from unmask.base.types import Denoiser, Plan, Request, Selector, State, TokenSource
 from unmask.denoisers import ask, take_symbols
 from unmask.engine.sampling import check_tokens
 from unmask.evaluation.tuning.surface import smoothed
@@ -62,31 +64,29 @@ class Grid:
         shares = np.linspace(0, 1, self.size)
         return np.rint((shares if self.size >= count else shares**2) * (count - 1)).astype(np.int64)
 
-    def weights(self, count: int) -> Array:
-        """How each number of visible positions 0..count-1 lies between the points: float64 [count, G], rows sum to 1."""
-        points = self.points(count)
-        cell = np.clip(np.searchsorted(points, np.arange(count), side="right") - 1, 0, max(self.size - 2, 0))
-        found = np.zeros((count, self.size))
-        for i, a in enumerate(cell):
-            width = points[a + 1] - points[a] if self.size > 1 else 0
-            part = (i - points[a]) / width if width else 0.0
-            found[i, a] = 1 - part
-            if part:
-                found[i, a + 1] = part
+    def ahead(self, count: int, start: int) -> Array:
+        """What d(start, j) takes of each d(a, b), for j = start..count-1: float64 [count - start, G, G]."""
+        cell, part, width = _places(self, count)
+        rest = np.arange(count - start)
+        found = np.zeros((len(rest), self.size, self.size))
+        for a, row in ((cell[start], 1 - part[start]), (cell[start] + 1, part[start])):
+            found[rest, a, cell[start:]] += row * (1 - part[start:])
+            found[rest, a, cell[start:] + 1] += row * part[start:]
+        near = (
+            rest <= self.points(count)[cell[start] + 1] - start
+        )  # by the diagonal, where d is 0, it grows with j - i
+        found[near] = 0
+        found[near, cell[start], cell[start] + 1] = rest[near] / width[cell[start]]
         return found
 
-    def step(self, count: int, start: int, size: int) -> Array:
-        """What a step of ``size`` positions at ``start`` visible ones takes of each d(a, b): float64 [G, G]."""
-        weights, points = self.weights(count), self.points(count)
-        found = np.zeros((self.size, self.size))
-        cell = int(np.clip(np.searchsorted(points, start, side="right") - 1, 0, max(self.size - 2, 0)))
-        last = min(start + size, count) if self.size < 2 else min(start + size, int(points[cell + 1]) + 1)
-        if self.size > 1 and last > start:  # near the diagonal, where d is 0: it grows with j - i
-            width = max(int(points[cell + 1] - points[cell]), 1)
-            found[cell, cell + 1] += (np.arange(start, last) - start).sum() / width
-        if start + size > last:
-            found += np.outer(weights[start], weights[last : start + size].sum(0))
-        return found
+
+@lru_cache
+def _places(grid: Grid, count: int) -> tuple[NDArray[np.int64], Array, NDArray[np.int64]]:
+    """Between which points each number of visible positions lies, how far on, and how far the points are apart."""
+    points, here = grid.points(count), np.arange(count)
+    cell = np.clip(np.searchsorted(points, here, side="right") - 1, 0, grid.size - 2)
+    width = np.maximum(np.diff(points), 1)
+    return cell, (here - points[cell]) / width[cell], width
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,10 +131,10 @@ class StepCosts:
         return np.array([np.sum(shares[int(n)] * d) for n, d in zip(self.counts, self.losses)])
 
     def _shares(self, plan: Plan, count: int) -> Array:
-        sizes = check(plan, count)
-        starts = np.cumsum([0, *sizes[:-1]])
-        parts = (self.grid.step(count, int(i), k) for i, k in zip(starts, sizes))
-        return np.sum(np.stack(list(parts)), axis=0) if sizes else np.zeros((self.grid.size,) * 2)
+        """What a plan takes of each d(a, b): float64 [G, G]."""
+        points = families.boundaries(check(plan, count))
+        parts = [self.grid.ahead(count, i)[: j - i].sum(0) for i, j in pairwise(points)]
+        return np.asarray(np.sum(parts, axis=0))
 
     def table(self, count: int | None = None, monotone: bool = True) -> Array:
         """c(i, k), nats: float64 [N, N + 1], infinite where i + k > N; by default made not to fall in k."""
@@ -144,20 +144,9 @@ class StepCosts:
         means = means * (max(said.sum(), 0.0) / expected.sum() if expected.sum() > 0 else 0.0)
         found = np.full((count, count + 1), np.inf)
         for i in range(count):
-            costs = self._row(means, count, i)
+            costs = np.concatenate([[0.0], np.tensordot(self.grid.ahead(count, i), means).cumsum()])
             found[i, : count - i + 1] = _rising(costs) if monotone else costs
         return found
-
-    def _row(self, means: Array, count: int, start: int) -> Array:
-        """c(start, 0..count - start)."""
-        weights, points = self.grid.weights(count), self.grid.points(count)
-        cell = int(np.clip(np.searchsorted(points, start, side="right") - 1, 0, max(self.grid.size - 2, 0)))
-        gains = weights[start:] @ (weights[start] @ means)
-        if self.grid.size > 1:
-            near = min(count, int(points[cell + 1]) + 1) - start
-            width = max(int(points[cell + 1] - points[cell]), 1)
-            gains[:near] = np.arange(near) / width * means[cell, cell + 1]
-        return np.concatenate([[0.0], gains.cumsum()])
 
     def optimal(self, steps: int, count: int | None = None) -> tuple[int, ...]:
         """The plan of ``steps`` steps that costs least, for rows of ``count`` masked positions; exact, O(K N^2)."""
@@ -169,14 +158,7 @@ class StepCosts:
 
     def for_counts(self, steps: int) -> Callable[[int], tuple[int, ...]]:
         """The best plan for any number of masked positions, at most ``steps`` steps: costs at equal shares visible."""
-        known: dict[int, tuple[int, ...]] = {}
-
-        def plan(count: int) -> tuple[int, ...]:
-            if count not in known:
-                known[count] = self.optimal(min(steps, count), count) if count else ()
-            return known[count]
-
-        return plan
+        return cache(lambda count: self.optimal(min(steps, count), count) if count else ())
 
 
 def cheapest(costs: Array, steps: int) -> tuple[int, ...]:
@@ -194,7 +176,7 @@ def cheapest(costs: Array, steps: int) -> tuple[int, ...]:
     points = [count]
     for parent in reversed(parents):
         points.append(int(parent[points[-1]]))
-    return tuple(int(b - a) for a, b in zip(points[::-1], points[-2::-1]))
+    return families.sizes_between(points[::-1])
 
 
 def _rising(values: Array) -> Array:
@@ -261,8 +243,8 @@ def calls(grid: Grid, steps: int) -> int:
 
 
 def _grid(grid: int | Grid, counts: Tensor) -> Grid:
-    """No more points than the longest row has positions."""
-    return grid if isinstance(grid, Grid) else Grid(min(whole(grid, "grid", 2), int(counts.max())))
+    """No more points than the longest row has positions, and two at least."""
+    return grid if isinstance(grid, Grid) else Grid(max(2, min(whole(grid, "grid", 2), int(counts.max()))))
 
 
 @torch.no_grad()
@@ -270,19 +252,16 @@ def _losses(denoiser: Denoiser, tokens: Tensor, state: State, order: Order, plan
     """d at the points by symbols and by divergences, for rows of as many masked positions: float64 [B, 2, G, G]."""
     points = grid.points(state.left[0]).tolist()
     found = np.zeros((len(tokens), 2, grid.size, grid.size))
-    for a, (seen, ranking) in enumerate(_states(denoiser, tokens, state, order, plan, points)):
-        before = ask(denoiser, seen, ranking).double() if a + 1 < grid.size else None
+    for a, (seen, ranking, law) in enumerate(_states(denoiser, tokens, state, order, plan, points)):
         for b in range(a + 1, grid.size):
             ahead, end = points[b] - points[a], _window(points, b) - points[a]
-            if before is None or not ahead:
-                continue
-            rows = ranking[:, ahead:end]
-            shown = ranking[:, :ahead]
-            now = ask(denoiser, seen.scatter(1, shown, tokens.gather(1, shown)), rows).double()
-            then, symbols = before[:, ahead:end], tokens.gather(1, rows)
-            gap = torch.where(now > -torch.inf, now.exp() * (now - then), 0.0).sum(-1)
-            loss = take_symbols(now, symbols) - take_symbols(then, symbols)
-            found[:, :, a, b] = torch.stack([loss, gap], 1).mean(-1).cpu().numpy()
+            if ahead:
+                rows, shown = ranking[:, ahead:end], ranking[:, :ahead]
+                now = ask(denoiser, seen.scatter(1, shown, tokens.gather(1, shown)), rows).double()
+                then, symbols = law[:, ahead:end].double(), tokens.gather(1, rows)
+                gap = torch.where(now > -torch.inf, now.exp() * (now - then), 0.0).sum(-1)
+                loss = take_symbols(now, symbols) - take_symbols(then, symbols)
+                found[:, :, a, b] = torch.stack([loss, gap], 1).mean(-1).cpu().numpy()
     return found
 
 
@@ -294,26 +273,25 @@ def _window(points: Sequence[int], index: int) -> int:
 
 def _states(
     denoiser: Denoiser, tokens: Tensor, state: State, order: Order, plan: Plan, points: Sequence[int]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """At each number of visible positions: the tokens, and the ranking of those left, int64 [B, k]."""
-    count = state.left[0]
-    sizes = check(plan, count)
-    source, walk = given(tokens), order(sizes)
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """At each number of visible positions: the tokens, the ranking of those left int64 [B, k], and their law [B, k, V]."""
+    count, sizes = state.left[0], check(plan, state.left[0])
+    source, walk, ends = given(tokens), order(sizes), families.boundaries(sizes)
     for point in points:
-        while state.left[0] and count - state.left[0] + _next(sizes, count - state.left[0]) <= point:
+        while count - state.left[0] < max(end for end in ends if end <= point):
             state, _ = engine.step(state, denoiser, walk, source)
-        before = state
-        reached = count - state.left[0]
+        before, reached = state, count - state.left[0]
         if reached < point:
-            stop = order(_cut(reached, point, count))
-            before, _ = engine.step(state, denoiser, stop, source)
-        _, info = engine.step(before, denoiser, order(_cut(point, count, count)), source)
-        yield before.tokens, info.rows
+            before, _ = engine.step(state, denoiser, order(_cut(reached, point, count)), source)
+        asked: list[Request] = []
+        engine.step(before, denoiser, order(_cut(point, count, count)), partial(_noted, source, asked))
+        yield before.tokens, asked[0].rows, asked[0].log_probs
 
 
-def _next(sizes: Sequence[int], reached: int) -> int:
-    """The size of the step that a plan makes with so many visible."""
-    return int(dict(zip(np.cumsum([0, *sizes]).tolist(), sizes))[reached])
+def _noted(source: TokenSource, asked: list[Request], request: Request) -> Tensor:
+    """A source that notes what it is asked."""
+    asked.append(request)
+    return source(request)
 
 
 def _cut(start: int, end: int, count: int) -> tuple[int, ...]:
@@ -343,7 +321,7 @@ def planned(
     the costs of the one that is cheapest along its own path come back; ``path`` is that plan. ``settings`` as in `measure`.
     """
     count = tokens.shape[1] if settings.get("masked") is None else int(settings["masked"].sum(1).max())
-    plan: Plan = _at_most(families.uniform, steps)
+    plan: Plan = lambda n: families.uniform(n, min(steps, n))  # noqa: E731
     best: tuple[float, StepCosts] | None = None
     met: set[tuple[int, ...]] = set()
     for _ in range(whole(rounds, "rounds", 1) + 1):
@@ -358,8 +336,3 @@ def planned(
         plan = costs.for_counts(steps)
     assert best is not None
     return best[1]
-
-
-def _at_most(family: Callable[[int, int], tuple[int, ...]], steps: int) -> Plan:
-    """A family's plan of ``steps`` steps, or of one for each position where there are fewer."""
-    return lambda count: family(count, min(steps, count))

@@ -34,8 +34,10 @@ def _race(
 ) -> racing.Race:
     def after(race: racing.Race) -> None:
         names = [None if w is None else tried[w].name for w in race.winners]
-        seen = int((~np.isnan(race.losses)).any(0).sum())
-        tell(f"after {seen} items: " + "; ".join(f"{b:.0f} calls: {n}" for b, n in zip(race.budgets, names)))
+        tell(
+            f"after {race.seen} items: "
+            + "; ".join(f"{b:.0f} calls: {n}" for b, n in zip(race.budgets, names))
+        )
 
     return racing.race(
         lambda arm, places: bench.measure(tried[arm], items, places),
@@ -76,8 +78,7 @@ def plans_of(
 
 def _best_orders(tried: Sequence[Candidate], race: racing.Race, budget: float) -> tuple[str, ...]:
     """The orders of the best samplers of a budget on the first items, at most `BEST`, that a plan may help to win."""
-    first = slice(0, min(race.losses.shape[1], racing.FIRST))
-    means = {a: float(race.losses[a, first].mean()) for a, c in enumerate(tried) if 0 < c.calls <= budget}
+    means = {a: _at_first(race, a) for a, c in enumerate(tried) if 0 < c.calls <= budget}
     orders = dict.fromkeys(tried[a].order for a in sorted(means, key=means.__getitem__))
     lead = min(means.values(), default=0.0)
     names = [name for name in orders if name not in UNPLANNED and _may_reach(tried, race, budget, name, lead)]
@@ -86,16 +87,20 @@ def _best_orders(tried: Sequence[Candidate], race: racing.Race, budget: float) -
 
 def _may_reach(tried: Sequence[Candidate], race: racing.Race, budget: float, name: str, lead: float) -> bool:
     """Whether an order is as near to the leading loss as the next budget, above or below, moves it: a plan gains less."""
-    first = slice(0, min(race.losses.shape[1], racing.FIRST))
 
     def best(most: float) -> float:
         arms = [a for a, c in enumerate(tried) if c.order == name and 0 < c.calls <= most]
-        return min((float(race.losses[a, first].mean()) for a in arms), default=float("nan"))
+        return min((_at_first(race, a) for a in arms), default=float("nan"))
 
     place = race.budgets.index(budget)
     beside = [best(b) for b in race.budgets[max(0, place - 1) : place + 2] if b != budget]
     moves = [abs(best(budget) - other) for other in beside]
     return not moves or best(budget) - max(moves) <= lead
+
+
+def _at_first(race: racing.Race, arm: int) -> float:
+    """An arm's mean loss on the items of the first round, which all were measured on."""
+    return float(race.losses[arm, : racing.FIRST].mean())
 
 
 def once_more(

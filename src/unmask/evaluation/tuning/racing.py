@@ -2,7 +2,7 @@
 
 All arms are measured on the same items, a round of items after another, so differences are paired. After a round an arm is
 dropped where it cannot win any more: where for every budget that it keeps to, the leader there is better, or the arm could
-gain less than the error that the mean of all items will have anyway (one standard error of the leader's). What an arm
+gain less than `ZONE` of the standard error that the leader's mean over all items will have anyway. What an arm
 could gain is the end of an interval of its mean difference by Student's t. Few items know their spread badly, and of
 shares solved often none: so one more difference is counted, as far from the mean as items are spread. Derived; how often
 the winner is more than a standard error worse than the best is tested.
@@ -64,9 +64,14 @@ class Race:
         return float(np.nanmean(self.calls, axis=1).sum() * self.calls.shape[1])
 
     @property
+    def seen(self) -> int:
+        """Items that the arms still in the race were measured on."""
+        return _seen(self.losses)
+
+    @property
     def alive(self) -> tuple[int, ...]:
         """Arms that were measured to the end."""
-        return tuple(np.flatnonzero(~np.isnan(self.losses[:, _seen(self.losses) - 1])).tolist())
+        return tuple(np.flatnonzero(~np.isnan(self.losses[:, self.seen - 1])).tolist())
 
 
 def rounds(items: int, first: int = FIRST) -> tuple[slice, ...]:
@@ -106,7 +111,7 @@ def race(
 def contenders(
     losses: Array, calls: Array, budgets: Sequence[float], alive: Sequence[int], level: float = LEVEL
 ) -> list[list[int]]:
-    """For each budget the arms that may still win it by more than the error of the final mean, the leader first."""
+    """For each budget the arms that may still win it by more than `ZONE` errors of the final mean, the leader first."""
     seen = _seen(losses)
     means = {arm: (float(losses[arm, :seen].mean()), float(calls[arm, :seen].mean())) for arm in alive}
     usual = math.sqrt(float(losses[list(alive), :seen].var(axis=1, ddof=1).mean())) if seen > 1 else math.inf
@@ -119,7 +124,7 @@ def contenders(
 
 
 def _may_win(losses: Array, arm: int, rival: int, seen: int, usual: float, level: float) -> bool:
-    """Whether an arm may be better than a rival by more than one standard error of the rival's mean over all items.
+    """Whether an arm may be better than a rival by more than `ZONE` standard errors of the rival's mean over all items.
 
     ``usual`` is the spread of items in most arms: two arms that are right everywhere so far need not stay so.
     """

@@ -43,6 +43,11 @@ class Items:
         return Items(self.tokens[places], self.visible[places])
 
     @property
+    def content(self) -> bytes:
+        """All of it, for checksums."""
+        return bytes(self.tokens.cpu().numpy().tobytes() + self.visible.cpu().numpy().tobytes())
+
+    @property
     def counts(self) -> Tensor:
         """Hidden positions of each, int64 [n]."""
         return (~self.visible).sum(1)
@@ -52,7 +57,7 @@ class Items:
 class Metric:
     """A loss of each item under a sampler: ``of(denoiser, items, sampler, ids)`` -> (losses, calls), float64 [n] each.
 
-    ``law`` says whether it is a likelihood, which only samplers have that draw their symbols. ``sources`` and
+    ``law`` says whether it is a likelihood, which only samplers have that draw their symbols. ``source`` and
     ``temperatures`` are what is worth trying by it: a likelihood scores the model's law, and any temperature but 1 would
     change the law itself. ``shares``: a loss is 0 or 100, % of one item.
     """

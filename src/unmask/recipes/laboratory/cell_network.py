@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unmask.denoisers import take_rows
 from unmask.networks import TransformerConfig
 from unmask.networks.blocks import Block, remember
 from unmask.networks.config import check_length
@@ -87,7 +88,7 @@ class CellNetwork(nn.Module):
 
 def taken(values: Tensor, rows: Tensor | None) -> Tensor:
     """Values [B, L, 90] at rows int64 [B, R], or all."""
-    return values if rows is None else values.gather(1, rows[..., None].expand(-1, -1, values.shape[-1]))
+    return values if rows is None else take_rows(values, rows)
 
 
 def cells_of(read: Tensor) -> Tensor:

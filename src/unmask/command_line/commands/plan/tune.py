@@ -17,14 +17,11 @@ from unmask.command_line.commands.plan import grids
 from unmask.command_line.options import MACHINE, Machine, check_seed, in_range
 from unmask.command_line.output import Report, say
 from unmask.data import files, sudoku
-from unmask.evaluation.tuned import NAMED, scorer, tune
+from unmask.evaluation.tuned import NAMED, NUM, scorer, tune
 from unmask.evaluation.tuning.heats import Told
 from unmask.evaluation.tuning.results import Tuned, heading, lines_of, rows_of
 from unmask.evaluation.tuning.tasks import Items, items_of
 from unmask.models import Model, load
-
-NUM = 512
-"""Items, unless told otherwise."""
 
 PARTS = "parts.jsonl"
 """What was measured, in the folder of a tuning."""

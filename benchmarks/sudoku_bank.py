@@ -1,6 +1,6 @@
 """Makes a bank of hard Sudoku puzzles for recipe `sudoku_hard`: a line ``puzzle,solution`` each, in the order of the text.
 
-Run: python benchmarks/sudoku_bank.py runs/bank.csv [--grids 400] [--seed 2] [--least 4]
+Run: python benchmarks/sudoku_bank.py runs/bank.csv [--grids 400] [--seed 2] [--least 4] [--breed 100]
 
 A few seconds a grid. What was made is kept beside the file, so that a stopped run goes on and a larger one adds to it.
 """
@@ -23,12 +23,14 @@ def main() -> None:
     parser.add_argument("--grids", type=int, default=400)
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--least", type=int, default=4, help="guesses that a puzzle must take")
+    parser.add_argument("--breed", type=int, default=0, help="puzzles that the hardest of each grid gives rise to")
     options = parser.parse_args()
     kept = options.out.with_suffix(".parts")
     kept.mkdir(parents=True, exist_ok=True)
     lines: set[str] = set()
     for index in range(options.grids):
-        puzzles, solution = climbed(kept / f"{options.seed}_{index:05}.npy", options.seed, index)
+        path = kept / f"{options.seed}_{index:05}_{options.breed}.npy"
+        puzzles, solution = climbed(path, options.seed, index, options.breed)
         hard = puzzles[sudoku_hard.effort(puzzles, options.seed) >= options.least]
         lines |= {f"{sudoku.text(p)},{sudoku.text(solution)}" for p in hard}
         print(f"\r{index + 1} grids, {len(lines)} puzzles", end="", flush=True)
@@ -36,11 +38,17 @@ def main() -> None:
     print(f"\n{options.out}")
 
 
-def climbed(path: Path, seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """The climb on one grid, from the file if it is there."""
+def climbed(path: Path, seed: int, index: int, bred: int) -> tuple[np.ndarray, np.ndarray]:
+    """The climb on one grid and what its hardest puzzle gives rise to, from the file if it is there."""
     if not path.exists():
         puzzles, solutions = sudoku_hard.climb(1, seed, first=index)
-        np.save(path, np.concatenate([puzzles[0], solutions]).astype(np.int8))
+        found, solution = puzzles[0], solutions[0]
+        if bred:
+            cost = sudoku_hard.effort(found, seed)
+            first = found[cost.argmax()]
+            others, _ = sudoku_hard.breed(first, solution, bred, seed + index, least=int(cost.max() // 4))
+            found = np.concatenate([found, others])
+        np.save(path, np.concatenate([found, solutions]).astype(np.int8))
     boards = np.load(path).astype(np.int64)
     return boards[:-1], boards[-1]
 

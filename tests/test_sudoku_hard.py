@@ -23,7 +23,7 @@ from unmask.data.sudoku import BLANK
 from unmask.data.sudoku import hard as sudoku_hard
 from unmask.recipes import Machine
 from unmask.recipes import sudoku_hard as recipe_of_it  # the function, not the module
-from unmask.recipes.sudoku_hard import SPAN, STAGES, HardData, batch, objective
+from unmask.recipes.sudoku.hard import SPAN, STAGES, HardData, batch, objective
 from unmask.training import train
 
 INKALA = "8..........36......7..9.2...5...7.......457.....1...3...1....68..85...1..9....4.."
@@ -147,6 +147,20 @@ def test_published_sets_are_fetched_in_two_parts(tmp_path: Path, monkeypatch, mi
 
 
 # --- the recipe -----------------------------------------------------------------------------------
+
+
+def test_a_hard_puzzle_gives_rise_to_others_of_its_grid(climbed) -> None:
+    puzzle, solution = climbed[0][0, -1], climbed[1][0]
+    found, cost = sudoku_hard.breed(puzzle, solution, 12, seed=3, least=2)
+    again, _ = sudoku_hard.breed(puzzle, solution, 12, seed=3, least=2)
+    assert np.array_equal(found, again)
+    assert len(found) == len(np.unique(found, axis=0)) == 12
+    assert (found[0] == puzzle).all()
+    assert (cost[1:] >= 2).all()
+    assert (np.where(found == BLANK, solution, found) == solution).all()
+    assert sudoku.is_unique(found).all()
+    assert all(is_minimal(p) for p in found)
+    assert len(sudoku_hard.breed(puzzle, solution, 12, seed=3, least=10_000, tries=50)[0]) == 1
 
 
 @pytest.fixture

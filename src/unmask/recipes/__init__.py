@@ -13,8 +13,7 @@ from unmask.recipes.digits import (
 from unmask.recipes.items import molecules, records
 from unmask.recipes.laboratory import lo_nae_sat, sudoku_fixed, sudoku_solver, text_pi, zebra
 from unmask.recipes.run import Batch, Machine, Optimiser, Run
-from unmask.recipes.sudoku import sudoku
-from unmask.recipes.sudoku_hard import sudoku_hard
+from unmask.recipes.sudoku import sudoku, sudoku_equivariant, sudoku_hard
 from unmask.recipes.text import text, text_autoregressive, text_d3pm, text_genmd4, text_md4
 
 __all__ = [
@@ -33,6 +32,7 @@ __all__ = [
     "molecules",
     "records",
     "sudoku",
+    "sudoku_equivariant",
     "sudoku_fixed",
     "sudoku_hard",
     "sudoku_solver",
@@ -50,5 +50,5 @@ def all_recipes() -> dict[str, Callable[[], Run]]:
     """Every recipe by name."""
     images = (digits, digits_md4, digits_upscale4, digits_upscale16, digits_autoregressive, emoji)
     texts = (text, text_md4, text_genmd4, text_d3pm, text_autoregressive, text_pi)
-    puzzles = (lo_nae_sat, zebra, sudoku, sudoku_hard, sudoku_solver, sudoku_fixed)
+    puzzles = (lo_nae_sat, zebra, sudoku, sudoku_hard, sudoku_equivariant, sudoku_solver, sudoku_fixed)
     return {recipe.__name__: recipe for recipe in (*images, molecules, records, *puzzles, *texts)}

@@ -66,6 +66,36 @@ def climb(n: int, seed: int, *, first: int = 0, steps: int = 24, moves: int = 25
     return puzzles, solutions
 
 
+def breed(
+    puzzle: Ints, solution: Ints, n: int, seed: int, *, least: int, tries: int = 100_000
+) -> tuple[Ints, Ints]:
+    """A puzzle and up to ``n`` - 1 others of its grid, int64 [m, 81], and the guesses that each takes, int64 [m].
+
+    Neighbours of neighbours, mostly of the hardest so far, that take ``least`` guesses or more; all are minimal and no two
+    are the same. Fewer come back when ``tries`` neighbours do not give so many.
+    """
+    loops, random = _loops(), _jit().seeded(_word(seed), 0)
+    found, seen = [puzzle.copy()], {puzzle.tobytes()}
+    costs = [loops.effort(puzzle, random, ROUNDS, MOST)]
+    for _ in range(tries):
+        if len(found) >= _number(n):
+            break
+        child = found[_hardest_of(costs, random)].copy()
+        if not loops.neighbour(child, solution, 1 + _jit().below(random, 2), random) or child.tobytes() in seen:
+            continue
+        cost = loops.effort(child, random, ROUNDS, MOST)
+        if cost >= least:
+            found.append(child)
+            seen.add(child.tobytes())
+            costs.append(cost)
+    return np.stack(found), np.array(costs, np.int64)
+
+
+def _hardest_of(costs: list[int], random: NDArray[np.uint64]) -> int:
+    """The place of the hardest of three drawn."""
+    return max((_jit().below(random, len(costs)) for _ in range(3)), key=costs.__getitem__)
+
+
 def settle(puzzles: Boards) -> Boards:
     """Puzzles with the cells filled that naked and hidden singles give, one after another until none is left."""
     array = _array(puzzles, "puzzles").copy()

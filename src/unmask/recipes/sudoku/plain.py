@@ -141,7 +141,7 @@ def _puzzle_counts(blank: Tensor, power: float, random: torch.Generator) -> Tens
 
 def objective(network: nn.Module, data: Batch) -> Tensor:
     """Weighted masked cross-entropy, nats per cell: half the last loop's, half all loops' mean."""
-    tokens = data.tokens.masked_fill(data.masked, boards.BLANK)
+    tokens = data.tokens.masked_fill(data.masked, network.mask_id)  # type: ignore[arg-type]
     readouts: list[Tensor] = network.readouts(tokens)  # type: ignore[operator]
     losses = [masked_cross_entropy(z, data.tokens, data.masked, data.weight) for z in readouts]
     return (losses[-1] + torch.stack(losses).mean()) / 2

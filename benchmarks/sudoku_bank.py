@@ -23,7 +23,9 @@ def main() -> None:
     parser.add_argument("--grids", type=int, default=400)
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--least", type=int, default=4, help="guesses that a puzzle must take")
-    parser.add_argument("--breed", type=int, default=0, help="puzzles that the hardest of each grid gives rise to")
+    parser.add_argument(
+        "--breed", type=int, default=0, help="puzzles that the hardest of each grid gives rise to"
+    )
     options = parser.parse_args()
     kept = options.out.with_suffix(".parts")
     kept.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,9 @@ def test_columns_are_told_from_rows_unless_they_share_weights(boards: torch.Tens
 def test_groups_are_those_of_the_axes() -> None:
     axes = ((0, 0, 0, 0, 1, 1), (0, 1, 0, 1, 0, 1))
     assert torch.equal(membership(axes[0]) > 0, torch.tensor([[1, 1, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1]]) > 0)
-    assert torch.allclose(membership(axes[0]).square().sum(1), torch.ones(2))  # sums of equals keep their size
+    assert torch.allclose(
+        membership(axes[0]).square().sum(1), torch.ones(2)
+    )  # sums of equals keep their size
     shape = EquivariantConfig(vocab_size=3, length=6, width=4, hidden=4, axes=axes)
     tokens = torch.tensor([[0, 1, 3, 3, 2, 3]])
     before = network(shape)(tokens)

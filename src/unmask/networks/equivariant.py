@@ -89,9 +89,10 @@ class Block(nn.Module):
 
     def _of_groups(self, h: Tensor, member: Tensor, said: nn.Module) -> Tensor:
         """What each position and symbol hears from its group on one axis, [B, L, V, H]."""
-        sums = (member @ h.flatten(2)).unflatten(2, h.shape[2:])
-        heard: Tensor = (member.T @ said(sums).flatten(2)).unflatten(2, (h.shape[2], -1))
-        return heard
+        sums = member @ h.flatten(2)
+        told: Tensor = said(sums.view(*sums.shape[:2], *h.shape[2:]))
+        back = member.T @ told.flatten(2)
+        return back.view(*h.shape[:3], told.shape[-1])
 
 
 class EquivariantNetwork(nn.Module):

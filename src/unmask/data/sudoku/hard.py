@@ -81,7 +81,10 @@ def breed(
         if len(found) >= _number(n):
             break
         child = found[_hardest_of(costs, random)].copy()
-        if not loops.neighbour(child, solution, 1 + _jit().below(random, 2), random) or child.tobytes() in seen:
+        if (
+            not loops.neighbour(child, solution, 1 + _jit().below(random, 2), random)
+            or child.tobytes() in seen
+        ):
             continue
         cost = loops.effort(child, random, ROUNDS, MOST)
         if cost >= least:
@@ -93,7 +96,8 @@ def breed(
 
 def _hardest_of(costs: list[int], random: NDArray[np.uint64]) -> int:
     """The place of the hardest of three drawn."""
-    return max((_jit().below(random, len(costs)) for _ in range(3)), key=costs.__getitem__)
+    drawn: list[int] = [_jit().below(random, len(costs)) for _ in range(3)]
+    return max(drawn, key=costs.__getitem__)
 
 
 def settle(puzzles: Boards) -> Boards:

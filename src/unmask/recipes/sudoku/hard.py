@@ -25,7 +25,6 @@ from unmask.networks.equivariant import EquivariantConfig, from_config
 from unmask.recipes.run import Batch, Optimiser, Run, check_ranges, generator
 from unmask.recipes.sudoku.plain import AXES, GRIDS, PUZZLES, SYMMETRIES, board_seed, sudoku
 
-
 SPAN = 4
 """Loops that the gradient goes through in `sudoku_hard`."""
 

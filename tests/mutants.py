@@ -1542,6 +1542,14 @@ MUTANTS = (
         ("test_sudoku_hard.py::test_a_hard_puzzle_gives_rise_to_others_of_its_grid",),
     ),
     Mutant(
+        "a-house-is-read-as-an-item",
+        "recipes/laboratory/clue_network.py",
+        "other = torch.where((k == Kind.AT) | (k == Kind.NOT_AT), named, second)",
+        "other = torch.where(k == Kind.AT, named, second)",
+        "a clue that names a house shares a vector with those that name the item of its number",
+        ("test_order_lab.py::test_clues_share_the_parts_that_they_share",),
+    ),
+    Mutant(
         "gradient-through-every-span",
         "recipes/sudoku/hard.py",
         "@torch.no_grad()\n",

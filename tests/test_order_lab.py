@@ -13,8 +13,9 @@ from unmask.data import zebra
 from unmask.data.zebra import Kind, Size
 from unmask.laws import NotAllEqual
 from unmask.networks.transformer import from_config
+from unmask.recipes.laboratory.clue_network import parts_of_symbols
 from unmask.recipes.laboratory.latents import LatentData, coordinates
-from unmask.recipes.laboratory.zebra import KINDS
+from unmask.recipes.laboratory.zebra import KINDS, symbols, to_tokens
 from unmask.recipes.run import Machine, override
 from unmask.training import train
 
@@ -249,3 +250,40 @@ def test_a_model_of_other_sizes_reads_and_writes_its_own_puzzles(tmp_path):
     tokens = model.encode(lines)
     assert tokens.shape == (4, model.length)
     assert model.decode(tokens) == lines
+
+
+def test_clues_share_the_parts_that_they_share():
+    parts = parts_of_symbols(SMALL.houses, SMALL.items)
+    assert len(parts) == symbols(SMALL) + 1  # and the mask
+    assert len(parts.unique(dim=0)) == len(parts)
+    grid = np.zeros((1, SMALL.items), np.int64)
+
+    def of(kind: Kind, x: int, y: int) -> list[int]:
+        clues = np.full((1, SMALL.most, 3), -1)
+        clues[0, 0] = kind, x, y
+        return parts[to_tokens(clues, grid, SMALL)[0, 0]].tolist()
+
+    same, other, at = of(Kind.SAME, 4, 2), of(Kind.SAME, 4, 1), of(Kind.AT, 4, 2)
+    assert same[:2] == other[:2]
+    assert same[2] != other[2]
+    assert at[1] == same[1]
+    assert at[2] != same[2]  # a house, not an item
+    assert of(Kind.NOT_AT, 0, 2)[2] == at[2]
+    assert of(Kind.BESIDE, 0, 2)[2] == same[2]
+
+
+def test_only_houses_can_stand_in_a_grid():
+    run = recipes.all_recipes()["zebra"]()
+    run = run.prepare(
+        replace(run, network=replace(run.network, width=8, depth=1, heads=2, hidden=8, loops=1))
+    )
+    with torch.random.fork_rng():
+        network, data = run.build(run.network), run.batch(replace(run, batch_size=4), 0)
+    logits = network(data.tokens.masked_fill(data.masked, network.mask_id))
+    assert logits.shape[-1] == symbols(run.data.size())
+    assert logits[..., : run.data.houses].isfinite().all()
+    assert (logits[..., run.data.houses :] == -torch.inf).all()
+    loss = run.objective(network, data)
+    loss.backward()
+    assert loss.item() == pytest.approx(np.log(4), rel=1e-4)  # nothing is known at the start
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())

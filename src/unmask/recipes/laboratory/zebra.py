@@ -1,8 +1,8 @@
 """Recipe `zebra`: a masked diffusion model that fills in who lives where, given clues (arXiv 2502.06768).
 
 Clues are visible tokens and only the grid is masked. A clue is one symbol, read by its parts: told in three tokens (kind,
-item, item) a small network learnt nothing of them in 1,500 steps, by a vector of its own for each symbol slowly. Puzzles have one solution and are made as they are
-needed, so that none is seen twice. Each also appears under symmetries.
+item, item) a small network learnt nothing of them in 1,500 steps, by a vector of its own for each symbol slowly. Puzzles
+have one solution and are made as they are needed, so that none is seen twice. Each also appears under symmetries.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from unmask.data import zebra
 from unmask.data.zebra import Kind, Size
 from unmask.laws import NotAllEqual
 from unmask.networks.transformer import from_config
-from unmask.recipes.laboratory.clue_network import parts_of_symbols
+from unmask.recipes.laboratory.clue_network import KINDS, read, symbols
 from unmask.recipes.laboratory.latents import LatentData, coordinates
-from unmask.recipes.laboratory.zebra import KINDS, symbols, to_tokens
+from unmask.recipes.laboratory.zebra import to_tokens
 from unmask.recipes.run import Machine, override
 from unmask.training import train
 
@@ -252,38 +252,86 @@ def test_a_model_of_other_sizes_reads_and_writes_its_own_puzzles(tmp_path):
     assert model.decode(tokens) == lines
 
 
-def test_clues_share_the_parts_that_they_share():
-    parts = parts_of_symbols(SMALL.houses, SMALL.items)
-    assert len(parts) == symbols(SMALL) + 1  # and the mask
-    assert len(parts.unique(dim=0)) == len(parts)
-    grid = np.zeros((1, SMALL.items), np.int64)
-
-    def of(kind: Kind, x: int, y: int) -> list[int]:
-        clues = np.full((1, SMALL.most, 3), -1)
-        clues[0, 0] = kind, x, y
-        return parts[to_tokens(clues, grid, SMALL)[0, 0]].tolist()
-
-    same, other, at = of(Kind.SAME, 4, 2), of(Kind.SAME, 4, 1), of(Kind.AT, 4, 2)
-    assert same[:2] == other[:2]
-    assert same[2] != other[2]
-    assert at[1] == same[1]
-    assert at[2] != same[2]  # a house, not an item
-    assert of(Kind.NOT_AT, 0, 2)[2] == at[2]
-    assert of(Kind.BESIDE, 0, 2)[2] == same[2]
+def test_clues_are_read_as_they_were_written():
+    clues, grids = zebra.puzzles(5, 3, SMALL)
+    told = to_tokens(clues, grids, SMALL)[:, : SMALL.most]
+    found = read(told, SMALL)
+    there = torch.as_tensor(clues[..., 0] >= 0)
+    assert torch.equal(found.first[there], torch.as_tensor(clues[..., 1])[there])
+    assert torch.equal(found.second[there], torch.as_tensor(clues[..., 2])[there])
+    kinds = torch.full(told.shape, -1)
+    for kind, places in enumerate(found.places):
+        kinds.view(-1)[places] = kind
+    assert torch.equal(kinds, torch.as_tensor(clues[..., 0]))
+    assert torch.equal(found.named, (kinds == Kind.AT) | (kinds == Kind.NOT_AT))
 
 
-def test_only_houses_can_stand_in_a_grid():
+@pytest.fixture
+def clue_network():
+    """The network of small puzzles, its answers not yet learnt but not nothing, and tokens of some."""
     run = recipes.all_recipes()["zebra"]()
-    run = run.prepare(
-        replace(run, network=replace(run.network, width=8, depth=1, heads=2, hidden=8, loops=1))
-    )
+    data = replace(run.data, houses=3, attributes=3, most=12)
+    run = run.prepare(replace(run, data=data, batch_size=4, network=replace(run.network, width=8, hidden=12)))
     with torch.random.fork_rng():
-        network, data = run.build(run.network), run.batch(replace(run, batch_size=4), 0)
-    logits = network(data.tokens.masked_fill(data.masked, network.mask_id))
+        torch.manual_seed(0)
+        network = run.build(run.network).double()
+        torch.nn.init.normal_(network.head.weight)
+    return run, network, run.batch(run, 0)
+
+
+def test_what_items_are_called_plays_no_part(clue_network):
+    """Attributes and values under other names, and clues in another order, give the same logits where the items went."""
+    run, network, _ = clue_network
+    size, random = run.data.size(), np.random.default_rng(5)
+    clues, grids = zebra.puzzles(4, 7, size)
+    names = np.concatenate([a * 3 + random.permutation(3) for a in random.permutation(3)])
+    kind, x, y = np.moveaxis(clues, -1, 0)
+    named = (kind == Kind.AT) | (kind == Kind.NOT_AT)
+    moved = np.stack([kind, np.where(kind < 0, -1, names[x]), np.where((kind < 0) | named, y, names[y])], -1)
+    seen = np.where(random.random(grids.shape) < 0.5, grids, -1)
+    there = np.empty_like(seen)
+    there[:, names] = seen
+    own, other = (
+        network(to_tokens(c, g, size))[:, size.most :, :3]
+        for c, g in ((clues, seen), (moved[:, random.permutation(size.most)], there))
+    )
+    assert own.std() > 0.01
+    assert torch.allclose(other[:, names], own)
+
+
+def test_every_part_of_a_clue_is_heard(clue_network):
+    run, network, _ = clue_network
+    size, grid = run.data.size(), np.full((1, 9), -1)
+
+    def logits(*clue: int) -> torch.Tensor:
+        clues = np.full((1, size.most, 3), -1)
+        clues[0, 0] = clue
+        return network(to_tokens(clues, grid, size))[0, size.most :, :3]
+
+    base = logits(Kind.JUST_LEFT, 0, 4)
+    for other in ((Kind.LEFT, 0, 4), (Kind.JUST_LEFT, 4, 0), (Kind.JUST_LEFT, 0, 5), (Kind.AT, 0, 2)):
+        assert not torch.allclose(logits(*other), base)
+    assert not torch.allclose(logits(Kind.AT, 0, 2), logits(Kind.AT, 0, 1))
+    assert torch.allclose(
+        logits(Kind.AT, 0, 2)[3:6], logits(Kind.AT, 1, 2)[3:6]
+    )  # items 3 to 5 hear of neither
+    none = logits(-1, -1, -1)
+    assert [not torch.allclose(base[i], none[i]) for i in (0, 4)] == [True, True]
+    assert torch.allclose(none, network(torch.full((1, 21), network.mask_id))[0, 12:, :3])
+
+
+def test_only_houses_can_stand_in_a_grid(clue_network):
+    run, network, data = clue_network
+    network.zero_grad()
+    torch.nn.init.zeros_(network.head.weight)
+    seen = data.tokens.masked_fill(data.masked, network.mask_id)
+    logits = network(seen)
     assert logits.shape[-1] == symbols(run.data.size())
-    assert logits[..., : run.data.houses].isfinite().all()
-    assert (logits[..., run.data.houses :] == -torch.inf).all()
+    assert logits[..., :3].isfinite().all()
+    assert (logits[..., 3:] == -torch.inf).all()
+    rows = torch.tensor([[20, 3]]).expand(4, -1)
+    assert torch.equal(network(seen, rows), logits[:, [20, 3]])
     loss = run.objective(network, data)
     loss.backward()
-    assert loss.item() == pytest.approx(np.log(4), rel=1e-4)  # nothing is known at the start
+    assert loss.item() == pytest.approx(np.log(3), rel=1e-4)  # nothing is known at the start
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())

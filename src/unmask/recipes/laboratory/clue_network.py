@@ -1,73 +1,200 @@
-"""A network of zebra puzzles: `Transformer` with clues read by their parts and a head over houses.
+"""A network of zebra puzzles: clues are what items tell each other, whatever the items are called.
 
-A clue is one symbol of thousands, each of which a batch rarely holds. Its vector is the sum of one for its kind and one
-for each argument, so that what is learnt of one clue holds for all that share a part with it.
+The state is a vector for every item and house. An item hears what its vectors at all houses sum to, and what those of its
+attribute's items sum to in the same house, as in `unmask.networks.equivariant`; each clue hears the vectors of the items
+that it names and answers both, by a small network for its kind. Names of attributes and values play no part.
+
+Shape legend: B batch, C places for clues, I items, H houses, D width, V symbols.
 """
 
 from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.data.zebra import Kind
-from unmask.networks import TransformerConfig
-from unmask.networks.transformer import Transformer
+from unmask.base.numbers import whole
+from unmask.data.zebra import Kind, Size
+from unmask.networks.config import check_length
+from unmask.networks.equivariant import Said
+
+KINDS = len(Kind)
 
 
-class PartsEmbedding(nn.Module):
-    """Vectors [..., D] of symbols int64 [...]: the sum of a learned one for each part, ``parts`` int64 [V + 1, P]."""
+@dataclass(frozen=True)
+class ClueConfig:
+    """Shape of a `ClueNetwork`; sizes of the puzzles follow from the data."""
 
-    def __init__(self, parts: Tensor, width: int, std: float) -> None:
-        super().__init__()
-        self.parts: Tensor
-        self.register_buffer("parts", parts, persistent=False)
-        self.weight = nn.Parameter(torch.randn(int(parts.max()) + 1, width) * std)
+    width: int
+    hidden: int
+    loops: int
+    houses: int = 3
+    attributes: int = 2
+    most: int = 4
+    vocab_size: int = 1
+    length: int = 1
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """The sum over parts."""
-        return F.embedding(tokens, self.weight[self.parts].sum(1))
+    def __post_init__(self) -> None:
+        for name in asdict(self):
+            object.__setattr__(self, name, whole(getattr(self, name), name, 1))
 
-
-class HouseHead(nn.Module):
-    """Logits [..., V] of which only the first ``houses`` are finite: what may stand in a grid."""
-
-    def __init__(self, width: int, houses: int, symbols: int) -> None:
-        super().__init__()
-        self.linear, self.others = nn.Linear(width, houses), symbols - houses
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The logits."""
-        return F.pad(self.linear(x), (0, self.others), value=-torch.inf)
+    @property
+    def size(self) -> Size:
+        """The size of the puzzles."""
+        return Size(self.houses, self.attributes, self.most)
 
 
-def parts_of_symbols(houses: int, items: int) -> Tensor:
-    """What each symbol is made of, int64 [symbols + 1, 3]: houses, clues by kind and arguments, no clue, the mask.
+def symbols(size: Size) -> int:
+    """How many symbols there are: houses, then clues (kind, first, second, the last fastest), then one for no clue."""
+    return size.houses + KINDS * size.items**2 + 1
 
-    Tables stand one after another: nothing, houses, kinds, first items, second items, houses that clues name, then two of
-    their own. `AT` and `NOT_AT` name a house as their second argument.
+
+@dataclass(frozen=True)
+class Clues:
+    """The clues of a batch: those of each kind as places int64 [n] in [B * C], and what they name, int64 [B, C].
+
+    ``named`` bool [B, C] is where the second is a house.
     """
-    kinds = len(Kind)
-    house, kind = 1, 1 + houses
-    first = kind + kinds
-    second, named = first + items, first + 2 * items
-    none, mask = named + items, named + items + 1
-    k, x, y = torch.meshgrid(torch.arange(kinds), torch.arange(items), torch.arange(items), indexing="ij")
-    other = torch.where((k == Kind.AT) | (k == Kind.NOT_AT), named, second)
-    clues = torch.stack([kind + k, first + x, other + y], -1).reshape(-1, 3)
-    single = torch.tensor([*range(house, kind), none, mask])[:, None]
-    alone = F.pad(single, (0, 2))
-    return torch.cat([alone[:houses], clues, alone[houses:]])
+
+    places: list[Tensor]
+    first: Tensor
+    second: Tensor
+    named: Tensor
 
 
-def from_config(config: TransformerConfig) -> Transformer:
-    """The network of a configuration whose axes are those of `zebra.coordinates`: what the recipe builds."""
-    assert config.axes is not None
-    attributes, items = config.axes
-    houses, count = attributes.count(1), max(items)
-    network = Transformer(**vars(config))
-    network.embedding = PartsEmbedding(parts_of_symbols(houses, count), config.width, std=0.5)  # type: ignore[assignment]
-    network.head = HouseHead(config.width, houses, config.vocab_size)  # type: ignore[assignment]
-    return network
+def read(told: Tensor, size: Size) -> Clues:
+    """The clues in tokens int64 [B, C]; no clue, or a masked one, is of no kind and names item 0."""
+    code = told - size.houses
+    known = (code >= 0) & (code < KINDS * size.items**2)
+    code = torch.where(known, code, 0)
+    kind = torch.where(known, code // size.items**2, KINDS)
+    first, second = code // size.items % size.items, code % size.items
+    places = [(kind.flatten() == k).nonzero()[:, 0] for k in range(KINDS)]
+    return Clues(places, first, second, (kind == Kind.AT) | (kind == Kind.NOT_AT))
+
+
+class Answers(nn.Module):
+    """What clues answer, [B, C, 2 H D] to the same, by a network for each kind; nothing where there is none."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.kinds = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(channels, hidden), nn.GELU("tanh"), nn.Linear(hidden, channels, bias=False)
+            )
+            for _ in range(KINDS)
+        )
+
+    def forward(self, heard: Tensor, places: list[Tensor]) -> Tensor:
+        """Answers [B, C, 2 H D]."""
+        flat = heard.flatten(0, 1)
+        told = torch.zeros_like(flat)
+        for answer, place in zip(self.kinds, places):
+            if len(place):
+                told = told.index_add(0, place, answer(flat[place]).to(told.dtype))
+        return told.view_as(heard)
+
+
+class ClueNetwork(nn.Module):
+    """``network(tokens, rows=None) -> logits`` float [B, R, V], of which only those of houses are finite.
+
+    Tokens int64 [B, C + I] are clues and the house of each item, ``vocab_size`` where it is masked.
+    """
+
+    def __init__(self, config: ClueConfig) -> None:
+        super().__init__()
+        self.shape, width = config, config.width
+        self.roles = nn.Embedding(3, width)  # masked, this house, another
+        self.houses = nn.Embedding(config.houses, width)
+        for table in (self.roles, self.houses):
+            nn.init.normal_(table.weight, std=0.5)
+        self.norm = nn.RMSNorm(width)
+        self.answers = Answers(2 * config.houses * width, config.hidden)
+        self.own = nn.Linear(2 * width, config.hidden)
+        self.items, self.rivals = Said(width, config.hidden), Said(width, config.hidden)
+        self.out = nn.Linear(config.hidden, width, bias=False)
+        self.last = nn.RMSNorm(width)
+        self.head = nn.Linear(width, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Fields of the `ClueConfig` that builds this network again."""
+        return asdict(self.shape)
+
+    @property
+    def mask_id(self) -> int:
+        """Symbol id of the mask."""
+        return self.shape.vocab_size
+
+    def forward(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Logits [B, R, V] at rows int64 [B, R] (None: all positions; clues have even ones)."""
+        logits = self.readouts(tokens)[-1]
+        return logits if rows is None else logits.gather(1, rows[..., None].expand(-1, -1, logits.shape[-1]))
+
+    def readouts(self, tokens: Tensor) -> list[Tensor]:
+        """Logits [B, L, V] after every loop, the last as `forward` gives them (for deep supervision)."""
+        check_length(tokens, self.shape.length)
+        told, grid = tokens[:, : self.shape.most], tokens[:, self.shape.most :]
+        clues = read(told, self.shape.size)
+        inputs = self.roles(self._roles(grid)) + self.houses.weight
+        x, found = torch.zeros_like(inputs), []
+        for _ in range(self.shape.loops):
+            x = self._loop(x + inputs, clues)
+            found.append(self._logits(x))
+        return found
+
+    def _loop(self, x: Tensor, clues: Clues) -> Tensor:
+        """One exchange of messages, [B, I, H, D] to the same."""
+        h = self.norm(x)
+        of_attribute = h.unflatten(1, (-1, self.shape.houses)).sum(2) / self.shape.houses**0.5
+        rivals = self.rivals(of_attribute).repeat_interleave(self.shape.houses, 1)
+        items = self.items(h.sum(2, keepdim=True) / self.shape.houses**0.5)
+        heard = self.own(torch.cat([h, self._of_clues(h, clues)], -1)) + items + rivals
+        told: Tensor = self.out(F.gelu(heard, approximate="tanh"))
+        return x + told
+
+    def _of_clues(self, h: Tensor, clues: Clues) -> Tensor:
+        """The sum of what each item hears from clues, [B, I, H, D]."""
+        flat = h.flatten(2)
+        first = _taken(flat, clues.first)
+        house = self._house(clues.second).to(flat.dtype)
+        second = torch.where(clues.named[..., None], house, _taken(flat, clues.second))
+        answers = self.answers(torch.cat([first, second], -1), clues.places)
+        to_first, to_second = answers.chunk(2, -1)
+        to_second = to_second.masked_fill(clues.named[..., None], 0)
+        heard = torch.zeros_like(flat)
+        for place, told in ((clues.first, to_first), (clues.second, to_second)):
+            heard = heard.scatter_add(1, place[..., None].expand_as(told), told.to(heard.dtype))
+        return heard.view_as(h)
+
+    def _house(self, number: Tensor) -> Tensor:
+        """A named house as an item would be there, [B, C, H D]."""
+        there = number[..., None] == torch.arange(self.shape.houses, device=number.device)
+        vectors: Tensor = self.roles(torch.where(there, 1, 2))
+        return vectors.flatten(2)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """Logits [B, L, V] of a state."""
+        logits: Tensor = self.head(self.last(x))[..., 0]
+        logits = F.pad(logits, (0, 0, self.shape.most, 0))
+        return F.pad(logits, (0, self.shape.vocab_size - self.shape.houses), value=-torch.inf)
+
+    def _roles(self, grid: Tensor) -> Tensor:
+        """What every house is to every item, int64 [B, I, H]: 0 masked, 1 where it is, 2 another."""
+        here = grid[..., None] == torch.arange(self.shape.houses, device=grid.device)
+        return torch.where(here, 1, 2).masked_fill((grid == self.mask_id)[..., None], 0)
+
+
+def _taken(values: Tensor, places: Tensor) -> Tensor:
+    """Values [B, I, X] at places int64 [B, C]."""
+    return values.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def from_config(config: ClueConfig) -> ClueNetwork:
+    """The network of a configuration: what the recipe builds."""
+    return ClueNetwork(config)

@@ -1,8 +1,9 @@
 """Recipe `zebra`: a masked diffusion model that fills in who lives where, given clues (arXiv 2502.06768).
 
-Clues are visible tokens and only the grid is masked. A clue is one symbol, read by its parts: told in three tokens (kind,
-item, item) a small network learnt nothing of them in 1,500 steps, by a vector of its own for each symbol slowly. Puzzles
-have one solution and are made as they are needed, so that none is seen twice. Each also appears under symmetries.
+Clues are visible tokens and only the grid is masked. A clue is one symbol, which the network takes apart
+(`clue_network`). A transformer of the same tokens learnt much more slowly: with three houses of three attributes it solved
+18 % after 3,000 steps with a vector for each symbol, 48 % with one for each part of a clue, where this one solves 97 %
+after 500. Puzzles have one solution and are made as they are needed, so that none is seen twice.
 """
 
 from __future__ import annotations
@@ -19,14 +20,11 @@ from torch import Tensor
 
 from unmask.data import zebra as puzzles
 from unmask.masking.corruption import low_discrepancy, random_subset
-from unmask.networks import TransformerConfig
-from unmask.recipes.laboratory.clue_network import from_config
+from unmask.recipes.laboratory.clue_network import KINDS, ClueConfig, from_config, symbols
 from unmask.recipes.run import Batch, Machine, Optimiser, Run, check_ranges, generator
 from unmask.recipes.sudoku import PUZZLES, SYMMETRIES, board_seed, objective
 
 Ints: TypeAlias = NDArray[np.int64]
-
-KINDS = len(puzzles.Kind)
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ class ZebraData:
     houses: int = 4
     attributes: int = 4
     most: int = 14
-    copies: int = 4
-    reveal: float = 1.0
+    copies: int = 1
+    reveal: float = 1.5
     weights: tuple[int, ...] = (1,) * KINDS
 
     def __post_init__(self) -> None:
@@ -58,12 +56,10 @@ class ZebraData:
 
 
 def zebra() -> Run:
-    """Four houses, four attributes; three blocks run four times, width 96, a loss at every loop."""
+    """Four houses, four attributes; 32 channels for every item and house, six loops with a loss at each."""
     return Run(
         name="zebra",
-        network=TransformerConfig(
-            vocab_size=1, length=1, width=96, depth=3, heads=4, loops=4, hidden=256, axes=((0,),)
-        ),
+        network=ClueConfig(width=32, hidden=96, loops=6),
         data=ZebraData(),
         build=from_config,
         prepare=prepare,
@@ -73,24 +69,17 @@ def zebra() -> Run:
         encode=encode,
         decode=decode,
         batch_size=64,
-        optimiser=Optimiser(steps=8_000, learning_rate=2e-3, warmup=200, decay=0.3, ema=0.998, muon=True),
-        machine=Machine(bfloat16=None, compile=True),
+        optimiser=Optimiser(steps=2_000, learning_rate=2e-3, warmup=100, decay=0.3, ema=0.998, muon=True),
+        machine=Machine(),
     )
 
 
 def prepare(run: Run) -> Run:
-    """The run with the network's vocabulary, length and coordinates, which follow from the size of the puzzles."""
+    """The run with the network's sizes, which follow from those of the puzzles."""
     size = run.data.size()
-    axes = coordinates(size)
-    return replace(
-        run, network=replace(run.network, vocab_size=symbols(size), length=len(axes[0]), axes=axes)
-    )
-
-
-def coordinates(size: puzzles.Size) -> tuple[tuple[int, ...], ...]:
-    """Two coordinates of each position: attribute and item; 0 for a clue, whose place says nothing."""
-    grid = [(item // size.houses + 1, item + 1) for item in range(size.items)]
-    return tuple(zip(*[(0, 0)] * size.most, *grid))
+    sizes = {"houses": size.houses, "attributes": size.attributes, "most": size.most}
+    length = size.most + size.items
+    return replace(run, network=replace(run.network, **sizes, vocab_size=symbols(size), length=length))
 
 
 def batch(run: Run, step: int) -> Batch:
@@ -115,11 +104,6 @@ def to_tokens(clues: Ints, grids: Ints, size: puzzles.Size) -> Tensor:
     kind, x, y = np.moveaxis(clues, -1, 0)
     told = np.where(kind < 0, symbols(size) - 1, ((kind * size.items) + x) * size.items + y + size.houses)
     return torch.as_tensor(np.concatenate([told, np.where(grids < 0, symbols(size), grids)], 1))
-
-
-def symbols(size: puzzles.Size) -> int:
-    """How many symbols there are; the last one fills up the clues."""
-    return size.houses + KINDS * size.items**2 + 1
 
 
 def encode(run: Run, lines: str | Sequence[str]) -> Tensor:

@@ -71,7 +71,7 @@ def described(model: unmask.Model) -> str:
     """How a model was trained, on one line."""
     config, size = model.config, sum(p.numel() for p in model.denoiser.network.parameters())
     optimiser, network = config["optimiser"], config["network"]
-    shape = f"width {network['width']}, {network['depth']} blocks run {network['loops']} times"
+    shape = f"width {network['width']}, {network.get('depth', 1)} blocks run {network['loops']} times"
     how = f"{'Muon' if optimiser['muon'] else 'AdamW'} {optimiser['learning_rate']}, batch {config['batch_size']}"
     data = ", ".join(f"{k} {v}" for k, v in config["data"].items())
     steps = f"{config['trained_steps']} steps, {how}, seed {config['seed']}"

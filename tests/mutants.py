@@ -1519,7 +1519,7 @@ MUTANTS = (
     ),
     Mutant(
         "axes-share-weights-unasked",
-        "networks/equivariant.py",
+        "recipes/sudoku/equivariant.py",
         "config.kinds or tuple(range(len(config.axes)))",
         "config.kinds or (0,) * len(config.axes)",
         "rows and boxes are one kind of group even where they were to be told apart",
@@ -1527,7 +1527,7 @@ MUTANTS = (
     ),
     Mutant(
         "groups-mix-symbols",
-        "networks/equivariant.py",
+        "recipes/sudoku/equivariant.py",
         "sums = member @ h.flatten(2)",
         "sums = member @ h.cumsum(2).flatten(2)",
         "what a digit is called decides what is heard of it",

@@ -12,9 +12,9 @@ pytest.importorskip("numba")
 
 import unmask
 from unmask.data import sudoku
-from unmask.networks.equivariant import EquivariantConfig, EquivariantNetwork, from_config, membership
 from unmask.recipes import Machine, sudoku_equivariant
 from unmask.recipes.sudoku import AXES, HardData
+from unmask.recipes.sudoku.equivariant import EquivariantConfig, EquivariantNetwork, from_config, membership
 from unmask.training import train
 
 SHAPE = EquivariantConfig(

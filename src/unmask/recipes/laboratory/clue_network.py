@@ -1,7 +1,7 @@
 """A network of zebra puzzles: clues are what items tell each other, whatever the items are called.
 
 The state is a vector for every item and house. An item hears what its vectors at all houses sum to, and what those of its
-attribute's items sum to in the same house, as in `unmask.networks.equivariant`; each clue hears the vectors of the items
+attribute's items sum to in the same house, as in `unmask.recipes.sudoku.equivariant`; each clue hears the vectors of the items
 that it names and answers both, by a small network for its kind. Names of attributes and values play no part.
 
 Shape legend: B batch, C places for clues, I items, H houses, D width, V symbols.
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from unmask.base.numbers import whole
 from unmask.data.zebra import Kind, Size
 from unmask.networks.config import check_length
-from unmask.networks.equivariant import Said
+from unmask.recipes.sudoku.equivariant import Said
 
 KINDS = len(Kind)
 

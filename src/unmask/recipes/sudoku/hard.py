@@ -21,8 +21,8 @@ from unmask.data import sudoku as boards
 from unmask.data.sudoku import hard
 from unmask.masking.corruption import low_discrepancy, random_subset
 from unmask.masking.objectives import masked_cross_entropy
-from unmask.networks.equivariant import EquivariantConfig, from_config
 from unmask.recipes.run import Batch, Optimiser, Run, check_ranges, generator
+from unmask.recipes.sudoku.equivariant import EquivariantConfig, from_config
 from unmask.recipes.sudoku.plain import AXES, GRIDS, PUZZLES, SYMMETRIES, board_seed, sudoku
 
 SPAN = 4

@@ -1,8 +1,8 @@
 """A network of zebra puzzles: clues are what items tell each other, whatever the items are called.
 
-The state is a vector for every item and house. An item hears what its vectors at all houses sum to, and what those of its
-attribute's items sum to in the same house, as in `unmask.recipes.sudoku.equivariant`; each clue hears the vectors of the items
-that it names and answers both, by a small network for its kind. Names of attributes and values play no part.
+The state is a vector for every item and house. As in `unmask.recipes.sudoku.equivariant`, an item hears what its vectors
+at all houses sum to, and what those of its attribute's items sum to in the same house; each clue hears the vectors of the
+items that it names and answers both, by a small network for its kind. Names of attributes and values play no part.
 
 Shape legend: B batch, C places for clues, I items, H houses, D width, V symbols.
 """

@@ -64,6 +64,8 @@ def head_cross_entropy(
 
 
 def _precision(states: Tensor) -> torch.dtype:
-    """bfloat16 under autocast, else as the states are."""
+    """bfloat16 under autocast, which the meta device has not, else as the states are."""
     kind = states.device.type
+    if kind == "meta":
+        return states.dtype
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype

@@ -26,7 +26,7 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig, axes: Tensor) -> None:
         super().__init__()
         width, hidden = config.width, config.hidden or 32 * math.ceil(config.width * 8 / 3 / 32)
-        self.heads = config.heads
+        self.heads, self.dropout = config.heads, config.dropout
         self.norm_attention = nn.LayerNorm(width, bias=False)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
@@ -80,9 +80,11 @@ class Block(nn.Module):
         past: bool | Tensor = False,
     ) -> Tensor:
         """Attention of q over k and v, then the MLP, both added to x [B, R, D]."""
-        x = x + _gated(self.out(attend(q, k, v, past).transpose(1, 2).flatten(2)), change, 2)
+        p = self.dropout if self.training else 0.0
+        seen = self.out(attend(q, k, v, past, p).transpose(1, 2).flatten(2))
+        x = x + _gated(dropped(seen, p), change, 2)
         gate, up = self.up(_moved(self.norm_mlp(x), change, 3)).chunk(2, dim=-1)
-        return x + _gated(self.down(F.silu(gate) * up), change, 5)
+        return x + _gated(dropped(self.down(F.silu(gate) * up), p), change, 5)
 
 
 def _moved(x: Tensor, change: tuple[Tensor, ...] | None, first: int) -> Tensor:
@@ -95,16 +97,23 @@ def _gated(x: Tensor, change: tuple[Tensor, ...] | None, place: int) -> Tensor:
     return x if change is None else x * (1 + change[place])
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, past: bool | Tensor = False) -> Tensor:
+def dropped(x: Tensor, probability: float) -> Tensor:
+    """x [B, R, D] with channels left out at random, the same at all positions of a sequence (MD4, arXiv 2406.04329)."""
+    return x * F.dropout(torch.ones_like(x[:, :1]), probability) if probability else x
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, past: bool | Tensor = False, dropout: float = 0.0) -> Tensor:
     """Softmax attention; float32 on CPU under autocast, where bfloat16 is far slower.
 
     ``past``: True for causal attention, False for all keys, or bool [B, 1, R, L], the keys that each row sees.
+    ``dropout``: the chance that a weight is left out.
     """
     mask, causal = (None, past) if isinstance(past, bool) else (past, False)
     if q.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal)
     with torch.autocast("cpu", enabled=False):
-        attended = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, is_causal=causal)
+        parts = (q.float(), k.float(), v.float())
+        attended = F.scaled_dot_product_attention(*parts, mask, dropout, is_causal=causal)
         return attended.to(v.dtype)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from unmask.base.numbers import whole
+from unmask.base.numbers import real, whole
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class TransformerConfig:
     """Shape of a `Transformer`; every field is stored with its weights.
 
     ``timed`` and ``classes`` > 0 let the network read a time and a label, ``causal`` makes it autoregressive, ``ends``
-    lets it see where a sequence of given length ends.
+    lets it see where a sequence of given length ends. ``dropout`` is the chance, in training, that a channel of
+    what a block adds, or a weight of its attention, is left out.
     """
 
     vocab_size: int
@@ -30,12 +31,14 @@ class TransformerConfig:
     classes: int = 0
     causal: bool = False
     ends: bool = False
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "length", "width", "depth", "heads", "loops", "hidden"):
             if (name, getattr(self, name)) != ("hidden", None):
                 object.__setattr__(self, name, whole(getattr(self, name), name, 1))
         object.__setattr__(self, "classes", whole(self.classes, "classes", 0))
+        object.__setattr__(self, "dropout", real(self.dropout, "dropout", 0, 1))
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(
                 f"width {self.width} over {self.heads} heads: expected an even number of channels per head"

@@ -55,6 +55,7 @@ class Transformer(nn.Module):
         classes: int = 0,
         causal: bool = False,
         ends: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         kept = (
@@ -62,9 +63,8 @@ class Transformer(nn.Module):
             if axes is None
             else tuple(tuple(whole(i, "a place on an axis") for i in axis) for axis in axes)
         )
-        self.shape = TransformerConfig(
-            vocab_size, length, width, depth, heads, loops, hidden, rotary, kept, timed, classes, causal, ends
-        )
+        size = (vocab_size, length, width, depth, heads, loops, hidden, rotary, kept)
+        self.shape = TransformerConfig(*size, timed, classes, causal, ends, dropout)
         coordinates = torch.tensor(kept) if kept is not None else torch.arange(length)[None]
         self.coordinates: Tensor
         self.register_buffer("coordinates", coordinates, persistent=False)

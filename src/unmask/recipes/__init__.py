@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from unmask.recipes import papers
 from unmask.recipes.digits import (
     digits,
     digits_autoregressive,
@@ -30,6 +31,7 @@ __all__ = [
     "emoji",
     "lo_nae_sat",
     "molecules",
+    "papers",
     "records",
     "sudoku",
     "sudoku_equivariant",
@@ -51,4 +53,5 @@ def all_recipes() -> dict[str, Callable[[], Run]]:
     images = (digits, digits_md4, digits_upscale4, digits_upscale16, digits_autoregressive, emoji)
     texts = (text, text_md4, text_genmd4, text_d3pm, text_autoregressive, text_pi)
     puzzles = (lo_nae_sat, zebra, sudoku, sudoku_hard, sudoku_equivariant, sudoku_solver, sudoku_fixed)
-    return {recipe.__name__: recipe for recipe in (*images, molecules, records, *puzzles, *texts)}
+    ours = {recipe.__name__: recipe for recipe in (*images, molecules, records, *puzzles, *texts)}
+    return ours | papers.RECIPES

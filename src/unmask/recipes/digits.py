@@ -145,15 +145,15 @@ def _upscaled(run: Run, base: int) -> Run:
         run,
         network=UpscaledConfig(vocab_size=base, levels=run.network.vocab_size, **same),
         build=build_upscaled,
-        batch=_upscaled_batch,
+        batch=upscaled_batch,
         objective=upscaled_loss,
         encode=encode_upscaled,
         decode=decode_upscaled,
-        prepare=_prepared,
+        prepare=prepared_upscaled,
     )
 
 
-def _prepared(run: Run) -> Run:
+def prepared_upscaled(run: Run) -> Run:
     """The run with the data's fingerprint; ValueError when the data have other levels than the network."""
     found = sequences.prepared(replace(run, network=run.network.image), kind="images")
     if found.network.vocab_size != run.network.levels:
@@ -164,7 +164,7 @@ def _prepared(run: Run) -> Run:
     return replace(found, network=run.network)
 
 
-def _upscaled_batch(run: Run, step: int) -> Batch:
+def upscaled_batch(run: Run, step: int) -> Batch:
     """Digits of random images, and what is hidden of them; a function of (seed, step) only."""
     return sequences.batches(_upscaled_items, upscale.in_one_stage(run.network.stages))(run, step)
 

@@ -33,7 +33,10 @@ def check_ranges(record: Any, **ranges: tuple[float, float]) -> None:
 
 @dataclass(frozen=True)
 class Optimiser:
-    """AdamW or Muon: linear warm-up, plateau and linear decay to 0 over the last ``decay`` share of the steps."""
+    """AdamW or Muon: linear warm-up, plateau and decay to 0 over the last ``decay`` share of the steps.
+
+    The decay is linear, or half a period of a ``cosine``.
+    """
 
     steps: int = 10_000
     learning_rate: float = 1e-3
@@ -43,6 +46,7 @@ class Optimiser:
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.999
+    cosine: bool = False
     muon: bool = False
     """Muon for the matrices of linear layers but the output head (`unmask.training.muon`)."""
 

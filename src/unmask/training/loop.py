@@ -106,9 +106,10 @@ def update(
 
 
 def learning_rate(o: Optimiser, step: int) -> float:
-    """Learning rate at a step: linear warm-up, plateau, linear decay to 0 over the last ``decay`` share."""
-    left = (o.steps - step) / max(o.decay * o.steps, 1)
-    return o.learning_rate * min(1.0, (step + 1) / max(o.warmup, 1), left)
+    """Learning rate at a step: linear warm-up, plateau, decay to 0 over the last ``decay`` share, linear or a cosine."""
+    left = min((o.steps - step) / max(o.decay * o.steps, 1), 1.0)
+    left = (1 - math.cos(math.pi * left)) / 2 if o.cosine else left
+    return o.learning_rate * min((step + 1) / max(o.warmup, 1), left)
 
 
 def save(

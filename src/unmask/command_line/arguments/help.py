@@ -20,6 +20,8 @@ RECIPES = (
         "sudoku_fixed",
     ),
     *("text", "text_md4", "text_genmd4", "text_d3pm", "text_autoregressive", "text_pi"),
+    *("text8", "owt-small", "owt-medium", "cifar10", "imagenet64"),
+    *("ardm-text8", "ardm-cifar10", "ardm-cifar10-upscale4", "ardm-sc09"),
 )
 """Names of `recipes.all_recipes`, which is not imported here, for that takes torch; a test compares them."""
 

@@ -147,7 +147,39 @@ class Output:
     quiet: Annotated[bool, option(help="No progress and remarks on standard error.")] = False
 
 
-ORDER, SEARCH, CORES, MACHINE, OUTPUT = Options(), Search(), Cores(), Machine(), Output()
+@dataclass(frozen=True)
+class Fleet:
+    """What a dry run counts for: devices, how a step is spread over them, and what they can do."""
+
+    devices: Annotated[int | None, option(metavar="N", help="Of a dry run: devices; default 1.")] = None
+    strategy: Annotated[
+        str | None,
+        option(metavar="NAME", help="Of a dry run: ddp (default), a copy each, or fsdp, a share each."),
+    ] = None
+    accumulate: Annotated[
+        int | None, option(metavar="N", help="Of a dry run: parts of a batch, one after another; default 1.")
+    ] = None
+    checkpointing: Annotated[
+        bool, option(help="Of a dry run: blocks compute forward twice and keep their inputs only.")
+    ] = False
+    flops: Annotated[
+        float | None,
+        option(metavar="X", help="Of a dry run: operations a second of a device; default 312e12."),
+    ] = None
+    utilisation: Annotated[
+        float | None, option(metavar="SHARE", help="Of a dry run: the part of these in use; default 0.4.")
+    ] = None
+    memory: Annotated[
+        float | None, option(metavar="BYTES", help="Of a dry run: what a device holds; default 80e9.")
+    ] = None
+
+    @property
+    def given(self) -> list[str]:
+        """Options that were said."""
+        return [f.name for f in fields(self) if getattr(self, f.name) not in (None, False)]
+
+
+ORDER, SEARCH, CORES, MACHINE, OUTPUT, FLEET = Options(), Search(), Cores(), Machine(), Output(), Fleet()
 """What holds where nothing is said."""
 
 

@@ -34,6 +34,7 @@ EXAMPLES = {
         "unmask train sudoku --optimiser.steps 200 --batch-size 64",
         "unmask train digits --out runs/digits --device cuda",
         "unmask train sudoku --fields",
+        "unmask train owt-small --dry-run --devices 8 --accumulate 4",
         "unmask train --start esm2_folder --data mine.fasta --optimiser.steps 1000",
     ),
     "eval": (

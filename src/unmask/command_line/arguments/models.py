@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction
 
-from unmask.command_line.arguments.parsing import How, ModelName, On, Seed, Told, command
+from unmask.command_line.arguments.parsing import For, How, ModelName, On, Seed, Told, command
 from unmask.command_line.options import (
+    FLEET,
     MACHINE,
     ORDER,
     OUTPUT,
     Cores,
+    Fleet,
     Machine,
     Options,
     Output,
@@ -46,6 +48,10 @@ def train(
         ),
     ] = (),
     fields: Annotated[bool, option(help="List the recipe's fields and stop.")] = False,
+    dry_run: Annotated[
+        bool, option(help="Tell what training will cost and which data it expects, and stop.")
+    ] = False,
+    fleet: For = FLEET,
     threads: Annotated[int | None, option(metavar="N", help="Threads; default what torch takes.")] = None,
     output: Told = OUTPUT,
 ) -> int:
@@ -56,12 +62,25 @@ def train(
     from unmask.command_line.commands import train as work
     from unmask.command_line.output import emit
 
+    if fleet.given and not dry_run:
+        raise ValueError(f"--{fleet.given[0]} is for a dry run; expected --dry-run beside it")
+    if dry_run:
+        return _dry_run(recipe, work.changes(set_), fleet, output)
     if fields:
         emit(work.fields(recipe, work.changes(set_)), work.render_fields, output.json)
         return 0
     with running(Cores(threads)):
         report = work.run(recipe, out, work.changes(set_), output.quiet)
     emit(report, work.render, output.json)
+    return 0
+
+
+def _dry_run(recipe: str | None, changes: dict[str, str], fleet: Fleet, output: Output) -> int:
+    """`train` without training."""
+    from unmask.command_line.commands.train import dry_run as work
+    from unmask.command_line.output import emit
+
+    emit(work.run(recipe, changes, fleet), work.render, output.json)
     return 0
 
 

@@ -16,7 +16,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from unmask.command_line.arguments import help as helping
-from unmask.command_line.options import Cores, Machine, Options, Output, Search, option
+from unmask.command_line.options import Cores, Fleet, Machine, Options, Output, Search, option
 
 Call: TypeAlias = Callable[[], int]
 """A command with its arguments; gives its exit code."""
@@ -30,6 +30,7 @@ How = Annotated[Options, option(name="order", help="")]
 Sought = Annotated[Search, option(name="search", help="")]
 On = Annotated[Machine, option(name="machine", help="")]
 OnCores = Annotated[Cores, option(name="machine", help="")]
+For = Annotated[Fleet, option(name="fleet", help="")]
 Told = Annotated[Output, option(name="output", help="")]
 ModelName = Annotated[
     str,
@@ -155,7 +156,10 @@ def _near(word: str, known: Sequence[str]) -> str:
 # --- a recipe's fields ------------------------------------------------------------------------------
 
 
-OWN = ("out", "set", "fields", "json", "quiet", "threads", "help")
+OWN = (
+    *("out", "set", "fields", "json", "quiet", "threads", "help", "dry-run"),
+    *("devices", "strategy", "accumulate", "checkpointing", "flops", "utilisation", "memory"),
+)
 """Options of ``train`` that are no fields."""
 
 

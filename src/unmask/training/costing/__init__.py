@@ -23,6 +23,7 @@ from torch import nn
 
 from unmask.base.numbers import real, whole
 from unmask.recipes.run import Run
+from unmask.recipes.sequences import Folder
 from unmask.training.costing.blank import blank_batch
 from unmask.training.costing.counting import counting
 
@@ -105,6 +106,7 @@ def cost(run: Run, spread: Spread) -> Cost:
             f"batch_size {run.batch_size} over {spread.devices} devices in {spread.accumulate} parts: expected a "
             f"divisor of it, such as {near} in all; change --devices, --accumulate or --batch-size"
         )
+    run = run if isinstance(run.data, Folder) else run.prepare(run)  # what data are made of may shape the network
     network, size = on_meta(run), run.batch_size // parts
     part = measured(run, network, size, spread.bfloat16)
     flops = part.flops + (part.again if spread.checkpointing else 0.0)

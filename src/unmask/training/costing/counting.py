@@ -163,7 +163,7 @@ class _Functions(TorchFunctionMode):
         """A tensor in bfloat16; of a parameter one copy, as autocast keeps it."""
         if not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype == torch.bfloat16:
             return value
-        if not value.is_leaf or not value.requires_grad:
+        if not isinstance(value, nn.Parameter):
             return value.to(torch.bfloat16)
         if id(value) not in self.cast:
             self.cast[id(value)] = value.to(torch.bfloat16)

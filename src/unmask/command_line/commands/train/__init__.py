@@ -29,7 +29,7 @@ def run(recipe: str | None, out: Path | None, changes: Mapping[str, str], quiet:
         found = tuning.task(changes)
         report = _trained(found.run, tuning.folder_of(found, out), changes, quiet)
         return report | {"held_out": tuning.measured(found, Path(report["model"]), quiet)}
-    wanted = override(_recipe(recipe), changes)
+    wanted = override(recipe_called(recipe), changes)
     return _trained(wanted, Path("runs") / recipe if out is None else out, changes, quiet)
 
 
@@ -80,7 +80,7 @@ def changes(texts: Sequence[str]) -> dict[str, str]:
 
 def fields(recipe: str | None, changes: Mapping[str, str]) -> Report:
     """The fields of a recipe, or of a fine-tuning, that ``--field value`` may replace, with their values."""
-    found = tuning.task(changes).run if recipe is None else _recipe(recipe)
+    found = tuning.task(changes).run if recipe is None else recipe_called(recipe)
     return {"command": "train", "recipe": found.name, "fields": dict(_flat(describe(found)))}
 
 
@@ -93,7 +93,7 @@ def render_fields(report: Report, console: Console) -> None:
     console.print(table)
 
 
-def _recipe(name: str) -> Run:
+def recipe_called(name: str) -> Run:
     known = all_recipes()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)

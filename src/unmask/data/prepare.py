@@ -20,7 +20,7 @@ import numpy as np
 from unmask.base.progress import Progress
 from unmask.data import writing
 from unmask.data.files import Source, find
-from unmask.data.readers import images, lines, text
+from unmask.data.readers import images, lines, papers, text
 from unmask.data.readers.pieces import Piece, size
 from unmask.data.tokens import Tokens
 from unmask.data.vocabularies import TEXT8, Bytes, Characters, Levels, Tokenizer, Vocabulary
@@ -60,8 +60,19 @@ READINGS = {
     "idx": Reading("images in the format of MNIST", "images", images.idx, Levels(), NONE, "*idx3*"),
     "cifar": Reading("CIFAR-10 binary batches", "images", images.cifar, Levels(), NONE, "*.bin"),
     "png": Reading("PNG files; folders are classes", "images", images.png, Levels(), NONE, "*.png"),
+    "text8_file": Reading("text8, or text8.zip", "stream", papers.text8_file, Characters(TEXT8), WINDOWS),
+    "documents": Reading("JSON lines with text, or files, an end after each", "stream", papers.documents, None, WINDOWS),
+    "token_ids": Reading("token ids as uint16 (nanoGPT)", "stream", papers.token_ids, None, WINDOWS, "*.bin"),
+    "cifar_python": Reading("CIFAR-10, Python version", "images", papers.cifar_python, Levels(), NONE, "data_batch_*"),
+    "imagenet64": Reading("downsampled ImageNet", "images", papers.imagenet64, Levels(), NONE, "*batch*"),
+    **{
+        name: Reading("spoken digits", "images", partial(papers.sc09, part=part), Levels(2**16), NONE, "*.wav")
+        for name, part in (("sc09", "train"), ("sc09_valid", "valid"), ("sc09_test", "test"))
+    },
 }  # fmt: skip
 """The formats by name."""
+TOKENIZED = ("tokenizer", "documents", "token_ids")
+"""Those that want a tokenizer's vocabulary."""
 READINGS = {name: replace(reading, name=name) for name, reading in READINGS.items()}
 
 
@@ -103,7 +114,7 @@ def prepare(
     usual = partial(reading.read, skip=True) if skip and reading.kind == "items" else reading.read
     read = _with_classes(usual, sources, classes)
     _check(reading, vocabulary or reading.vocabulary, policy)
-    survey = look(sources, usual, quiet)
+    survey = look(sources, usual, quiet, reading.kind)
     form = Form(
         reading.kind,
         vocabulary or reading.vocabulary or Characters(survey.alphabet or "?"),
@@ -158,7 +169,7 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def look(sources: Sequence[Source], read: Read, quiet: bool = False) -> Survey:
+def look(sources: Sequence[Source], read: Read, quiet: bool = False, kind: str = "images") -> Survey:
     """Reads all files once; ValueError for damaged files and for images of different sizes."""
     sizes, pieces, alphabet, shape = [], 0, set[str](), tuple[int, ...]()
     with Progress("reading", len(sources), quiet=quiet) as progress:
@@ -169,7 +180,7 @@ def look(sources: Sequence[Source], read: Read, quiet: bool = False) -> Survey:
                 if piece.fault is not None:
                     continue
                 if isinstance(piece.data, np.ndarray):
-                    shape = _same(shape, piece)
+                    shape = _same(shape, piece) if kind == "images" else ()
                 else:
                     alphabet.update(
                         piece.data if isinstance(piece.data, str) else piece.data.decode("utf-8", "ignore")
@@ -192,8 +203,8 @@ def _same(shape: tuple[int, ...], piece: Piece) -> tuple[int, ...]:
 
 def _check(reading: Reading, vocabulary: Vocabulary | None, policy: str | None) -> None:
     """ValueError for settings that do not go together."""
-    if reading.name == "tokenizer" and not isinstance(vocabulary, Tokenizer):
-        raise ValueError("reading with a tokenizer; expected the file: --tokenizer tokenizer.json")
+    if reading.name in TOKENIZED and not isinstance(vocabulary, Tokenizer):
+        raise ValueError(f"reading {reading.name}; expected a tokenizer's file: --tokenizer tokenizer.json")
     if (reading.kind == "images") != isinstance(vocabulary, Levels):
         raise ValueError(
             f"{reading.kind} with a vocabulary of {type(vocabulary).__name__}; expected Levels for images only"
@@ -268,9 +279,16 @@ def _between(pieces: Iterator[Piece], start: int, stop: int) -> Iterator[Piece]:
         data: Any = piece.data
         first, last = max(start - at, 0), min(stop - at, len(data))
         if first < last:
-            end: Any = b"\n" if isinstance(data, bytes) else "\n"
-            yield replace(piece, data=data[first:last], line=piece.line + data.count(end, 0, first))
+            yield replace(piece, data=data[first:last], line=piece.line + _ends(data, first))
         at += len(data)
+
+
+def _ends(data: Any, stop: int) -> int:
+    """Line ends before a place; ids have none."""
+    if isinstance(data, np.ndarray):
+        return 0
+    end: Any = b"\n" if isinstance(data, bytes) else "\n"
+    return int(data.count(end, 0, stop))
 
 
 def fraction(data: Any, seed: int) -> float:

@@ -197,7 +197,7 @@ def _vocabulary(recipe: Run, config: dict[str, Any], folder: Path) -> Vocabulary
     else:
         found = from_record(stored)
         _check_types(type(found), vars(found), folder)
-    if own is not None and found is not None and not isinstance(found, Tokenizer):
+    if own is not None and found is not None and not any(isinstance(v, Tokenizer) for v in (own, found)):
         network = config["network"]
         extra = getattr(recipe.network, "levels", recipe.network.vocab_size) - own.size
         wanted = network.get("levels", network["vocab_size"]) - extra

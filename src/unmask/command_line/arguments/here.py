@@ -26,7 +26,8 @@ def data_prepare(
         option(
             name="as",
             metavar="FORMAT",
-            help="text8, bytes, characters, tokenizer, lines, jsonl, smiles, fasta, sudoku, idx, cifar or png.",
+            help="text8, bytes, characters, tokenizer, lines, jsonl, smiles, fasta, sudoku, idx, cifar, png; of papers: "
+            "text8_file, documents, token_ids, cifar_python, imagenet64, sc09, sc09_valid, sc09_test.",
         ),
     ],
     tokenizer: Annotated[Path | None, option(metavar="FILE", help="Symbols of a tokenizer.json.")] = None,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask.data.readers.pieces import Piece, size, where
-from unmask.data.vocabularies import Bytes, Characters, Foreign, Levels, Vocabulary
+from unmask.data.vocabularies import Bytes, Characters, Foreign, Levels, Tokenizer, Vocabulary
 from unmask.data.writing.form import Form
 
 Symbols: TypeAlias = NDArray[Any]
@@ -71,6 +71,8 @@ def _one(form: Form, piece: Piece) -> Symbols | Foreign:
 def encode(vocabulary: Vocabulary, piece: Piece) -> Symbols:
     """The symbols of a piece [n]; ValueError (`Foreign` with its place for text) for what the vocabulary lacks."""
     data = piece.data
+    if isinstance(vocabulary, Tokenizer) and isinstance(data, np.ndarray):
+        return _levels(vocabulary, piece)
     if isinstance(vocabulary, Levels) != isinstance(data, np.ndarray):
         raise ValueError(f"{where(piece)}: images go with levels, text and bytes with other vocabularies")
     if isinstance(vocabulary, Levels):
@@ -83,8 +85,8 @@ def encode(vocabulary: Vocabulary, piece: Piece) -> Symbols:
         raise Foreign("not UTF-8; expected text in UTF-8, or the vocabulary of bytes", error.start) from None
 
 
-def _levels(vocabulary: Levels, piece: Piece) -> Symbols:
-    """The values of an image, row by row."""
+def _levels(vocabulary: Levels | Tokenizer, piece: Piece) -> Symbols:
+    """The values of an image, row by row, or ids as they are."""
     values = np.asarray(piece.data).reshape(-1)
     if values.size and not 0 <= int(values.min()) <= int(values.max()) < vocabulary.size:
         raise ValueError(
@@ -93,9 +95,11 @@ def _levels(vocabulary: Levels, piece: Piece) -> Symbols:
     return values
 
 
-def measured(piece: Piece, ids: Symbols) -> tuple[int, int]:
-    """Characters and bytes of a piece; an image has no characters, and its values count as bytes."""
+def measured(piece: Piece, ids: Symbols, vocabulary: Vocabulary) -> tuple[int, int]:
+    """Characters and bytes of a piece; an image and ids have no characters, and an image's values count as bytes."""
     data = piece.data
+    if isinstance(vocabulary, Tokenizer) and isinstance(data, np.ndarray):
+        return 0, vocabulary.bytes_of(ids)
     if isinstance(data, str):
         return len(data), len(data) if data.isascii() else len(data.encode("utf-8", "surrogatepass"))
     if isinstance(data, bytes):

@@ -92,7 +92,7 @@ class Writer:
 
     def count(self, piece: Piece, ids: Symbols) -> None:
         """Adds a piece that was taken in whole."""
-        characters, in_bytes = measured(piece, ids)
+        characters, in_bytes = measured(piece, ids, self.form.vocabulary)
         self.state["characters"] += characters
         self.state["source_bytes"] += in_bytes
         if self.form.kind != "stream":

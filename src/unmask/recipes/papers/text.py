@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from unmask.data.vocabularies import TEXT8, Characters
+from unmask.data.vocabularies import TEXT8, Characters, Tokenizer
 from unmask.masking import schedules
 from unmask.networks import TransformerConfig
 from unmask.networks.transformer import from_config
@@ -61,7 +61,7 @@ def owt_small() -> Run:
         network=network,
         data=sequences.Folder("openwebtext"),
         objective=sequences.sparse_loss,
-        vocabulary=None,
+        vocabulary=Tokenizer(""),  # comes with the data
     )
 
 

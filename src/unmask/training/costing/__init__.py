@@ -25,7 +25,7 @@ from unmask.base.numbers import real, whole
 from unmask.recipes.run import Run
 from unmask.recipes.sequences import Folder
 from unmask.training.costing.blank import blank_batch
-from unmask.training.costing.counting import counting
+from unmask.training.costing.counting import Unwritten, counting
 
 STRATEGIES = ("ddp", "fsdp")
 WIDE, HALF = 4, 2
@@ -122,7 +122,7 @@ def positions(run: Run) -> int:
 def on_meta(run: Run) -> nn.Module:
     """The run's network without numbers."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Unwritten():
             return run.build(run.network)
     except (RuntimeError, NotImplementedError):  # its shape follows from numbers
         return run.build(run.network).to("meta")

@@ -119,6 +119,19 @@ def _by_block(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield from ((f"{name}.{number}", p) for p in block.parameters())
 
 
+class Unwritten(TorchFunctionMode):
+    """Leaves parameters as they are made: there is nothing to initialise without numbers, and torch is slow at it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs a function that is no initialiser."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        if func is torch.randn:
+            return torch.empty(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
 class _Attention(torch.autograd.Function):
     """Attention that keeps no weights, as fused kernels do: what it keeps and computes, without numbers."""
 

@@ -1,4 +1,5 @@
-"""Do dry runs tell the truth? Parameters beside published ones, bytes beside a process's peak, operations beside a counter's.
+"""Do dry runs tell the truth? Parameters beside published ones, bytes beside a process's peak, operations beside a
+counter's.
 
 Memory: steps of the real training loop in a process of its own, on a CPU in float32; the peak of the resident set since
 before the network was made (VmHWM, reset through clear_refs), which the dry run has not seen. Operations: torch's
@@ -19,19 +20,18 @@ from pathlib import Path
 
 import record
 import torch
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from unmask.masking import corruption
-from unmask.recipes import Run, all_recipes, baselines, papers, sequences
-from unmask.recipes.run import Batch, override
+from unmask.recipes import Run, all_recipes, papers
+from unmask.recipes.run import override
 from unmask.training import loop
 from unmask.training.costing import Spread, cost, on_meta
 
+TEXT = {"network.width": "128", "network.depth": "3", "network.heads": "2", "batch_size": "8"}
 SMALL = {
     "text8": {"network.width": "256", "network.depth": "4", "network.heads": "4", "batch_size": "16"},
-    "owt-small": {"network.width": "128", "network.depth": "3", "network.heads": "2", "network.length": "256", "batch_size": "8"},
+    "owt-small": TEXT | {"network.length": "256"},
     "cifar10": {"network.features": "64", "network.blocks": "3", "batch_size": "12"},
 }  # fmt: skip
 """Configurations that a CPU trains in seconds, without dropout: on a CPU it makes attention keep its weights."""
@@ -57,7 +57,7 @@ class Zeros:
     def windows(self, starts, length):
         return torch.zeros(len(starts), length, dtype=torch.int64).numpy()
 
-    def padded(self, indices, length, fill):
+    def padded(self, indices, length, _):
         return self.windows(indices, length)
 
 
@@ -88,7 +88,11 @@ def peak(name: str) -> int:
 
 def measured(name: str) -> int:
     """`peak` in a fresh process that gives freed memory back at once."""
-    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    env = os.environ | {
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+        "OMP_NUM_THREADS": "1",
+    }
     words = [sys.executable, __file__, "--peak", name]
     return int(subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout)
 
@@ -137,7 +141,8 @@ def main() -> None:
     parts = {
         "parameters": parameters(),
         "memory, bytes": [
-            {"configuration": f"{n}: {shapes[n]}"} | compared(costs[n].memory.total, measured(n)) for n in SMALL
+            {"configuration": f"{n}: {shapes[n]}"} | compared(costs[n].memory.total, measured(n))
+            for n in SMALL
         ],
         "operations of a step": [
             {"configuration": f"{n}: {shapes[n]}"} | compared(costs[n].flops, counted(n)) for n in SMALL

@@ -26,10 +26,11 @@ from unmask.training.costing.blank import blank_batch
 pytestmark = pytest.mark.global_random
 
 PLAIN = {"machine.bfloat16": "False", "machine.compile": "False", "network.dropout": "0"}
+TEXT = {"network.depth": "2", "network.heads": "2", "network.length": "64", "batch_size": "8"}
 SMALL = {
-    "text8": {"network.width": "64", "network.depth": "2", "network.heads": "2", "network.length": "64", "batch_size": "8"},
-    "owt-small": {"network.width": "32", "network.depth": "2", "network.heads": "2", "network.length": "64", "network.vocab_size": "5000", "batch_size": "8"},
-    "cifar10": {"network.features": "32", "network.blocks": "2", "network.height": "8", "network.width": "8", "batch_size": "8"},
+    "text8": TEXT | {"network.width": "64"},
+    "owt-small": TEXT | {"network.width": "32", "network.vocab_size": "5000"},
+    "cifar10": {"network.features": "32", "network.blocks": "2", "batch_size": "8", "network.height": "8", "network.width": "8"},
 }  # fmt: skip
 
 
@@ -168,8 +169,12 @@ class Checked(nn.Module):
         super().__init__()
         self.twice = twice
         self.embedding, self.head = nn.Embedding(6, 64), nn.Linear(64, 5)
-        block = [nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 64)]
-        self.blocks = nn.ModuleList([nn.Sequential(*[type(m)(m.in_features, m.out_features) if isinstance(m, nn.Linear) else m for m in block]) for _ in range(6)])  # fmt: skip
+        self.blocks = nn.ModuleList([self.block() for _ in range(6)])
+
+    @staticmethod
+    def block():
+        layers = nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 64)
+        return nn.Sequential(*layers)
 
     def forward(self, tokens):
         x = self.embedding(tokens)
@@ -187,7 +192,9 @@ def test_checkpointing_is_what_torch_makes_of_it():
         network = Checked(twice)
         live = Live()
         live.known = {p.untyped_storage()._cdata for p in network.parameters()}
-        real = Batch(torch.zeros(64, 64, dtype=torch.int64), torch.ones(64, 64, dtype=torch.bool), torch.ones(64))
+        real = Batch(
+            torch.zeros(64, 64, dtype=torch.int64), torch.ones(64, 64, dtype=torch.bool), torch.ones(64)
+        )
         with live:
             sequences.loss(network, real).backward()
         with FlopCounterMode(display=False) as counter:
@@ -218,7 +225,9 @@ def test_half_of_the_positions_reach_a_sparse_head():
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_one_that_does():
-    with pytest.raises(ValueError, match="batch_size 8 over 3 devices in 1 parts: expected a divisor of it, such as 2"):
+    with pytest.raises(
+        ValueError, match="batch_size 8 over 3 devices in 1 parts: expected a divisor of it, such as 2"
+    ):
         cost(small("text8"), Spread(devices=3))
     with pytest.raises(ValueError, match="strategy 'zero': expected one of ddp, fsdp"):
         Spread(strategy="zero")
@@ -243,7 +252,9 @@ FEW = ("--network.width", "64", "--network.depth", "1", "--network.heads", "2")
 
 def test_the_command_tells_numbers_with_units(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("UNMASK_CACHE", str(tmp_path))
-    code, out, _ = told("text8", "--dry-run", "--json", *FEW, "--devices", "4", "--flops", "1e12", capsys=capsys)
+    code, out, _ = told(
+        "text8", "--dry-run", "--json", *FEW, "--devices", "4", "--flops", "1e12", capsys=capsys
+    )
     report = json.loads(out)
     assert code == 0
     assert report["step"]["sequences_at_a_time"] == 128
@@ -274,7 +285,10 @@ def test_a_hint_makes_it_fit(capsys):
     ("words", "message"),
     [
         (("text8", "--devices", "2"), "--devices is for a dry run; expected --dry-run beside it"),
-        (("text8", "--dry-run", "--utilisation", "40"), "--utilisation 40: expected a number above 0, at most 1"),
+        (
+            ("text8", "--dry-run", "--utilisation", "40"),
+            "--utilisation 40: expected a number above 0, at most 1",
+        ),
         (("text8", "--dry-run", "--devices", "0"), "--devices 0: expected at least 1"),
         (("text8", "--dry-run", "--strategy", "zero"), "strategy 'zero': expected one of ddp, fsdp"),
         (("textate", "--dry-run"), "no recipe 'textate'"),

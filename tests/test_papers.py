@@ -1,4 +1,4 @@
-"""Recipes of papers: parameters by hand, twenty steps of each at reduced size, their files, and the loss that they train."""
+"""Recipes of papers: parameters by hand, twenty steps of each at reduced size, their files, and their losses."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def md4_text(symbols, width, depth, narrow=0):
 
 
 def residual(inputs, outputs, told, bias, scaled=False):
-    convolutions = conv(inputs, outputs) + conv(outputs, outputs) + (inputs != outputs) * dense(inputs, outputs)
+    convolutions = (
+        conv(inputs, outputs) + conv(outputs, outputs) + (inputs != outputs) * dense(inputs, outputs)
+    )
     if scaled:
         return convolutions + dense(told, 2 * inputs) + dense(told, 2 * outputs)
     return convolutions + 2 * inputs + 2 * outputs + dense(told, outputs, bias)
@@ -139,7 +141,8 @@ def test_an_image_network_tells_masked_from_visible_and_times_apart():
         assert not torch.allclose(plain, net(hidden, time=torch.zeros(2)))
         assert not torch.allclose(plain, net(tokens, time=torch.ones(2)))
         rows = torch.tensor([[3, 40], [7, 0]])
-        torch.testing.assert_close(net(tokens, rows, time=torch.zeros(2)), plain.gather(1, rows[..., None].expand(-1, -1, 6)))
+        wanted = plain.gather(1, rows[..., None].expand(-1, -1, 6))
+        torch.testing.assert_close(net(tokens, rows, time=torch.zeros(2)), wanted)
 
 
 def test_a_channel_is_dropped_at_all_positions_and_never_after_training():
@@ -223,7 +226,12 @@ def write_data(name, folder):
 @pytest.mark.parametrize("name", papers.RECIPES)
 def test_twenty_steps_of_every_recipe_train_and_load(name, tmp_path):
     write_data(name, tmp_path)
-    plain = {"machine.compile": "False", "machine.bfloat16": "False", "batch_size": "4", "optimiser.steps": "20"}
+    plain = {
+        "machine.compile": "False",
+        "machine.bfloat16": "False",
+        "batch_size": "4",
+        "optimiser.steps": "20",
+    }
     fast = {"optimiser.learning_rate": "0.01", "optimiser.warmup": "2", "machine.log_every": "1"}
     run = override(all_recipes()[name](), TINY[name] | plain | fast)
     run = replace(run, data=sequences.Folder(str(tmp_path)))
@@ -250,6 +258,18 @@ def test_before_training_every_symbol_costs_the_same(name, tmp_path):
     mean, error = np.mean(found), np.std(found) / math.sqrt(len(found))
     auxiliary = 2e-3 * math.log(levels)
     assert abs(mean - math.log(levels)) < 4 * error + auxiliary
+
+
+def test_a_time_is_the_share_that_is_hidden_under_every_schedule(tmp_path):
+    """So that evaluation and sampling, which know no schedule, tell a network what it was told in training."""
+    write_data("owt-medium", tmp_path)
+    for name in ("owt-medium", "owt-small", "text8"):
+        changes = TINY["text8"] | {"batch_size": "64", "network.length": "200"}
+        run = override(all_recipes()[name](), changes | {"network.vocab_size": "40"})
+        run = replace(run, data=sequences.Folder(str(tmp_path)))
+        batch = run.batch(run, 0)
+        share = batch.masked.double().mean(1)
+        assert (share - batch.time).abs().max() < 5 * math.sqrt(0.25 / 200)
 
 
 def test_sounds_are_written_as_digits_and_back():
@@ -293,7 +313,11 @@ def test_documents_end_with_the_end_of_text(tmp_path):
     vocabulary = Ids.vocabulary()
     for place, wanted in (("owt.jsonl", [3, 4, 39, 5, 39]), ("one.txt", [7, 8, 39])):
         (data,) = prepare(
-            [tmp_path / place], tmp_path / f"o{place}", READINGS["documents"], vocabulary=vocabulary, quiet=True
+            [tmp_path / place],
+            tmp_path / f"o{place}",
+            READINGS["documents"],
+            vocabulary=vocabulary,
+            quiet=True,
         )
         assert data.span(0, data.symbols).tolist() == wanted
     with pytest.raises(ValueError, match=r"expected a tokenizer's file: --tokenizer tokenizer.json"):
@@ -337,8 +361,15 @@ def test_cifars_python_batches_are_images_with_colours_last(tmp_path):
 
 def test_imagenet_batches_count_labels_from_one(tmp_path):
     images = batch_of(64, 2)
-    np.savez(tmp_path / "train_data_batch_1.npz", data=planes(images), labels=np.array([1, 1000]), mean=np.zeros(12288))
-    (data,) = prepare([tmp_path / "train_data_batch_1.npz"], tmp_path / "o", READINGS["imagenet64"], quiet=True)
+    np.savez(
+        tmp_path / "train_data_batch_1.npz",
+        data=planes(images),
+        labels=np.array([1, 1000]),
+        mean=np.zeros(12288),
+    )
+    (data,) = prepare(
+        [tmp_path / "train_data_batch_1.npz"], tmp_path / "o", READINGS["imagenet64"], quiet=True
+    )
     assert (data.item(0) == images[0].reshape(-1)).all()
     assert data.labels.tolist() == [0, 999]
     batch = {"data": planes(images), "labels": [5, 6], "mean": np.zeros(12288)}
@@ -356,7 +387,10 @@ class Evil:
         return exec, ("raise SystemExit('ran')",)
 
 
-@pytest.mark.parametrize("content", [pickle.dumps({"data": Evil()}), b"nothing of the kind", pickle.dumps({"data": 1})[:-3]])
+CUT = pickle.dumps({"data": 1})[:-3]
+
+
+@pytest.mark.parametrize("content", [pickle.dumps({"data": Evil()}), b"nothing of the kind", CUT])
 def test_a_batch_that_asks_for_more_than_arrays_is_refused(content, tmp_path):
     (tmp_path / "data_batch_1").write_bytes(content)
     with pytest.raises(ValueError, match="is no batch of images"):

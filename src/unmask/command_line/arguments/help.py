@@ -41,6 +41,7 @@ EXAMPLES = {
         "unmask eval sudoku --generate 34 -n 50 --order margin --greedy",
         "unmask eval text text/test --exact 4",
         "unmask eval molecules my.smi --json > report.json",
+        "unmask eval text wiki.test.raw --zero-shot wikitext2",
     ),
     "sample": (
         "unmask sample sudoku --prompt puzzles.txt --order margin --greedy --pretty",

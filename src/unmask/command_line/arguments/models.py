@@ -126,6 +126,13 @@ def evaluate(
     out: Annotated[
         Path | None, option(aliases=("-o",), metavar="FILE", help="Of mutants: also a CSV file.")
     ] = None,
+    zero_shot: Annotated[
+        str | None,
+        option(
+            metavar="SET",
+            help="Perplexity of DATA, the file of lambada, wikitext2, ptb, wikitext103, lm1b, or plain text.",
+        ),
+    ] = None,
     how: How = ORDER,
     machine: On = MACHINE,
     output: Told = OUTPUT,
@@ -143,8 +150,14 @@ def evaluate(
         raise ValueError("--by, --letters and --out are for mutants; expected --mutants beside them")
     if mutants is not None and (generate or num or exact):
         raise ValueError("--mutants scores one sequence; expected no --generate, --num and --exact beside it")
+    if zero_shot is not None and (generate or exact or mutants):
+        raise ValueError(
+            "--zero-shot measures a bound; expected no --generate, --exact and --mutants beside it"
+        )
     with running(machine):
         loaded = load(model, device=machine.device)
+        if zero_shot is not None:
+            return _zero_shot(loaded, data, how, (zero_shot, num, samples), machine, output)
         if mutants is not None:
             return _mutants(loaded, data, how, (mutants, by or "marginals", letters), out, machine, output)
         if generate is None and not loaded.sudoku:
@@ -168,6 +181,26 @@ def evaluate(
             raise ValueError("--exact is for models of sequences; expected none for puzzles")
         posed = work.dataset(data, generate, num, how.seed)
         report = work.run(loaded, posed, how, samples=samples, machine=machine, quiet=output.quiet)
+    emit(report, work.render, output.json)
+    return 0
+
+
+def _zero_shot(
+    model: Model,
+    data: Path | None,
+    how: Options,
+    asked: tuple[str, int | None, int],
+    machine: Machine,
+    output: Output,
+) -> int:
+    """`eval` of a set by name, of so many rows, by so many samples."""
+    from unmask.command_line.commands.evaluate import zero_shot as work
+    from unmask.command_line.output import emit
+
+    name, num, samples = asked
+    report = work.run(
+        model, data, how, name=name, num=num, samples=samples, quiet=output.quiet, machine=machine
+    )
     emit(report, work.render, output.json)
     return 0
 

@@ -5,7 +5,6 @@ Batches that Python wrote are read without running anything that they hold: only
 
 from __future__ import annotations
 
-import json
 import pickle
 import wave
 import zipfile
@@ -131,8 +130,17 @@ def _batch(path: Path) -> dict[str, Any]:
         with open_binary(path) as file:
             batch = _Arrays(file, encoding="bytes").load()
         return {k.decode() if isinstance(k, bytes) else str(k): v for k, v in batch.items()}
-    except (pickle.UnpicklingError, EOFError, AttributeError, zipfile.BadZipFile, IndexError, KeyError) as error:
-        raise ValueError(f"{path} is no batch of images ({error}); expected .npz, or one that Python wrote") from None
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        AttributeError,
+        zipfile.BadZipFile,
+        IndexError,
+        KeyError,
+    ) as error:
+        raise ValueError(
+            f"{path} is no batch of images ({error}); expected .npz, or one that Python wrote"
+        ) from None
 
 
 class _Arrays(pickle.Unpickler):
@@ -162,8 +170,8 @@ def _latin(text: str, *_: str) -> bytes:
 def sc09(path: Path, part: str = "train") -> Iterator[Piece]:
     """A spoken digit of Speech Commands as 16,000 values 0..65535, -32768 as 0, if it is of the part; other words are none.
 
-    Recordings that are shorter end in silence. ``validation_list.txt`` and ``testing_list.txt`` beside the words' folders say
-    what is not for training. ValueError for another rate, width or number of channels.
+    Recordings that are shorter end in silence. ``validation_list.txt`` and ``testing_list.txt`` beside the words' folders
+    say what is not for training. ValueError for another rate, width or number of channels.
     """
     word = path.parent.name
     if word not in DIGITS or _part_of(path) != part:

@@ -121,5 +121,5 @@ class WaveNet(nn.Module):
         for block in self.blocks:
             x, out = block(x, told)
             total = total + out
-        logits = self.head(F.relu(self.last(total / math.sqrt(len(self.blocks))))).transpose(1, 2)
+        logits: Tensor = self.head(F.relu(self.last(total / math.sqrt(len(self.blocks))))).transpose(1, 2)
         return logits if rows is None else logits.gather(1, rows[..., None].expand(-1, -1, logits.shape[-1]))

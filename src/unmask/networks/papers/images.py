@@ -28,9 +28,9 @@ class ImageConfig:
 
     ``blocks`` stand in each half. ``everywhere`` puts attention behind every block (ARDM), not in the middle only (MD4).
     ``valued`` is the stem of ARDM: three quarters of the features from a convolution of value, mask and stage, a quarter
-    from embedded levels; otherwise each channel's level is embedded (MD4). ``squares`` > 0 is the depth of a transformer in the
-    middle, of ``width_inside`` and ``heads_inside``; then time scales and shifts every norm. ``stages`` S > 0 makes one
-    for `variants.upscale`; ``outputs`` are logits per position, if not one per level. ``length`` follows.
+    from embedded levels; otherwise each channel's level is embedded (MD4). ``squares`` > 0 is the depth of a transformer
+    in the middle, of ``width_inside`` and ``heads_inside``; then time scales and shifts every norm. ``stages`` S > 0 makes
+    one for `variants.upscale`; ``outputs`` are logits per position, if not one per level. ``length`` follows.
     """
 
     vocab_size: int

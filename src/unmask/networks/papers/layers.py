@@ -57,7 +57,8 @@ class Spatial(nn.Module):
             inner = inner + self.tell(told)[:, :, None, None]
         inner = F.silu(scaled(self.norm_out(inner), self.scale_out, told))
         inner = self.conv_out(F.dropout(inner, self.dropout, self.training))
-        return self.merge(x) + inner  # type: ignore[no-any-return]
+        y: Tensor = self.merge(x) + inner
+        return y
 
 
 def scaled(x: Tensor, layer: nn.Module | None, told: Tensor) -> Tensor:
@@ -101,10 +102,12 @@ class Square(nn.Module):
         p = self.dropout if self.training else 0.0
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.change(told)[:, None].chunk(6, dim=-1)
         parts = self.qkv(_normed(x) * (1 + scale) + shift).unflatten(-1, (3, self.heads, -1))
-        seen = attend(*parts.permute(2, 0, 3, 1, 4), dropout=p).transpose(1, 2).flatten(2)
+        q, k, v = parts.permute(2, 0, 3, 1, 4)
+        seen = attend(q, k, v, dropout=p).transpose(1, 2).flatten(2)
         x = x + gate * dropped(self.out(seen), p)
         inner = F.dropout(F.gelu(self.up(_normed(x) * (1 + scale_mlp) + shift_mlp), approximate="tanh"), p)
-        return x + gate_mlp * F.dropout(self.down(inner), p)
+        y: Tensor = x + gate_mlp * F.dropout(self.down(inner), p)
+        return y
 
 
 def _normed(x: Tensor) -> Tensor:

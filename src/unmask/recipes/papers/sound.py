@@ -35,8 +35,8 @@ def ardm_sc09() -> Run:
 
     WaveNet without causality: 36 blocks of 256 features, a dilation cycle of 11 as in the paper; the code has 12. Adam 1e-4
     after 15,000 steps of warm-up, clip 1,000, .0001 of plain cross-entropy added. EMA .995 is the code's (unverified for
-    the paper's run), whose default base is 2: ``--network.vocab_size 2``. One stage under a mixture of 30 logistics (7.93) is
-    not built: 65,536 logits for each of 16,000 samples would be needed for its law elsewhere.
+    the paper's run), whose default base is 2: ``--network.vocab_size 2``. One stage under a mixture of 30 logistics (7.93)
+    is not built: sampling and likelihood would want 65,536 logits for each of 16,000 samples.
     """
     return Run(
         name="ardm-sc09",

@@ -106,12 +106,16 @@ def cost(run: Run, spread: Spread) -> Cost:
             f"batch_size {run.batch_size} over {spread.devices} devices in {spread.accumulate} parts: expected a "
             f"divisor of it, such as {near} in all; change --devices, --accumulate or --batch-size"
         )
-    run = run if isinstance(run.data, Folder) else run.prepare(run)  # what data are made of may shape the network
+    run = (
+        run if isinstance(run.data, Folder) else run.prepare(run)
+    )  # what data are made of may shape the network
     network, size = on_meta(run), run.batch_size // parts
     part = measured(run, network, size, spread.bfloat16)
     flops = part.flops + (part.again if spread.checkpointing else 0.0)
     count = sum(p.numel() for p in network.parameters())
-    return Cost(count, flops * parts, size, run.batch_size * positions(run), memory(run, network, part, spread))
+    return Cost(
+        count, flops * parts, size, run.batch_size * positions(run), memory(run, network, part, spread)
+    )
 
 
 def positions(run: Run) -> int:
@@ -150,9 +154,7 @@ def measured(run: Run, network: nn.Module, size: int, half: bool) -> Part:
     blocks = [bytes_ for block, bytes_ in kept.items() if block]
     beyond = max(counter.peak - held, max(blocks, default=0))
     checkpointed = min(counter.peak, kept.get("", 0) + inputs + beyond)
-    return Part(
-        sum(counter.flops.values()), again, counter.peak, counter.peak_with_gradients, checkpointed
-    )
+    return Part(sum(counter.flops.values()), again, counter.peak, counter.peak_with_gradients, checkpointed)
 
 
 def memory(run: Run, network: nn.Module, part: Part, spread: Spread) -> Memory:
@@ -182,7 +184,7 @@ def _orthogonal(network: nn.Module) -> int:
 
 
 def _gathered(network: nn.Module, width: int) -> float:
-    """Bytes of parameters that a device of `fsdp` has whole: two blocks, one of them with gradients, and what is in none."""
+    """Bytes of parameters that are whole under `fsdp`: two blocks, one of them with gradients, and what is in none."""
     sizes: dict[str, int] = defaultdict(int)
     blocks = {name for name, m in network.named_modules() if isinstance(m, nn.ModuleList)}
     for name, parameter in network.named_parameters():

@@ -39,7 +39,7 @@ class _Blank:
 
 
 def blank_batch(run: Run, rows: int) -> Batch:
-    """A batch of the run on the meta device, as a step with ``rows`` for its batch size has it; its data are not looked at."""
+    """A batch of the run on the meta device, as a step of batch size ``rows`` has it; data are not looked at."""
     if isinstance(run.data, Folder):
         ends = bool(getattr(run.network, "ends", False))
         run = replace(run, data=_Blank(run.network.length - ends))

@@ -24,7 +24,7 @@ MASKED = 2
 """One position of so many is masked, in the mean of every objective here."""
 
 
-class Counter(TorchDispatchMode):
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, counts floating-point operations (of products) and live bytes, in all and by block of the network.
 
     A block is a member of an `nn.ModuleList`; what is computed belongs to the block whose parameters were read last, until
@@ -32,7 +32,7 @@ class Counter(TorchDispatchMode):
     """
 
     def __init__(self, network: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.blocks = {_key(p): block for block, p in _by_block(network)}
         self.known = {_key(t) for t in (*network.parameters(), *network.buffers())}
         self.flops: dict[str, float] = defaultdict(float)
@@ -41,9 +41,8 @@ class Counter(TorchDispatchMode):
         self.peak = self.peak_with_gradients = 0
         self.gradients = 0
         self._counted = dict[int, tuple[str, int]]()
-        self._hooks = [
-            p.register_post_accumulate_grad_hook(self._whole) for p in network.parameters() if p.requires_grad
-        ]
+        trained = [p for p in network.parameters() if p.requires_grad]
+        self._hooks = [p.register_post_accumulate_grad_hook(self._whole) for p in trained]  # type: ignore[no-untyped-call]
 
     @property
     def live(self) -> int:
@@ -154,7 +153,7 @@ class _Attention(torch.autograd.Function):
 
 
 class _Functions(TorchFunctionMode):
-    """Attention as fused kernels have it; with ``half``, products in bfloat16 and norms in float32, as autocast has them."""
+    """Attention as fused kernels have it; with ``half``, products in bfloat16 and norms in float32, as under autocast."""
 
     def __init__(self, counter: Counter, half: bool) -> None:
         super().__init__()
@@ -212,5 +211,3 @@ def counting(network: nn.Module, *, half: bool = False) -> Iterator[tuple[Counte
             inner.close()
 
         yield counter, over
-
-

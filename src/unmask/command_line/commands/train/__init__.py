@@ -94,6 +94,7 @@ def render_fields(report: Report, console: Console) -> None:
 
 
 def recipe_called(name: str) -> Run:
+    """The recipe of a name; ValueError for an unknown one."""
     known = all_recipes()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)

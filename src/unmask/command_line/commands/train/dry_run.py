@@ -193,9 +193,7 @@ def render(report: Report, console: Console) -> None:
         if kept[name]:
             table.add_row(f"  {name}", _bytes(kept[name]), how)
     verdict = "fits into" if kept["fits"] else "does NOT fit into"
-    table.add_row(
-        "memory of a device", _bytes(kept["total"]["value"]), f"{verdict} {_bytes(kept['limit'])}"
-    )
+    table.add_row("memory of a device", _bytes(kept["total"]["value"]), f"{verdict} {_bytes(kept['limit'])}")
     epochs = "" if whole["epochs"] is None else f", {whole['epochs']:.1f} passes over the data"
     table.add_row("training", f"{whole['steps']:,} steps", f"{whole['positions']:.3e} positions{epochs}")
     hours = f"{whole['flops']['value']:.3e} operations, {whole['device_hours']['value']:,.0f} device hours"

@@ -27,11 +27,12 @@ pytestmark = pytest.mark.global_random
 
 PLAIN = {"machine.bfloat16": "False", "machine.compile": "False", "network.dropout": "0"}
 TEXT = {"network.depth": "2", "network.heads": "2", "network.length": "64", "batch_size": "8"}
+SIDES = {"network.height": "8", "network.width": "8"}
 SMALL = {
     "text8": TEXT | {"network.width": "64"},
     "owt-small": TEXT | {"network.width": "32", "network.vocab_size": "5000"},
-    "cifar10": {"network.features": "32", "network.blocks": "2", "batch_size": "8", "network.height": "8", "network.width": "8"},
-}  # fmt: skip
+    "cifar10": SIDES | {"network.features": "32", "network.blocks": "2", "batch_size": "8"},
+}
 
 
 class Zeros:

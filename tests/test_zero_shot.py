@@ -115,7 +115,7 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     for words, message in (
         ((model, tmp_path / "short", "--zero-shot", "ptb"), "has 4 tokens; expected at least 16"),
         ((model, tmp_path / "blank", "--zero-shot", "ptb"), "holds no text; expected ptb.test.txt"),
-        ((model, "--zero-shot", "ptb"), "--zero-shot ptb without data; expected the file of that set"),
+        ((model, "--zero-shot", "ptb"), "--zero-shot ptb without data; expected its file: ptb.test.txt"),
         ((model, tmp_path / "short", "--zero-shot", "ptb", "--exact", 2), "expected no --generate, --exact"),
         ((model, tmp_path / "short", "--zero-shot", "web"), "--zero-shot web: expected one of lambada"),
         (("digits", tmp_path / "short", "--zero-shot", "ptb"), "is not one of a stream of text"),

@@ -129,6 +129,10 @@ def test_devices_and_parts_divide_what_is_alive_and_not_what_is_computed():
     assert four.memory.activations == pytest.approx(part_of(run, 8).peak / 4, rel=0.02)
     assert four.memory.parameters == whole.memory.parameters
     assert four.positions == whole.positions == 8 * 64
+    twice = cost(run, Spread(checkpointing=True))
+    assert twice.flops == whole.flops + part_of(run, 8).again
+    assert 1.2 < twice.flops / whole.flops < 4 / 3 + 1e-9
+    assert twice.memory.activations < whole.memory.activations
 
 
 def part_of(run, size, half=False):

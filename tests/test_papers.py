@@ -320,7 +320,7 @@ def test_documents_end_with_the_end_of_text(tmp_path):
             quiet=True,
         )
         assert data.span(0, data.symbols).tolist() == wanted
-    with pytest.raises(ValueError, match=r"expected a tokenizer's file: --tokenizer tokenizer.json"):
+    with pytest.raises(ValueError, match=r"reading documents; expected the file: --tokenizer tokenizer.json"):
         prepare([tmp_path / "one.txt"], tmp_path / "p", READINGS["documents"], quiet=True)
 
 

@@ -204,7 +204,7 @@ def _same(shape: tuple[int, ...], piece: Piece) -> tuple[int, ...]:
 def _check(reading: Reading, vocabulary: Vocabulary | None, policy: str | None) -> None:
     """ValueError for settings that do not go together."""
     if reading.name in TOKENIZED and not isinstance(vocabulary, Tokenizer):
-        raise ValueError(f"reading {reading.name}; expected a tokenizer's file: --tokenizer tokenizer.json")
+        raise ValueError(f"reading {reading.name}; expected the file: --tokenizer tokenizer.json")
     if (reading.kind == "images") != isinstance(vocabulary, Levels):
         raise ValueError(
             f"{reading.kind} with a vocabulary of {type(vocabulary).__name__}; expected Levels for images only"

@@ -167,7 +167,7 @@ MUTANTS = (
         'raise pickle.UnpicklingError(f"it asks for {module}.{name}")',
         "return super().find_class(module, name)",
         "a batch may be a stranger's",
-        ("test_papers.py::test_a_batch_that_asks_for_more_than_arrays_is_refused[content0]",),
+        ("test_papers.py::test_a_batch_that_asks_for_more_than_arrays_is_refused[evil]",),
     ),
     Mutant(
         "held-out-sounds-are-trained-on",

@@ -390,7 +390,9 @@ class Evil:
 CUT = pickle.dumps({"data": 1})[:-3]
 
 
-@pytest.mark.parametrize("content", [pickle.dumps({"data": Evil()}), b"nothing of the kind", CUT])
+@pytest.mark.parametrize(
+    "content", [pickle.dumps({"data": Evil()}), b"nothing of the kind", CUT], ids=("evil", "other", "cut")
+)
 def test_a_batch_that_asks_for_more_than_arrays_is_refused(content, tmp_path):
     (tmp_path / "data_batch_1").write_bytes(content)
     with pytest.raises(ValueError, match="is no batch of images"):

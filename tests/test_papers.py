@@ -17,8 +17,9 @@ from unmask import models
 from unmask.data.prepare import READINGS, prepare
 from unmask.data.readers.papers import DIGITS, END
 from unmask.data.vocabularies import TEXT8, Characters, Levels, Tokenizer
-from unmask.networks.papers import ImageConfig, ImageNetwork, WaveNetConfig
 from unmask.recipes import all_recipes, papers, sequences
+from unmask.recipes.papers.image_network import ImageConfig, ImageNetwork
+from unmask.recipes.papers.wavenet import WaveNetConfig
 from unmask.recipes.run import Optimiser, override
 from unmask.training.costing import on_meta
 from unmask.training.loop import learning_rate, train

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from unmask.data.vocabularies import Levels
 from unmask.masking import corruption
-from unmask.networks.papers import ImageConfig, ImageNetwork
 from unmask.recipes import baselines, sequences
 from unmask.recipes.digits import (
     decode,
@@ -21,6 +20,7 @@ from unmask.recipes.digits import (
 )
 from unmask.recipes.digits import upscaled_loss as plain_loss
 from unmask.recipes.papers import optimisers
+from unmask.recipes.papers.image_network import ImageConfig, ImageNetwork
 from unmask.recipes.run import Batch, Machine, Run
 from unmask.variants import upscale
 

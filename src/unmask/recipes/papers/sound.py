@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.data.vocabularies import Levels
-from unmask.networks.papers import WaveNet, WaveNetConfig
 from unmask.recipes import sequences
 from unmask.recipes.papers import optimisers
 from unmask.recipes.papers.images import upscaled_loss
+from unmask.recipes.papers.wavenet import WaveNet, WaveNetConfig
 from unmask.recipes.run import Batch, Machine, Run
 from unmask.variants import upscale
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from unmask.base.numbers import real, whole
 from unmask.networks.conditioning import Condition
 from unmask.networks.config import check_length
-from unmask.networks.papers.layers import Spatial, SpatialAttention, Squares, groups, nothing, scaled
+from unmask.recipes.papers.image_layers import Spatial, SpatialAttention, Squares, groups, nothing, scaled
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from unmask.networks.blocks import attend, dropped
 from unmask.networks.conditioning import sinusoid
 
 if TYPE_CHECKING:
-    from unmask.networks.papers.images import ImageConfig
+    from unmask.recipes.papers.image_network import ImageConfig
 
 
 def groups(features: int) -> int:

@@ -16,6 +16,7 @@ RECIPES = (
         "zebra",
         "sudoku",
         "sudoku_hard",
+        "sudoku_equivariant",
         "sudoku_solver",
         "sudoku_fixed",
     ),

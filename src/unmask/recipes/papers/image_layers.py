@@ -65,7 +65,8 @@ def scaled(x: Tensor, layer: nn.Module | None, told: Tensor) -> Tensor:
     """x [B, F, H, W] scaled and shifted by a layer of what is told, if there is one."""
     if layer is None:
         return x
-    scale, shift = layer(told)[:, :, None, None].chunk(2, dim=1)
+    change: Tensor = layer(told)[:, :, None, None]
+    scale, shift = change.chunk(2, dim=1)
     return x * (1 + scale) + shift
 
 

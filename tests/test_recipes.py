@@ -258,6 +258,8 @@ def test_the_loss_reads_hidden_cells_only(run):
     batch = run.batch(run, 0)
 
     class Fixed(torch.nn.Module):
+        mask_id = 9
+
         def readouts(self, tokens):
             assert torch.equal(tokens, batch.tokens.masked_fill(batch.masked, 9))
             right = torch.nn.functional.one_hot(batch.tokens, 9) * 40.0

@@ -83,7 +83,7 @@ MUTANTS = (
     ),
     Mutant(
         "search-of-plans-loses-a-step",
-        "evaluation/tuning/costs.py",
+        "evaluation/tuning/surface.py",
         "for _ in range(steps):\n        through",
         "for _ in range(steps - 1):\n        through",
         "a plan of K steps has K steps",
@@ -100,8 +100,8 @@ MUTANTS = (
     Mutant(
         "racing-over-budget",
         "evaluation/tuning/racing.py",
-        "if means[arm][1] <= SLACK * budget",
-        "if means[arm][1] <= 9 * budget",
+        "if spans[arm][0] <= budget * ROUNDING",
+        "if spans[arm][0] <= 9 * budget",
         "a winner keeps to its budget",
         ("test_racing.py::test_what_takes_too_many_calls_wins_nothing",),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
@@ -22,6 +23,7 @@ from unmask.evaluation.tuning.candidates import ORDERS, Candidate, Space
 from unmask.evaluation.tuning.results import Row, interval
 from unmask.evaluation.tuning.tasks import Items, Metric
 from unmask.orders.sources import given
+from unmask.planning import families
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -77,8 +79,13 @@ class Bench:
         losses, calls, seconds = self.kept.of(
             f"judge|{_key(candidate)}", lambda: self._timed(candidate, items)
         )
-        middle, each = interval(losses, self.metric.shares), float(seconds[0])
-        return Row(candidate, float(calls.mean()), float(losses.mean()), middle, len(losses), each), losses
+        middle, each, spent = (
+            interval(losses, self.metric.shares),
+            float(seconds[0]),
+            racing.mean_calls(calls),
+        )
+        row = Row(candidate, float(calls.mean()), float(losses.mean()), middle, len(losses), each, spent)
+        return row, losses
 
     def _timed(self, candidate: Candidate, items: Items) -> tuple[Array, Array, Array]:
         began = time.perf_counter()
@@ -106,9 +113,22 @@ class Bench:
         calls = np.array([len(tokens) * stepping.calls(grid, len(sizes))])
         return found.losses.reshape(len(tokens), -1), found.gains.reshape(len(tokens), -1), calls
 
+    def levels(self, space: Space, items: Items, name: str, steps: int) -> Callable[[int], tuple[int, ...]]:
+        """Plans of at most ``steps`` steps for a blind order whose costs jump between levels of bisection."""
+        some, sizes = items.at(slice(0, MEASURED)), stepping.parted(families.doubling(space.count), steps)
+
+        def make() -> tuple[Array, ...]:
+            settings = {"batch_size": self.batch_size}
+            found = stepping.at_ends(self.denoiser, some.tokens, ORDERS[name], sizes, **settings)
+            return np.nan_to_num(found, posinf=-1.0), found[:0], np.array([2.0 * len(some) * len(sizes)])
+
+        nats = self.kept.of(f"levels|{name}|{sizes}", make)[0]
+        return functools.partial(stepping.joined, np.where(nats < 0, np.inf, nats), sizes)
+
     def measuring(self) -> float:
         """Calls that costs of steps took."""
-        return float(sum(v[2][0] for k, v in self.kept.known.items() if k.startswith("costs|")))
+        used = {k: v for k, v in self.kept.known.items() if k in self.kept.used}
+        return float(sum(v[2][0] for k, v in used.items() if k.startswith(("costs|", "levels|"))))
 
 
 def _key(candidate: Candidate) -> str:
@@ -120,7 +140,7 @@ class Kept:
     """Measurements by key, on disk as lines of JSON where there is a file."""
 
     def __init__(self, path: Path | None, title: str) -> None:
-        self.path, self.known = path, dict[str, list[Array]]()
+        self.path, self.known, self.used = path, dict[str, list[Array]](), set[str]()
         if path is None:
             return
         if path.exists():
@@ -152,6 +172,7 @@ class Kept:
 
     def of(self, key: str, make: Callable[[], Sequence[Array]]) -> list[Array]:
         """What is known under a key, or else is measured now and kept."""
+        self.used.add(key)
         if key not in self.known:
             self.known[key] = list(make())
             if self.path is not None:

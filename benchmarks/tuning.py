@@ -91,16 +91,16 @@ class Listed:
         self.table = law(torch.tensor(list(itertools.product(range(law.vocab_size + 1), repeat=law.length))))
         self.places = (law.vocab_size + 1) ** torch.arange(law.length - 1, -1, -1)
 
-    def __call__(self, tokens: Tensor, rows: Tensor | None = None, *, time: Any = None) -> Tensor:
+    def __call__(self, tokens: Tensor, rows: Tensor | None = None, **_: Any) -> Tensor:
         """As the law says."""
         found = self.table[(tokens * self.places).sum(1)]
         return found if rows is None else found.gather(1, rows[..., None].expand(-1, -1, self.vocab_size))
 
-    def full(self, tokens: Tensor, rows: Tensor | None = None, *, time: Any = None) -> tuple[Tensor, None]:
+    def full(self, tokens: Tensor, rows: Tensor | None = None, **_: Any) -> tuple[Tensor, None]:
         """A call; there is no cache."""
         return self(tokens, rows), None
 
-    def partial(self, tokens: Tensor, rows: Tensor, cache: None, *, time: Any = None) -> Tensor:
+    def partial(self, tokens: Tensor, rows: Tensor, _cache: None, **_: Any) -> Tensor:
         """A call."""
         return self(tokens, rows)
 

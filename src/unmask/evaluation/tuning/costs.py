@@ -22,7 +22,6 @@ What a plan is said to cost (`StepCosts.of`) is by the symbols alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial

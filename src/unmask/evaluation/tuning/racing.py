@@ -29,13 +29,16 @@ Array: TypeAlias = NDArray[np.float64]
 Measure: TypeAlias = Callable[[int, NDArray[np.int64]], tuple[Array, Array]]
 """(arm, items int64 [m]) -> (loss float64 [m], lower is better; calls float64 [m])."""
 
-LEVEL = 0.96
+LEVEL = 0.97
 """Of the interval of a difference, both sides."""
+
+LATE = 0.85
+"""The same from half of the items on: what is left can change less, and an arm that is as good need not be run to the end."""
 
 FIRST = 4
 """Items of the first round; rounds double."""
 
-ZONE = 0.8
+ZONE = 0.9
 """Standard errors of the final mean that a gain must reach to be worth more items."""
 
 SILENT = 32
@@ -129,7 +132,7 @@ def contenders(
     found = []
     for budget in budgets:
         may = [arm for arm in alive if spans[arm][0] <= budget * ROUNDING]
-        arms = sorted(may, key=lambda a: (spans[a][1] > budget * ROUNDING, *ranks[a], a))  # noqa: B023 - used here
+        arms = sorted(may, key=lambda a: (spans[a][1] > budget * ROUNDING, *ranks[a], a))
         found.append([a for a in arms if a == arms[0] or _may_win(losses, a, arms[0], seen, usual, level)])
     return found
 
@@ -172,6 +175,7 @@ def _may_win(losses: Array, arm: int, rival: int, seen: int, usual: float, level
         return False
     noise = (GUARD if many else 1) * max(spread, float(own.std(ddof=1)), usual)
     variance = (float(((worse - worse.mean()) ** 2).sum()) + noise**2) / seen
+    level = level if 2 * seen < losses.shape[1] else min(level, LATE)
     reach = t_quantile(level, seen - 1) * math.sqrt(variance / seen)
     return bool(worse.mean() - reach < -ZONE * spread / math.sqrt(losses.shape[1]))
 

@@ -251,7 +251,7 @@ def _over(found: dict[str, Any]) -> str:
     taken = _ranged(
         {**found["winner"], "interval": found["winner"]["calls_interval"] or (None, None)}, "calls"
     )
-    return f"budget {found['budget']}: its winner takes {taken} calls on unseen items, more than it took where it was chosen"
+    return f"budget {found['budget']}: its winner takes {taken} calls on unseen items, more than where it was chosen"
 
 
 def _need(found: dict[str, Any]) -> str:

@@ -1,10 +1,10 @@
 """Is a tuned choice right? Exact laws by enumeration, then models that people have, against what they take untuned.
 
-Run: python benchmarks/tuning.py laws [--repeats 200] [--write]          about 10 minutes of a quiet core
+Run: python benchmarks/tuning.py laws [--repeats 200] [--state FOLDER] [--write]      about 10 minutes of a quiet core
      python benchmarks/tuning.py models NAME ... [--calls 4 8 16] [--num N] [--state FOLDER] [--write]
 
 NAME is a shipped or fetched model; its data are the test part that `unmask data fetch` brings, or fresh puzzles. FOLDER
-keeps what was measured, sampler files, and the rows of models that are done, which are not measured again.
+keeps what was measured, sampler files, and the rows of laws and models that are done, which are not measured again.
 """
 
 from __future__ import annotations
@@ -138,14 +138,32 @@ class Looked:
         return float((shares * nats)[shares > 1e-300].sum())
 
 
-def on_laws(repeats: int) -> tuple[dict[str, list[Row]], str]:
+def on_laws(repeats: int, state: Path | None) -> tuple[dict[str, list[Row]], str]:
     """Predicted costs, and choices by draws."""
     found: dict[str, list[Row]] = {"costs": [], "choice": []}
     for name, law in six_laws().items():
-        found["costs"] += cost_rows(name, law)
-        found["choice"].append(choice_row(name, law, repeats))
+        path = None if state is None else state / f"{name}, {repeats} repeats.json"
+        make = functools.partial(of_law, name, law, repeats)
+        for part, rows in kept_rows(path, make).items():
+            found[part] += rows
         print(found["choice"][-1], flush=True)
     return found, LAW_NOTES.format(ids=ORDER_IDS, repeats=repeats)
+
+
+def of_law(name: str, law: Any, repeats: int) -> dict[str, list[Row]]:
+    """The rows of one law."""
+    return {"costs": cost_rows(name, law), "choice": [choice_row(name, law, repeats)]}
+
+
+def kept_rows(path: Path | None, make: Callable[[], dict[str, list[Row]]]) -> dict[str, list[Row]]:
+    """Rows from a file, or else made now and kept there."""
+    if path is not None and path.exists():
+        return dict(json.loads(path.read_text()))
+    found = make()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found))
+    return found
 
 
 def cost_rows(name: str, law: Any) -> list[Row]:
@@ -239,14 +257,9 @@ def on_models(
     """A row for each model and budget."""
     parts: dict[str, list[Row]] = {"choices": [], "plans": [], "what it took": []}
     for name in names:
-        kept = None if state is None else state / name / "rows.json"
-        if kept is None or not kept.exists():
-            found = of_model(name, budgets, num, None if state is None else state / name)
-            if kept is not None:
-                kept.write_text(json.dumps(found))
-        else:
-            found = json.loads(kept.read_text())
-        for part, rows in found.items():
+        folder = None if state is None else state / name
+        make = functools.partial(of_model, name, budgets, num, folder)
+        for part, rows in kept_rows(None if folder is None else folder / "rows.json", make).items():
             parts[part] += rows
             print(*rows, sep="\n", flush=True)
     return parts, MODEL_NOTES
@@ -394,7 +407,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     if options.part == "laws":
-        tables, notes = on_laws(options.repeats)
+        tables, notes = on_laws(options.repeats, options.state)
     else:
         tables, notes = on_models(options.names, options.calls, options.num, options.state)
     print("\n".join([notes, *(line for rows in tables.values() for line in ("", *record.table(rows)))]))

@@ -29,7 +29,7 @@ Array: TypeAlias = NDArray[np.float64]
 Measure: TypeAlias = Callable[[int, NDArray[np.int64]], tuple[Array, Array]]
 """(arm, items int64 [m]) -> (loss float64 [m], lower is better; calls float64 [m])."""
 
-LEVEL = 0.97
+LEVEL = 0.96
 """Of the interval of a difference, both sides."""
 
 LATE = 0.85

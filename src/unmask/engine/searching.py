@@ -98,8 +98,8 @@ def backtrack(
     That makes ``count`` ways. What one passes by waits with its log-probability, exact along the order as in `search`. As
     that only falls, a way ends where it is no more probable than the best filling so far, and none begins there: a way
     costs fewer calls than a hypothesis of a beam. Once nothing more probable waits, the first filling is ``certain`` to be
-    the most probable one. With ``finish`` all ways are filled to their ends, for `judged` to choose from. Of a `Sampler` the
-    order counts.
+    the most probable one. With ``finish`` all ways are filled to their ends, for `judged` to choose from. Of a
+    `Sampler` the order counts.
     """
     check_tokens(tokens, denoiser, masks=True)
     selector = _order(denoiser, selector)

@@ -55,14 +55,18 @@ class Bench:
 
     def keeps_to(self, candidate: Candidate, items: Items, most: float) -> bool:
         """Whether a rule is done with two items in so many steps."""
-        some = items.at(slice(0, 2))
+        key = f"keeps|{_key(candidate)}|{most}"
+        return bool(self.kept.of(key, lambda: self._kept_to(candidate, items.at(slice(0, 2)), most))[0][0])
+
+    def _kept_to(self, candidate: Candidate, some: Items, most: float) -> tuple[Array, Array, Array]:
         start = torch.where(some.visible, some.tokens, self.denoiser.mask_id)
         state = engine.init(start, self.denoiser.mask_id, torch.arange(len(start), device=start.device))
         selector, source = candidate.sampler.selector_for(self.denoiser), given(some.tokens)
         with torch.no_grad():
             while any(state.left) and state.step < most:
                 state, _ = engine.step(state, self.denoiser, selector, source)
-        return not any(state.left)
+        calls = np.array([float(state.nfe.sum())])
+        return np.array([float(not any(state.left))]), calls[:0], calls
 
     def pace(self, items: Items) -> float:
         """Seconds that a call takes for an item."""
@@ -118,17 +122,16 @@ class Bench:
         some, sizes = items.at(slice(0, MEASURED)), stepping.parted(families.doubling(space.count), steps)
 
         def make() -> tuple[Array, ...]:
-            settings = {"batch_size": self.batch_size}
-            found = stepping.at_ends(self.denoiser, some.tokens, ORDERS[name], sizes, **settings)
+            found = stepping.at_ends(self.denoiser, some.tokens, ORDERS[name], sizes)
             return np.nan_to_num(found, posinf=-1.0), found[:0], np.array([2.0 * len(some) * len(sizes)])
 
         nats = self.kept.of(f"levels|{name}|{sizes}", make)[0]
         return functools.partial(stepping.joined, np.where(nats < 0, np.inf, nats), sizes)
 
     def measuring(self) -> float:
-        """Calls that costs of steps took."""
+        """Calls that costs of steps took, and rules that were tried on two items before the race."""
         used = {k: v for k, v in self.kept.known.items() if k in self.kept.used}
-        return float(sum(v[2][0] for k, v in used.items() if k.startswith(("costs|", "levels|"))))
+        return float(sum(v[2][0] for k, v in used.items() if k.startswith(("costs|", "levels|", "keeps|"))))
 
 
 def _key(candidate: Candidate) -> str:

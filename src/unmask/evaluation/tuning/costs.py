@@ -235,21 +235,30 @@ def _losses(denoiser: Denoiser, tokens: Tensor, state: State, order: Order, plan
 
 @torch.no_grad()
 def at_ends(
-    denoiser: Denoiser, tokens: Tensor, order: Order, sizes: Sequence[int], *, batch_size: int = 64
+    denoiser: Denoiser, tokens: Tensor, order: Order, sizes: Sequence[int], *, batch_size: int = 4
 ) -> Array:
-    """Nats of the steps of a blind order between ends of ``sizes``, float64 [n, M + 1, M + 1]; all of tokens is planned.
+    """Nats that steps of a blind order between ends of ``sizes`` lose, float64 [n, M + 1, M + 1]; all of tokens is planned.
 
-    Entry (a, b) is what the positions between them cost at once, with the first a visible: measured, not interpolated. For
-    orders whose costs jump, as those of bisection do from level to level. Takes two calls a row for each end.
+    Entry (a, b) is what the model expects the positions between them to lose by being asked for with the first a visible,
+    instead of at the ends between: divergences, measured and not interpolated. For orders whose costs jump, as those of
+    bisection do from level to level. Takes two calls a row for each end.
     """
     ends, sizes = families.boundaries(sizes), tuple(sizes)
-    found = np.full((len(tokens), len(ends), len(ends)), np.inf)
+    lost = np.zeros((len(tokens), len(sizes), len(sizes)))  # of the positions behind an end, asked at another
     for items in torch.split(torch.arange(len(tokens)), batch_size):
-        rows = tokens[items]
+        rows, laws = tokens[items], list[Tensor]()
         state = engine.init(torch.full_like(rows, denoiser.mask_id), denoiser.mask_id, items)
-        for a, (_, ranking, law) in enumerate(_states(denoiser, rows, state, order, sizes, ends[:-1])):
-            nats = -take_symbols(law.double(), rows.gather(1, ranking)).cumsum(1).cpu().numpy()
-            found[items.numpy(), a, a + 1 :] = nats[:, [end - ends[a] - 1 for end in ends[a + 1 :]]]
+        for b, (*_, law) in enumerate(_states(denoiser, rows, state, order, sizes, ends[:-1])):
+            now = law[:, : sizes[b]].double()
+            for a, then in enumerate(laws):
+                gap = now - then[:, ends[b] - ends[a] : ends[b + 1] - ends[a]]
+                lost[items.numpy(), a, b] = (
+                    torch.where(now > -torch.inf, now.exp() * gap, 0.0).sum((1, 2)).cpu().numpy()
+                )
+            laws.append(law)
+    found = np.full((len(tokens), len(ends), len(ends)), np.inf)
+    for a in range(len(sizes)):
+        found[:, a, a + 1 :] = lost[:, a, a:].cumsum(1)
     return found
 
 

@@ -8,10 +8,9 @@ from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unmask.evaluation.tuning import racing
-from unmask.evaluation.tuning.bench import Array, Bench
+from unmask.evaluation.tuning.bench import Bench
 from unmask.evaluation.tuning.candidates import LEVELLED, Candidate, Space, distinct, planned, usual
 from unmask.evaluation.tuning.tasks import Items
 from unmask.planning import families
@@ -25,21 +24,23 @@ BEST = 2
 def first_heat(
     bench: Bench, space: Space, items: Items, budgets: Sequence[int], tell: Told
 ) -> tuple[tuple[Candidate, ...], racing.Race]:
-    """What needs no measurement, raced, defaults first; rules only if they keep to the largest budget.
+    """What needs no measurement, raced; rules only if they keep to the largest budget.
 
     How long it takes is told before: from one timed call, until the first answers, and until the end, where a race takes a
-    third of all, costs of steps and judging about as much.
+    third of all, costs of steps and judging about as much. Then the defaults run on the first items: a first answer.
     """
-    tried = tuple(c for c in usual(space, budgets) if c.calls or bench.keeps_to(c, items, 1.5 * budgets[-1]))
+    tried = tuple(usual(space, budgets))
+    usual_ones = [c for c in tried if c.default]
     calls, pace = np.array([c.calls or budgets[-1] for c in tried]), bench.pace(items)
-    usual_ones, all_ = (
-        racing.FIRST * pace * n for n in (calls[[c.default for c in tried]].sum(), calls.sum())
-    )
+    first, all_ = (racing.FIRST * pace * n for n in (sum(c.calls for c in usual_ones), calls.sum()))
     tell(
-        f"{len(tried)} samplers, first on {racing.FIRST} items: defaults in about {_time(usual_ones)}, all in about "
+        f"{len(tried)} samplers, first on {racing.FIRST} items: defaults in about {_time(first)}, all in about "
         f"{_time(all_)}; to the end about {_time(pace * calls.sum() * len(items) * SHARE)}"
     )
-    return tried, _race(bench, tried, items, budgets, tell, early=True)
+    if usual_ones:
+        _race(bench, usual_ones, items.at(slice(0, racing.FIRST)), budgets, tell)
+    tried = tuple(c for c in tried if c.calls or bench.keeps_to(c, items, 1.5 * budgets[-1]))
+    return tried, _race(bench, tried, items, budgets, tell)
 
 
 SHARE = 0.6
@@ -52,34 +53,26 @@ def _time(seconds: float) -> str:
 
 
 def _race(
-    bench: Bench,
-    tried: Sequence[Candidate],
-    items: Items,
-    budgets: Sequence[float],
-    tell: Told,
-    early: bool = False,
+    bench: Bench, tried: Sequence[Candidate], items: Items, budgets: Sequence[float], tell: Told
 ) -> racing.Race:
-    """A race that tells who leads after each round; ``early`` also when the defaults are through the first."""
-    last = max((arm for arm, c in enumerate(tried) if c.default), default=-1) if early else -1
-    losses, calls = (np.full((len(tried), len(items)), np.nan) for _ in range(2))
-
-    def measured(arm: int, places: NDArray[np.int64]) -> tuple[Array, Array]:
-        losses[arm, places], calls[arm, places] = found = bench.measure(tried[arm], items, places)
-        if arm == last and not places[0]:
-            known = np.flatnonzero(~np.isnan(losses[:, 0])).tolist()
-            open_ = racing.contenders(losses, calls, budgets, known)
-            told(racing.Race(tuple(budgets), losses, calls, tuple(racing.leaders(calls, budgets, open_))))
-        return found
+    """A race that tells who leads after each round."""
 
     def told(race: racing.Race) -> None:
-        tell(f"after {race.seen} items: " + "; ".join(map(best, race.budgets, race.winners)))
+        each = zip(race.budgets, race.winners)
+        tell(
+            f"after {race.seen} items: "
+            + "; ".join(f"{b:.0f} calls: {_led(race, tried, w)}" for b, w in each)
+        )
 
-    def best(budget: float, winner: int | None) -> str:
-        if winner is None:
-            return f"{budget:.0f} calls: none"
-        return f"{budget:.0f} calls: {tried[winner].name} ({np.nanmean(losses[winner]):.4g})"
+    return racing.race(
+        lambda arm, places: bench.measure(tried[arm], items, places),
+        len(tried), len(items), budgets, after=told,
+    )  # fmt: skip
 
-    return racing.race(measured, len(tried), len(items), budgets, after=told)
+
+def _led(race: racing.Race, tried: Sequence[Candidate], winner: int | None) -> str:
+    """A leader, and its mean loss so far."""
+    return "none" if winner is None else f"{tried[winner].name} ({np.nanmean(race.losses[winner]):.4g})"
 
 
 def further_heat(

@@ -33,7 +33,7 @@ LEVEL = 0.96
 """Of the interval of a difference, both sides."""
 
 LATE = 0.85
-"""The same from half of the items on: what is left can change less, and an arm that is as good need not be run to the end."""
+"""The same from half of the items on: what is left can change less, and who is as good need not be run to the end."""
 
 FIRST = 4
 """Items of the first round; rounds double."""

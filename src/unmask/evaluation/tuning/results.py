@@ -181,7 +181,7 @@ UNITS = {
     "needed": "the smallest budget whose winner loses no more than the default, by the means",
     "seconds": "of a row: per item; of all: of this run, without what was measured before it",
     "calls.race": "calls times items of the race",
-    "calls.measuring": "calls times items that costs of steps took",
+    "calls.measuring": "calls times items that costs of steps took, and rules that were tried before the race",
     "calls.judging": "calls times items of the judging half",
     "calls.full": "calls times items, had every candidate of the race been run on every item",
 }

@@ -106,6 +106,14 @@ MUTANTS = (
         ("test_racing.py::test_what_takes_too_many_calls_wins_nothing",),
     ),
     Mutant(
+        "tuned-for-other-weights",
+        "models/pretrained.py",
+        'if found.provenance.get("model_hash") != model.hash:',
+        "if False:",
+        "a sampler is for the weights that it was tuned for",
+        ("test_tune_command.py::test_a_sampler_that_comes_with_a_model_is_for_its_weights_only",),
+    ),
+    Mutant(
         "racing-by-mean-calls",
         "evaluation/tuning/racing.py",
         "(spans[a][1] > budget * ROUNDING, *ranks[a], a)",

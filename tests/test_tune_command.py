@@ -463,3 +463,41 @@ def test_in_python_no_data_and_two_kinds_of_data_are_refused(model: Path) -> Non
         unmask.tune(model, tokens, calls="2,4")
     with pytest.raises(ValueError, match="metric 3: expected nats"):
         unmask.tune(model, tokens, calls=2, metric=3)
+
+
+# --- samplers that come with a model, and searches ---------------------------------------------------
+
+
+def test_a_sampler_that_comes_with_a_model_is_for_its_weights_only(
+    model: Path, tuning: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    from unmask.models import pretrained
+
+    loaded = unmask.load(model)
+    monkeypatch.setattr(pretrained, "pretrained_folder", lambda: tmp_path)
+    kept = tmp_path / loaded.name / "tuned_4.json"
+    kept.parent.mkdir()
+    kept.write_bytes((tuning / "sampler_4.json").read_bytes())
+    assert pretrained.tuned_calls(loaded.name) == (4,)
+    assert pretrained.tuned_sampler(loaded, 4) == unmask.Sampler.load(kept)
+    words = ["sample", str(model), "-n", "1", "--quiet", "--sampler"]
+    capsys.readouterr()
+    assert main([*words, "tuned:4"]) == 0
+    assert main([*words, "tuned:5"]) == 2
+    assert "there is calls 4" in capsys.readouterr().err
+    kept.write_text(kept.read_text().replace(loaded.hash, "0" * 64))
+    assert main([*words, "tuned:4"]) == 2
+    assert "has other weights than those that its sampler was tuned for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["--beam", "--backtrack", "--best-of"])
+def test_a_search_takes_a_sampler_file(way: str, model: Path, tmp_path: Path, capsys) -> None:
+    file, warm = tmp_path / "s.json", tmp_path / "w.json"
+    unmask.Sampler(presets.margin(2)).save(file)
+    unmask.Sampler(presets.margin(2), temperature=0.5, substeps=2).save(warm)
+    capsys.readouterr()
+    assert main(["sample", str(model), way, "2", "--sampler", str(file), "--json", "--quiet"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["sampler"]["rule"] == unmask.Sampler.load(file).rule
+    assert main(["sample", str(model), way, "2", "--sampler", str(warm), "--quiet"]) == 2
+    assert "a sampler of 2 sub-steps; expected none" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def read_sampler(path: Path, model: Model) -> Sampler:
 
 def in_stages(rule: Mapping[str, Any], length: int) -> bool:
     """Whether a rule works in blocks of so many positions already, as those that are tuned for a model do."""
-    return rule["make"] == "selectors.in_blocks" and rule["with"].get("block_length") == length
+    return bool(rule["make"] == "selectors.in_blocks" and rule["with"].get("block_length") == length)
 
 
 def _sampler(path: Path, model: Model) -> Sampler:

@@ -100,8 +100,8 @@ MUTANTS = (
     Mutant(
         "racing-over-budget",
         "evaluation/tuning/racing.py",
-        "if spans[arm][0] <= budget * ROUNDING",
-        "if spans[arm][0] <= 9 * budget",
+        "[1] <= budget * ROUNDING\n        yield",
+        "[1] <= 9 * budget\n        yield",
         "a winner keeps to its budget",
         ("test_racing.py::test_what_takes_too_many_calls_wins_nothing",),
     ),

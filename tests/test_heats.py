@@ -41,7 +41,7 @@ def chain(length=16):
 
 
 def test_steps_of_a_blind_order_lose_at_its_levels_what_enumeration_says():
-    law = unmask.laws.Polya([0.5, 0.7], 8)
+    law = chain(8)[0]
     tokens = torch.cartesian_prod(*[torch.arange(2)] * 8)
     shares = law.log_prob(tokens).exp()
     sizes = costs.parted((1, 1, 2, 4), 2)

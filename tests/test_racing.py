@@ -88,3 +88,22 @@ def test_dropped_arms_are_not_measured_again():
     assert seen.count(3) == 1
     assert np.isnan(found.losses[3, racing.FIRST :]).all()
     assert 3 not in found.alive
+
+
+def test_a_rule_wins_only_where_the_interval_of_its_calls_is_within_the_budget():
+    """A mean of 7.9 calls of 8, give or take, took 9.7 on other items."""
+    losses = np.array([[1.0] * 64, [0.0] * 64]) + np.random.default_rng(0).normal(size=64)
+    calls = np.full((2, 64), 8.0)
+    calls[1] = np.where(np.arange(64) % 2, 4, 11.8)
+    found = race(lambda a, i: (losses[a, i], calls[a, i]), 2, 64, (8, 16))
+    assert found.winners == (0, 1)
+    calls[1] = np.where(np.arange(64) % 2, 4, 8)
+    assert race(lambda a, i: (losses[a, i], calls[a, i]), 2, 64, (8, 16)).winners == (1, 1)
+
+
+def test_of_arms_that_do_the_same_the_cheaper_one_stays():
+    losses = np.repeat(np.random.default_rng(0).normal(size=(1, 64)), 3, 0)
+    losses[2] += 1e-14  # a sum in another order
+    found = raced(losses, np.array([8.0, 4.0, 8.0]), (8,))
+    assert found.winners == (1,)
+    assert found.spent == racing.FIRST * (8 + 4 + 8)

@@ -320,3 +320,32 @@ def test_finished_ways_are_complete_though_they_have_lost():
     assert bool((found.log_prob > -torch.inf).all())
     assert (float(found.nfe) > 6, found.certain.tolist()) == (True, [True])
     assert torch.equal(found.tokens[0, 0], torch.zeros(6, dtype=torch.int64))
+
+
+def test_a_search_goes_along_the_order_of_a_sampler():
+    law, start = table(3), torch.full((2, 5), 3)
+    order = presets.margin(1)
+    for find in (unmask.search, partial(unmask.backtrack, count=4)):
+        mine, plain = find(law, start, unmask.Sampler(order, source="greedy")), find(law, start, order)
+        assert torch.equal(mine.tokens, plain.tokens)
+        assert torch.equal(mine.log_prob, plain.log_prob)
+        with pytest.raises(ValueError, match=r"a sampler of temperature 0\.5; expected 1"):
+            find(law, start, unmask.Sampler(order, temperature=0.5))
+        with pytest.raises(ValueError, match="a sampler of 2 sub-steps; expected none"):
+            find(law, start, unmask.Sampler(order, substeps=2))
+
+
+def test_draws_of_a_sampler_come_from_its_tempered_law():
+    law, start = table(3), torch.full((2, 5), 3)
+    order = presets.margin(1)
+    mine = unmask.best_of(law, start, unmask.Sampler(order, temperature=0.5), count=4, generator=seeded(0))
+    wanted = unmask.best_of(
+        law, start, order, count=4, generator=seeded(0), proposal=unmask.tempered(law, 0.5)
+    )
+    assert torch.equal(mine.tokens, wanted.tokens)
+    with pytest.raises(ValueError, match="beside a proposal"):
+        unmask.best_of(
+            law, start, unmask.Sampler(order, temperature=0.5), count=2, generator=seeded(0), proposal=law
+        )
+    with pytest.raises(ValueError, match="such draws are all the same"):
+        unmask.best_of(law, start, unmask.Sampler(order, source="greedy"), count=2, generator=seeded(0))

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_transformers
 import torch
+from tiny_transformers import LETTERS, TOKENS
 
 import unmask
 from unmask import codec
@@ -28,23 +30,12 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::unmask.models.transformers.checks.Unchecked",
 )
 
-LETTERS = "ACDEFGHIKLMNPQRSTVWY"
-TOKENS = ["<pad>", "<cls>", "<eos>", "<mask>", "<unk>", *LETTERS]
 NAMES = ("Bert", "Roberta", "ModernBert", "Esm", "Esm rotary", "DistilBert", "Electra", "Esmc")
-SIZES: dict[str, Any] = {
-    "vocab_size": 27,  # two more than there are tokens
-    "hidden_size": 32,
+SIZES = tiny_transformers.SIZES | {
+    "vocab_size": len(TOKENS) + 2,  # two more than there are tokens
     "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
     "max_position_embeddings": 32,
     "initializer_range": 0.3,
-    "pad_token_id": 0,
-    "cls_token_id": 1,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "sep_token_id": 2,
-    "mask_token_id": 3,
 }
 TEXTS = ["ACDEFGHIKLMN", "MKV", "WWYAACD"]
 

@@ -92,7 +92,7 @@ def test_a_tuning_is_a_record_with_units_and_a_sampler_file_for_each_budget(tuni
     for budget in found["budgets"]:
         winner, usual, gain = budget["winner"], budget["default"], budget["gain"]
         assert winner["interval"][0] < winner["loss"] < winner["interval"][1]
-        assert winner["calls"] <= racing.SLACK * budget["budget"]
+        assert winner["calls"] <= budget["budget"]
         assert usual["calls"] == budget["budget"]
         assert "uniform" in usual["name"]
         assert gain["value"] == pytest.approx(usual["loss"] - winner["loss"])
@@ -121,7 +121,7 @@ def test_a_sampler_file_loses_on_the_unseen_half_what_it_says(model: Path, text:
         assert sampler.provenance["metric"] == "nats"
         assert sampler.provenance["items"] == 4
         assert sampler.calls is not None
-        assert sampler.calls <= racing.SLACK * budget
+        assert sampler.calls <= budget
 
 
 def test_sampler_files_are_for_sample_and_eval(model: Path, text: Path, tuning: Path, capsys) -> None:
@@ -183,7 +183,8 @@ def test_an_interrupted_tuning_goes_on_and_measures_nothing_twice(
     assert main(words(model, text, out, "--quiet")) == 130
     assert f"{out / 'parts.jsonl'}; the same command goes on" in capsys.readouterr().err
     assert [p.name for p in out.iterdir()] == ["parts.jsonl"]
-    assert len((out / "parts.jsonl").read_text().splitlines()) == 1 + stop
+    kept = [line for line in (out / "parts.jsonl").read_text().splitlines() if '"keeps|' not in line]
+    assert len(kept) == 1 + stop  # beside rules that were tried before the race
     stop = -1
     assert main(words(model, text, out, "--quiet")) == 0
     assert len(made) == len(set(made)) > stop
@@ -296,6 +297,28 @@ def test_items_say_what_is_given(model: Path) -> None:
         unmask.tune(loaded, items=Items(tokens, visible), calls=(2, 5))
 
 
+def test_stages_are_tuned_one_after_another_and_the_file_is_for_sample(tmp_path: Path, capsys) -> None:
+    from unmask import recipes
+
+    run = recipes.all_recipes()["digits_upscale16"]()
+    sizes = {"vocab_size": 4, "levels": 16, "height": 2, "width": 2, "features": 16, "blocks": 1, "heads": 2}
+    network = replace(run.network, patch=1, ordinal=0, **sizes)
+    config = json.loads((pretrained_folder() / "digits" / "config.json").read_text())
+    config |= {"name": run.name, "network": vars(network), "vocabulary": {"kind": "levels", "size": 16}}
+    checkpoints.write_folder(
+        tmp_path / "m", {"weights": dict(run.build(network).state_dict())}, {"config": config}
+    )
+    model = unmask.load(tmp_path / "m")
+    images = np.random.default_rng(0).integers(0, 16, (4, 2, 2), dtype=np.uint8)
+    found = unmask.tune(model, model.encode(images), calls=(2, 4))
+    assert {w.candidate.sampler.rule["make"] for w in found.winners} == {"selectors.in_blocks"}
+    found.samplers[4].save(tmp_path / "s.json")
+    capsys.readouterr()
+    words = ["sample", str(tmp_path / "m"), "-n", "2", "--sampler", str(tmp_path / "s.json"), "--json"]
+    assert main([*words, "--quiet", "--out", str(tmp_path / "x.npy")]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"][0]["nfe"] <= 4
+
+
 # --- what the tuned choice saves --------------------------------------------------------------------
 
 
@@ -318,6 +341,14 @@ def test_what_a_default_reaches_needs_the_smallest_budget_whose_winner_is_as_goo
     assert tuned([9, 7, 5], [10, 9, 6]).needed == (2, 2, 8)
     assert tuned([11, 7, 7], [10, 9, 6]).needed == (None, 4, None)
     assert tuned([5, 7, 4], [None, 5, 4]).needed == (None, 2, 8)
+
+
+def test_a_winner_that_takes_more_calls_on_unseen_items_says_so() -> None:
+    found = tuned([9, 7], [10, 9])
+    over = replace(found.winners[1], calls=4.6, calls_interval=(4.2, 5.0))
+    said = repr(replace(found, winners=(found.winners[0], over)))
+    assert "budget 4: its winner takes 4.60 [4.20, 5.00] calls on unseen items" in said
+    assert "budget 2: its winner" not in said
 
 
 def test_budgets_that_nothing_keeps_to_have_no_sampler() -> None:
@@ -432,3 +463,41 @@ def test_in_python_no_data_and_two_kinds_of_data_are_refused(model: Path) -> Non
         unmask.tune(model, tokens, calls="2,4")
     with pytest.raises(ValueError, match="metric 3: expected nats"):
         unmask.tune(model, tokens, calls=2, metric=3)
+
+
+# --- samplers that come with a model, and searches ---------------------------------------------------
+
+
+def test_a_sampler_that_comes_with_a_model_is_for_its_weights_only(
+    model: Path, tuning: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    from unmask.models import pretrained
+
+    loaded = unmask.load(model)
+    monkeypatch.setattr(pretrained, "pretrained_folder", lambda: tmp_path)
+    kept = tmp_path / loaded.name / "tuned_4.json"
+    kept.parent.mkdir()
+    kept.write_bytes((tuning / "sampler_4.json").read_bytes())
+    assert pretrained.tuned_calls(loaded.name) == (4,)
+    assert pretrained.tuned_sampler(loaded, 4) == unmask.Sampler.load(kept)
+    words = ["sample", str(model), "-n", "1", "--quiet", "--sampler"]
+    capsys.readouterr()
+    assert main([*words, "tuned:4"]) == 0
+    assert main([*words, "tuned:5"]) == 2
+    assert "there is calls 4" in capsys.readouterr().err
+    kept.write_text(kept.read_text().replace(loaded.hash, "0" * 64))
+    assert main([*words, "tuned:4"]) == 2
+    assert "has other weights than those that its sampler was tuned for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["--beam", "--backtrack", "--best-of"])
+def test_a_search_takes_a_sampler_file(way: str, model: Path, tmp_path: Path, capsys) -> None:
+    file, warm = tmp_path / "s.json", tmp_path / "w.json"
+    unmask.Sampler(presets.margin(2)).save(file)
+    unmask.Sampler(presets.margin(2), temperature=0.5, substeps=2).save(warm)
+    capsys.readouterr()
+    assert main(["sample", str(model), way, "2", "--sampler", str(file), "--json", "--quiet"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["sampler"]["rule"] == unmask.Sampler.load(file).rule
+    assert main(["sample", str(model), way, "2", "--sampler", str(warm), "--quiet"]) == 2
+    assert "a sampler of 2 sub-steps; expected none" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_transformers import SIZES, TOKENS
 
 import unmask
 from unmask.command_line.app import main
@@ -25,22 +26,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::unmask.models.transformers.checks.Unchecked",
 )
 
-LETTERS = "ACDEFGHIKLMNPQRSTVWY"
-TOKENS = ["<pad>", "<cls>", "<eos>", "<mask>", "<unk>", *LETTERS]
-SIZES: dict[str, Any] = {
-    "vocab_size": 25,
-    "hidden_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 34,
-    "pad_token_id": 0,
-    "cls_token_id": 1,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "sep_token_id": 2,
-    "mask_token_id": 3,
-}
 CHAINS = ["ACDEFGHIKL" * n + tail for n in (1, 2) for tail in ("", "MN", "MNPQR", "MNPQRST")]
 """One cycle of letters: of a random place much follows from any other."""
 

@@ -65,7 +65,10 @@ class Options:
     seed: Annotated[int, option(metavar="N", help="Start of all random numbers.")] = 0
     sampler: Annotated[
         Path | None,
-        option(metavar="FILE", help="A sampler file, in the place of all these but --seed."),
+        option(
+            metavar="FILE|tuned:CALLS",
+            help="A sampler file, or one that comes with the model, in the place of all these but --seed.",
+        ),
     ] = None
 
     def given(self) -> list[str]:

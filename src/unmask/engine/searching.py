@@ -20,6 +20,7 @@ from unmask.engine.loop import run, step
 from unmask.engine.sampling import check_tokens, checksum, manifest, sampled, took
 from unmask.engine.state import branched, init
 from unmask.orders.described import made_by
+from unmask.orders.samplers import Sampler
 from unmask.orders.sources import draw, given, greedy
 
 
@@ -49,7 +50,7 @@ class Found:
 def search(
     denoiser: Denoiser,
     tokens: Tensor,
-    selector: Selector | Callable[[View], Choice],
+    selector: Selector | Callable[[View], Choice] | Sampler,
     *,
     width: int = 8,
     order_ids: Tensor | None = None,
@@ -60,8 +61,10 @@ def search(
     the ``width`` hypotheses of each sequence with the highest log-probability so far, exact along the order (one position
     a step; of several at once it is that of the sampler, which draws them apart). Width 1 is the arg-max; from the number
     of possible sequences on the most probable one is certain to be found. A step costs one call for each hypothesis.
+    Of a `Sampler` the order counts, and where symbols come from does not.
     """
     check_tokens(tokens, denoiser, masks=True)
+    selector = _order(denoiser, selector)
     began, trace = time.perf_counter(), list[Info]()
     width, places = whole(width, "width", 1), torch.arange(len(tokens), device=tokens.device)
     state = init(tokens, denoiser.mask_id, noise.checked_ids(order_ids, tokens, places))
@@ -84,7 +87,7 @@ def search(
 def backtrack(
     denoiser: Denoiser,
     tokens: Tensor,
-    selector: Selector | Callable[[View], Choice],
+    selector: Selector | Callable[[View], Choice] | Sampler,
     *,
     count: int = 8,
     finish: bool = False,
@@ -95,9 +98,11 @@ def backtrack(
     That makes ``count`` ways. What one passes by waits with its log-probability, exact along the order as in `search`. As
     that only falls, a way ends where it is no more probable than the best filling so far, and none begins there: a way
     costs fewer calls than a hypothesis of a beam. Once nothing more probable waits, the first filling is ``certain`` to be
-    the most probable one. With ``finish`` all ways are filled to their ends, for `judged` to choose from.
+    the most probable one. With ``finish`` all ways are filled to their ends, for `judged` to choose from. Of a
+    `Sampler` the order counts.
     """
     check_tokens(tokens, denoiser, masks=True)
+    selector = _order(denoiser, selector)
     began, trace = time.perf_counter(), list[Info]()
     count, places = whole(count, "count", 1), torch.arange(len(tokens), device=tokens.device)
     root = init(tokens, denoiser.mask_id, noise.checked_ids(order_ids, tokens, places))
@@ -196,7 +201,7 @@ def _stepped(
 def best_of(
     denoiser: Denoiser,
     tokens: Tensor,
-    selector: Selector,
+    selector: Selector | Callable[[View], Choice] | Sampler,
     *,
     count: int,
     generator: torch.Generator,
@@ -209,10 +214,36 @@ def best_of(
     With a ``proposal``, such as a tempered or guided denoiser, symbols are drawn from that law and judged by the
     denoiser's, along the same order, which takes as many calls again. ``order_ids`` int64 [B] (default 0..B-1) choose the
     order of all draws of a sequence, so that their log-probabilities compare; draw j of item i in ``item_ids`` (likewise)
-    has the private noise of item i * count + j.
+    has the private noise of item i * count + j. Of a `Sampler` with a temperature the tempered law is the proposal.
     """
-    seed = noise.drawn_seed(generator)
-    return best_drawn(denoiser, tokens, selector, count, seed, (order_ids, item_ids), proposal)
+    seed, ids = noise.drawn_seed(generator), (order_ids, item_ids)
+    if isinstance(selector, Sampler) and selector.temperature != 1:
+        if proposal is not None:
+            raise ValueError("a sampler with a temperature beside a proposal; expected one of them")
+        proposal = selector.denoiser(denoiser)
+    order = _order(denoiser, selector, drawn=True)
+    return best_drawn(denoiser, tokens, order, count, seed, ids, proposal)
+
+
+def _order(
+    denoiser: Denoiser, selector: Selector | Callable[[View], Choice] | Sampler, drawn: bool = False
+) -> Selector | Callable[[View], Choice]:
+    """The order of a sampler, or the selector that was given; ValueError where a sampler says what a search cannot do."""
+    if not isinstance(selector, Sampler):
+        return selector
+    wrong = {
+        f"of {selector.substeps} sub-steps; expected none, for a search has none": selector.substeps != 1,
+        f"of temperature {selector.temperature:g}; expected 1, for a search is for the mode of the model's own law": (
+            selector.temperature != 1 and not drawn
+        ),
+        "of the most probable symbols; expected source 'draw', for such draws are all the same": (
+            drawn and not selector.is_law
+        ),
+    }
+    for why, given_ in wrong.items():
+        if given_:
+            raise ValueError(f"a sampler {why}")
+    return selector.selector_for(denoiser)
 
 
 def best_drawn(

@@ -71,18 +71,12 @@ def consistency(
     check_tokens(tokens, denoiser, masks=False)
     if whole(orders, "orders", 2) and not len(tokens):
         raise ValueError("no sequences; expected at least one")
-    selector = presets.random(plan, seed)
-    ids = torch.arange(orders, device=tokens.device)
-    parts = []
-    for item in range(len(tokens)):
-        rows = tokens[item].expand(orders, -1)
-        given_ = (
-            torch.zeros_like(rows, dtype=torch.bool) if visible is None else visible[item].expand(orders, -1)
-        )
-        halves = zip(*(torch.split(x, batch_size) for x in (rows, given_, ids)))
-        terms = [_terms(denoiser, a, b, c, selector) for a, b, c in halves]
-        parts.append([torch.cat(x) for x in zip(*terms)])
-    by_step, by_place = (torch.stack([p[i] for p in parts]) for i in range(2))
+    selector, parts = presets.random(plan, seed), []
+    given_ = torch.zeros_like(tokens, dtype=torch.bool) if visible is None else visible
+    for places in torch.split(torch.arange(len(tokens) * orders, device=tokens.device), batch_size):
+        items, ids = places // orders, places % orders
+        parts.append(_terms(denoiser, tokens[items], given_[items], ids, selector))
+    by_step, by_place = (torch.cat(x).view(len(tokens), orders, -1) for x in zip(*parts))
     return Consistency(by_place.sum(2), _shares(by_step), _shares(by_place))
 
 

@@ -32,7 +32,10 @@ def compress(
     ] = None,
     sampler: Annotated[
         Path | None,
-        option(metavar="FILE", help="A sampler file: order, plan or rule, noise, sub-steps, temperature."),
+        option(
+            metavar="FILE|tuned:CALLS",
+            help="A sampler file, or one that comes with the model: order, plan or rule, noise, sub-steps, temperature.",
+        ),
     ] = None,
     order: Annotated[
         str | None,

@@ -218,7 +218,7 @@ def suited(options: Options, model: Model) -> Options:
     """
     network = model.config["network"]
     if options.sampler is not None:
-        return Filed(**vars(options), said=read_sampler(options.sampler, network))
+        return Filed(**vars(options), said=read_sampler(options.sampler, model))
     if model.varied and options.plan is not None and not options.plan.startswith(SCALED):
         options = replace(options, plan=SCALED + options.plan)
     if network.get("causal"):
@@ -272,9 +272,11 @@ def sampler(options: Options, denoiser: Denoiser, length: int, *, entropies: boo
 
 def searcher(search: Search, options: Options, denoiser: Denoiser, length: int, num: int) -> Sampler:
     """What finds the ``num`` best fillings of each sequence; draws come from the law of --temperature and --top-p."""
-    selector, law = _with_likelihood(options, denoiser, length), changed(options, denoiser)
+    check_values(options)
+    law, found = changed(options, denoiser), said(options)
+    selector = _with_likelihood(options, denoiser, length) if found is None else found
     ((way, width),) = search.given
-    finish, proposal = search.judge is not None or num > 1, None if law is denoiser else law
+    finish, proposal = search.judge is not None or num > 1, None if law is denoiser or found else law
 
     def find(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Found:
         if way == "beam":
@@ -306,16 +308,14 @@ def _spoken(work: Callable[..., T], options: Options) -> Callable[..., T]:
             found = re.search(r"plan sums to (\d+) but (\d+) positions are masked", str(error))
             if found is None or (options.plan is None and options.sampler is None):
                 raise
-            total, masked = found.groups()
+            short = f"sums to {found[1]} but {found[2]} positions are masked; expected that many"
             if options.sampler is not None:
-                raise ValueError(
-                    f"--sampler {options.sampler}: its plan sums to {total} but {masked} positions are masked; "
-                    "expected that many, or a plan that is rescaled"
-                ) from None
-            raise ValueError(
-                f"--plan {options.plan} sums to {total} but {masked} positions are masked; expected "
-                f"that many, positions per call (3), or --plan {SCALED}{options.plan}"
-            ) from None
+                wanted = f"--sampler {options.sampler}: its plan {short}, or a plan that is rescaled"
+            else:
+                wanted = (
+                    f"--plan {options.plan} {short}, positions per call (3), or --plan {SCALED}{options.plan}"
+                )
+            raise ValueError(wanted) from None
 
     return call
 

@@ -12,6 +12,7 @@ from typing import Any
 from unmask.base.types import Plan
 from unmask.command_line.options import Options
 from unmask.data import files
+from unmask.models import Model, tuned_sampler
 from unmask.orders import selectors
 from unmask.orders.described import reads_on
 from unmask.orders.samplers import Sampler
@@ -62,19 +63,40 @@ def _plan_file(path: Path) -> tuple[int, ...]:
             raise ValueError(f"--plan {files.shown(path)}: {error}") from None
 
 
-def read_sampler(path: Path, network: Mapping[str, Any]) -> Sampler:
-    """The sampler of a file for a model with this network, inside its stages; ValueError names the file.
+TUNED = "tuned:"
+"""Before calls: the sampler of so many that comes with a model."""
+
+
+def read_sampler(path: Path, model: Model) -> Sampler:
+    """The sampler of a file for a model, inside its stages, or one that comes with it; ValueError names the file.
 
     A causal model takes none but from left to right.
     """
-    try:
-        found = Sampler.load(path)
-    except OSError:
-        raise ValueError(f"--sampler {path}: no such file; expected a sampler file, JSON") from None
-    except ValueError as error:
-        raise ValueError(f"--sampler {path}: {error}") from None
+    found, network = _sampler(path, model), model.config["network"]
     if network.get("causal") and not reads_on(found.rule):
         raise ValueError(f"--sampler {path}: a causal model reads from left to right; expected that order")
-    if (stages := upscale.stages_of(network)) == 1:
+    stages = upscale.stages_of(network)
+    if stages == 1 or in_stages(found.rule, int(network["length"]) // stages):
         return found
     return replace(found, rule=selectors.in_blocks(found.selector, int(network["length"]) // stages))
+
+
+def in_stages(rule: Mapping[str, Any], length: int) -> bool:
+    """Whether a rule works in blocks of so many positions already, as those that are tuned for a model do."""
+    return bool(rule["make"] == "selectors.in_blocks" and rule["with"].get("block_length") == length)
+
+
+def _sampler(path: Path, model: Model) -> Sampler:
+    calls = str(path).removeprefix(TUNED)
+    try:
+        if str(path).startswith(TUNED):
+            if not calls.isdecimal():
+                raise ValueError(f"expected {TUNED}CALLS, such as {TUNED}8")
+            return tuned_sampler(model, int(calls))
+        return Sampler.load(path)
+    except OSError:
+        raise ValueError(
+            f"--sampler {path}: no such file; expected a sampler file, JSON, or {TUNED}CALLS"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"--sampler {path}: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
@@ -22,6 +23,7 @@ from unmask.evaluation.tuning.candidates import ORDERS, Candidate, Space
 from unmask.evaluation.tuning.results import Row, interval
 from unmask.evaluation.tuning.tasks import Items, Metric
 from unmask.orders.sources import given
+from unmask.planning import families
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -53,14 +55,18 @@ class Bench:
 
     def keeps_to(self, candidate: Candidate, items: Items, most: float) -> bool:
         """Whether a rule is done with two items in so many steps."""
-        some = items.at(slice(0, 2))
+        key = f"keeps|{_key(candidate)}|{most}"
+        return bool(self.kept.of(key, lambda: self._kept_to(candidate, items.at(slice(0, 2)), most))[0][0])
+
+    def _kept_to(self, candidate: Candidate, some: Items, most: float) -> tuple[Array, Array, Array]:
         start = torch.where(some.visible, some.tokens, self.denoiser.mask_id)
         state = engine.init(start, self.denoiser.mask_id, torch.arange(len(start), device=start.device))
         selector, source = candidate.sampler.selector_for(self.denoiser), given(some.tokens)
         with torch.no_grad():
             while any(state.left) and state.step < most:
                 state, _ = engine.step(state, self.denoiser, selector, source)
-        return not any(state.left)
+        calls = np.array([float(state.nfe.sum())])
+        return np.array([float(not any(state.left))]), calls[:0], calls
 
     def pace(self, items: Items) -> float:
         """Seconds that a call takes for an item."""
@@ -77,8 +83,13 @@ class Bench:
         losses, calls, seconds = self.kept.of(
             f"judge|{_key(candidate)}", lambda: self._timed(candidate, items)
         )
-        middle, each = interval(losses, self.metric.shares), float(seconds[0])
-        return Row(candidate, float(calls.mean()), float(losses.mean()), middle, len(losses), each), losses
+        middle, each, spent = (
+            interval(losses, self.metric.shares),
+            float(seconds[0]),
+            racing.mean_calls(calls),
+        )
+        row = Row(candidate, float(calls.mean()), float(losses.mean()), middle, len(losses), each, spent)
+        return row, losses
 
     def _timed(self, candidate: Candidate, items: Items) -> tuple[Array, Array, Array]:
         began = time.perf_counter()
@@ -106,9 +117,21 @@ class Bench:
         calls = np.array([len(tokens) * stepping.calls(grid, len(sizes))])
         return found.losses.reshape(len(tokens), -1), found.gains.reshape(len(tokens), -1), calls
 
+    def levels(self, space: Space, items: Items, name: str, steps: int) -> Callable[[int], tuple[int, ...]]:
+        """Plans of at most ``steps`` steps for a blind order whose costs jump between levels of bisection."""
+        some, sizes = items.at(slice(0, MEASURED)), stepping.parted(families.doubling(space.count), steps)
+
+        def make() -> tuple[Array, ...]:
+            found = stepping.at_ends(self.denoiser, some.tokens, ORDERS[name], sizes)
+            return np.nan_to_num(found, posinf=-1.0), found[:0], np.array([2.0 * len(some) * len(sizes)])
+
+        nats = self.kept.of(f"levels|{name}|{sizes}", make)[0]
+        return functools.partial(stepping.joined, np.where(nats < 0, np.inf, nats), sizes)
+
     def measuring(self) -> float:
-        """Calls that costs of steps took."""
-        return float(sum(v[2][0] for k, v in self.kept.known.items() if k.startswith("costs|")))
+        """Calls that costs of steps took, and rules that were tried on two items before the race."""
+        used = {k: v for k, v in self.kept.known.items() if k in self.kept.used}
+        return float(sum(v[2][0] for k, v in used.items() if k.startswith(("costs|", "levels|", "keeps|"))))
 
 
 def _key(candidate: Candidate) -> str:
@@ -120,7 +143,7 @@ class Kept:
     """Measurements by key, on disk as lines of JSON where there is a file."""
 
     def __init__(self, path: Path | None, title: str) -> None:
-        self.path, self.known = path, dict[str, list[Array]]()
+        self.path, self.known, self.used = path, dict[str, list[Array]](), set[str]()
         if path is None:
             return
         if path.exists():
@@ -152,6 +175,7 @@ class Kept:
 
     def of(self, key: str, make: Callable[[], Sequence[Array]]) -> list[Array]:
         """What is known under a key, or else is measured now and kept."""
+        self.used.add(key)
         if key not in self.known:
             self.known[key] = list(make())
             if self.path is not None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from unmask.base.types import Plan, Selector
-from unmask.evaluation.tuning.costs import Order, StepCosts
+from unmask.evaluation.tuning.costs import Order
 from unmask.models import verbs
 from unmask.orders import presets, selectors
 from unmask.orders.samplers import Sampler
@@ -22,8 +22,12 @@ def _public(make: Callable[[Plan, int], Selector], plan: Plan) -> Selector:
 ORDERS: dict[str, Order] = {name: functools.partial(_public, make) for name, make in verbs.ORDERS.items()}
 """Orders that are tried, for any plan."""
 
-UNPLANNED = ("bisection", "hybrid")
-"""Orders whose steps cost by levels of bisection, which a smooth surface of costs cannot tell: no plan is made for them."""
+LEVELLED = ("bisection", "hybrid")
+"""Orders whose steps cost by levels of bisection, which a smooth surface of costs cannot tell.
+
+Their plans are for ends of levels, and parts of levels, where costs of bisection are measured; none where symbols are given
+or in stages, for then rows have levels of their own.
+"""
 
 TAUS = (0.5, 0.7, 0.9, 0.97, 0.99)
 GAMMAS = (0.03, 0.1, 0.3, 1.0, 2.0)
@@ -77,6 +81,11 @@ class Space:
         return Sampler(selector, split, self.source, temperature, name + warm)
 
     @property
+    def plain(self) -> bool:
+        """Whether all is hidden, in one stage."""
+        return self.stages == 1 and self.count == self.length
+
+    @property
     def block(self) -> int | None:
         """The length of a stage."""
         return None if self.stages == 1 else self.length // self.stages
@@ -98,7 +107,12 @@ class Space:
 def usual(space: Space, budgets: Sequence[int]) -> list[Candidate]:
     """What needs no measurement: orders in equal steps and by a cosine, and blocks, for each budget; then rules."""
     found = [c for budget in budgets for c in _of_budget(space, budget)]
-    return [*{c.name: c for c in found}.values(), *rules(space)]
+    return distinct([*sorted(found, key=lambda c: not c.default), *rules(space)])
+
+
+def distinct(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Those that do something else than all before them, whatever they are called."""
+    return list({replace(c.sampler, name="").to_json(): c for c in reversed(list(candidates))}.values())[::-1]
 
 
 def _of_budget(space: Space, budget: int) -> Iterator[Candidate]:
@@ -113,15 +127,14 @@ def _of_budget(space: Space, budget: int) -> Iterator[Candidate]:
 
 
 def planned(
-    space: Space, budget: int, name: str, costs: StepCosts, label: str = "planned"
+    space: Space, budget: int, name: str, best: Callable[[int], tuple[int, ...]], label: str = "planned"
 ) -> Iterator[Candidate]:
-    """An order by the plan that costs least, and in fewer steps of several passes each."""
+    """An order by the ``best`` plan of so many steps, and in fewer steps of several passes each."""
     steps = space.steps(budget)
-    yield sized(space, name, label, costs.optimal(steps, space.count))
+    yield sized(space, name, label, best(steps))
     for split in SPLITS if space.splits and space.stages == 1 else ():
         if steps > split:
-            fewer = costs.optimal(steps - split + 1, space.count)
-            yield sized(space, name, label, fewer, split)
+            yield sized(space, name, label, best(steps - split + 1), split)
 
 
 def sized(
@@ -146,7 +159,7 @@ def _blocked(space: Space, steps: int) -> Iterator[Candidate]:
     """Blocks from left to right, equal steps in each."""
     for blocks in BLOCKS:
         length = -(-space.length // blocks)
-        if steps % blocks == 0 and steps > blocks and space.count == space.length:
+        if steps % blocks == 0 and steps > blocks and space.plain:
             for name in ("random", "confidence"):
                 sizes = families.uniform(length, steps // blocks)
                 selector = space.within(ORDERS[name](space.plan(sizes)), length)

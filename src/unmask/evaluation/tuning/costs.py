@@ -22,7 +22,6 @@ What a plan is said to cost (`StepCosts.of`) is by the symbols alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -41,7 +40,7 @@ from unmask.base.profile import check
 from unmask.base.types import Denoiser, Plan, Request, Selector, State, TokenSource
 from unmask.denoisers import ask, take_symbols
 from unmask.engine.sampling import check_tokens
-from unmask.evaluation.tuning.surface import smoothed
+from unmask.evaluation.tuning.surface import cheapest, correction, rising, shortest, smoothed
 from unmask.orders.sources import given
 from unmask.planning import families
 
@@ -123,7 +122,7 @@ class StepCosts:
         """What a plan costs above one position at a time: mean over rows, nats, and its standard error (NaN of one row)."""
         each = self.each(plan)
         mean = float(self.weights @ each)
-        return mean, float(np.sqrt((self.weights**2) @ (each - mean) ** 2 * _correction(self.weights)))
+        return mean, float(np.sqrt((self.weights**2) @ (each - mean) ** 2 * correction(self.weights)))
 
     def each(self, plan: Plan) -> Array:
         """The same for every row, float64 [n], nats."""
@@ -145,7 +144,7 @@ class StepCosts:
         found = np.full((count, count + 1), np.inf)
         for i in range(count):
             costs = np.concatenate([[0.0], np.tensordot(self.grid.ahead(count, i), means).cumsum()])
-            found[i, : count - i + 1] = _rising(costs) if monotone else costs
+            found[i, : count - i + 1] = rising(costs) if monotone else costs
         return found
 
     def optimal(self, steps: int, count: int | None = None) -> tuple[int, ...]:
@@ -159,37 +158,6 @@ class StepCosts:
     def for_counts(self, steps: int) -> Callable[[int], tuple[int, ...]]:
         """The best plan for any number of masked positions, at most ``steps`` steps: costs at equal shares visible."""
         return cache(lambda count: self.optimal(min(steps, count), count) if count else ())
-
-
-def cheapest(costs: Array, steps: int) -> tuple[int, ...]:
-    """The sizes of ``steps`` steps of least total cost; costs[i, k] of a step of k at i visible, nats [N, N + 1]."""
-    count = len(costs)
-    between = np.full((count + 1, count + 1), np.inf)  # from i to j visible
-    for i in range(count):
-        between[i, i + 1 :] = costs[i, 1 : count - i + 1]
-    values, parents = np.full(count + 1, np.inf), []
-    values[0] = 0.0
-    for _ in range(steps):
-        through = values[:, None] + between
-        parents.append(through.argmin(0))
-        values = through.min(0)
-    points = [count]
-    for parent in reversed(parents):
-        points.append(int(parent[points[-1]]))
-    return families.sizes_between(points[::-1])
-
-
-def _rising(values: Array) -> Array:
-    """The nearest sequence that never falls (isotonic regression)."""
-    from scipy.optimize import isotonic_regression  # takes a moment to import
-
-    return np.asarray(isotonic_regression(values).x, dtype=np.float64)
-
-
-def _correction(weights: Array) -> float:
-    """Makes a weighted variance of a mean unbiased where all rows count alike; NaN of one row."""
-    effective = float(1 / (weights**2).sum()) if len(weights) else 0.0
-    return effective / (effective - 1) if effective > 1 + 1e-9 else math.nan
 
 
 # --- measuring --------------------------------------------------------------------------------------
@@ -263,6 +231,52 @@ def _losses(denoiser: Denoiser, tokens: Tensor, state: State, order: Order, plan
                 loss = take_symbols(now, symbols) - take_symbols(then, symbols)
                 found[:, :, a, b] = torch.stack([loss, gap], 1).mean(-1).cpu().numpy()
     return found
+
+
+@torch.no_grad()
+def at_ends(
+    denoiser: Denoiser, tokens: Tensor, order: Order, sizes: Sequence[int], *, batch_size: int = 4
+) -> Array:
+    """Nats that steps of a blind order between ends of ``sizes`` lose, float64 [n, M + 1, M + 1]; all of tokens is planned.
+
+    Entry (a, b) is what the model expects the positions between them to lose by being asked for with the first a visible,
+    instead of at the ends between: divergences, measured and not interpolated. For orders whose costs jump, as those of
+    bisection do from level to level. Takes two calls a row for each end.
+    """
+    ends, sizes = families.boundaries(sizes), tuple(sizes)
+    lost = np.zeros((len(tokens), len(sizes), len(sizes)))  # of the positions behind an end, asked at another
+    for items in torch.split(torch.arange(len(tokens)), batch_size):
+        rows, laws = tokens[items], list[Tensor]()
+        state = engine.init(torch.full_like(rows, denoiser.mask_id), denoiser.mask_id, items)
+        for b, (*_, law) in enumerate(_states(denoiser, rows, state, order, sizes, ends[:-1])):
+            now = law[:, : sizes[b]].double()
+            for a, then in enumerate(laws):
+                gap = now - then[:, ends[b] - ends[a] : ends[b + 1] - ends[a]]
+                lost[items.numpy(), a, b] = (
+                    torch.where(now > -torch.inf, now.exp() * gap, 0.0).sum((1, 2)).cpu().numpy()
+                )
+            laws.append(law)
+    found = np.full((len(tokens), len(ends), len(ends)), np.inf)
+    for a in range(len(sizes)):
+        found[:, a, a + 1 :] = lost[:, a, a:].cumsum(1)
+    return found
+
+
+def joined(between: Array, sizes: Sequence[int], steps: int) -> tuple[int, ...]:
+    """The plan of ``steps`` steps that is cheapest by the means of `at_ends`."""
+    ends = families.boundaries(sizes)
+    return families.sizes_between([ends[place] for place in shortest(between.mean(0), steps)])
+
+
+def parted(sizes: Sequence[int], steps: int) -> tuple[int, ...]:
+    """Sizes whose largest are halved until there are ``steps`` more, or no more than one position in each."""
+    parts = list(sizes)
+    for _ in range(steps):
+        largest = max(parts)
+        if largest > 1:
+            place = parts.index(largest)
+            parts[place : place + 1] = [largest // 2, largest - largest // 2]
+    return tuple(parts)
 
 
 def _window(points: Sequence[int], index: int) -> int:

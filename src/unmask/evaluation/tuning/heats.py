@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 
 from unmask.evaluation.tuning import racing
 from unmask.evaluation.tuning.bench import Bench
-from unmask.evaluation.tuning.candidates import UNPLANNED, Candidate, Space, planned, usual
+from unmask.evaluation.tuning.candidates import LEVELLED, Candidate, Space, distinct, planned, usual
 from unmask.evaluation.tuning.tasks import Items
 from unmask.planning import families
 
@@ -22,27 +24,55 @@ BEST = 2
 def first_heat(
     bench: Bench, space: Space, items: Items, budgets: Sequence[int], tell: Told
 ) -> tuple[tuple[Candidate, ...], racing.Race]:
-    """What needs no measurement, raced; rules only if they keep to the largest budget."""
-    tried = tuple(c for c in usual(space, budgets) if c.calls or bench.keeps_to(c, items, 1.5 * budgets[-1]))
-    row_calls = racing.FIRST * sum(c.calls or budgets[-1] for c in tried)
-    tell(f"{len(tried)} samplers, first on {racing.FIRST} items: about {row_calls * bench.pace(items):.0f} s")
+    """What needs no measurement, raced; rules only if they keep to the largest budget.
+
+    How long it takes is told before: from one timed call, until the first answers, and until the end, where a race takes a
+    third of all, costs of steps and judging about as much. Then the defaults run on the first items: a first answer.
+    """
+    tried = tuple(usual(space, budgets))
+    usual_ones = [c for c in tried if c.default]
+    calls, pace = np.array([c.calls or budgets[-1] for c in tried]), bench.pace(items)
+    first, all_ = (racing.FIRST * pace * n for n in (sum(c.calls for c in usual_ones), calls.sum()))
+    tell(
+        f"{len(tried)} samplers, first on {racing.FIRST} items: defaults in about {_time(first)}, all in about "
+        f"{_time(all_)}; to the end about {_time(pace * calls.sum() * len(items) * SHARE)}"
+    )
+    if usual_ones:
+        _race(bench, usual_ones, items.at(slice(0, racing.FIRST)), budgets, tell)
+    tried = tuple(c for c in tried if c.calls or bench.keeps_to(c, items, 1.5 * budgets[-1]))
     return tried, _race(bench, tried, items, budgets, tell)
+
+
+SHARE = 0.6
+"""Of the calls of all samplers on all items, what a tuning takes in all, about."""
+
+
+def _time(seconds: float) -> str:
+    """Seconds, or minutes."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def _race(
     bench: Bench, tried: Sequence[Candidate], items: Items, budgets: Sequence[float], tell: Told
 ) -> racing.Race:
-    def after(race: racing.Race) -> None:
-        names = [None if w is None else tried[w].name for w in race.winners]
+    """A race that tells who leads after each round."""
+
+    def told(race: racing.Race) -> None:
+        each = zip(race.budgets, race.winners)
         tell(
             f"after {race.seen} items: "
-            + "; ".join(f"{b:.0f} calls: {n}" for b, n in zip(race.budgets, names))
+            + "; ".join(f"{b:.0f} calls: {_led(race, tried, w)}" for b, w in each)
         )
 
     return racing.race(
         lambda arm, places: bench.measure(tried[arm], items, places),
-        len(tried), len(items), budgets, after=after,
+        len(tried), len(items), budgets, after=told,
     )  # fmt: skip
+
+
+def _led(race: racing.Race, tried: Sequence[Candidate], winner: int | None) -> str:
+    """A leader, and its mean loss so far."""
+    return "none" if winner is None else f"{tried[winner].name} ({np.nanmean(race.losses[winner]):.4g})"
 
 
 def further_heat(
@@ -53,7 +83,8 @@ def further_heat(
     items: Items,
     tell: Told,
 ) -> tuple[tuple[Candidate, ...], racing.Race]:
-    """New samplers against the winners so far."""
+    """New samplers against the winners so far; what was tried already under another name is none."""
+    more = {c.name: c for c in distinct([*tried, *more.values()])[len(tried) :]}
     if not more:
         return tried, race
     both = [*(tried[w] for w in dict.fromkeys(race.winners) if w is not None), *more.values()]
@@ -69,19 +100,31 @@ def plans_of(
         steps = space.steps(int(budget))
         if steps < 2 or steps == space.count:
             continue
-        for name in _best_orders(tried, race, budget):
+        for name in _best_orders(tried, race, budget, () if space.plain else LEVELLED):
             tell(f"measuring what steps of {name} cost in {budget:.0f} calls")
-            costs = bench.costs(space, items, name, families.uniform(space.count, steps))
-            found |= {c.name: c for c in planned(space, int(budget), name, costs)}
+            if name in LEVELLED:
+                best = bench.levels(space, items, LEVELLED[0], steps)
+            else:
+                best = _optimal(bench, space, items, name, families.uniform(space.count, steps))
+            found |= {c.name: c for c in planned(space, int(budget), name, best)}
     return found
 
 
-def _best_orders(tried: Sequence[Candidate], race: racing.Race, budget: float) -> tuple[str, ...]:
+def _optimal(
+    bench: Bench, space: Space, items: Items, name: str, path: tuple[int, ...]
+) -> Callable[[int], tuple[int, ...]]:
+    """The best plans of an order by costs along a path."""
+    return functools.partial(bench.costs(space, items, name, path).optimal, count=space.count)
+
+
+def _best_orders(
+    tried: Sequence[Candidate], race: racing.Race, budget: float, without: Sequence[str] = LEVELLED
+) -> tuple[str, ...]:
     """The orders of the best samplers of a budget on the first items, at most `BEST`, that a plan may help to win."""
     means = {a: _at_first(race, a) for a, c in enumerate(tried) if 0 < c.calls <= budget}
     orders = dict.fromkeys(tried[a].order for a in sorted(means, key=means.__getitem__))
     lead = min(means.values(), default=0.0)
-    names = [name for name in orders if name not in UNPLANNED and _may_reach(tried, race, budget, name, lead)]
+    names = [name for name in orders if name not in without and _may_reach(tried, race, budget, name, lead)]
     return tuple(names[:BEST])
 
 
@@ -110,10 +153,10 @@ def once_more(
     found: dict[str, Candidate] = {}
     for budget, winner in zip(race.budgets, race.winners):
         won = None if winner is None else tried[winner]
-        if won is not None and won.plan == "planned":
+        if won is not None and won.plan == "planned" and won.order not in LEVELLED:
             tell(f"measuring along the path of {won.name}")
-            costs = bench.costs(space, items, won.order, won.sizes)
-            found |= {c.name: c for c in planned(space, int(budget), won.order, costs, "planned twice")}
+            best = _optimal(bench, space, items, won.order, won.sizes)
+            found |= {c.name: c for c in planned(space, int(budget), won.order, best, "planned twice")}
     return found
 
 
@@ -134,13 +177,19 @@ def _joined(
     return all_, racing.Race(race.budgets, losses, calls, winners)
 
 
-def best_default(bench: Bench, tried: Sequence[Candidate], budget: int, items: Items) -> int | None:
-    """Of what people take in so many calls, an order in equal steps, the best on the choosing half: a race of its own."""
-    most = max((c.calls for c in tried if c.default and c.calls <= budget), default=0)
-    arms = [a for a, c in enumerate(tried) if c.default and c.calls == most]
-    if not arms:
-        return None
-    found = racing.race(
-        lambda arm, places: bench.measure(tried[arms[arm]], items, places), len(arms), len(items), (most,)
-    )
-    return None if found.winners[0] is None else arms[found.winners[0]]
+def best_defaults(
+    bench: Bench, tried: tuple[Candidate, ...], race: racing.Race, items: Items
+) -> tuple[tuple[int | None, ...], racing.Race]:
+    """Of what people take in so many calls, orders in equal steps, the best on the choosing half: a race for each budget.
+
+    Also the race with all that these measured.
+    """
+    found: list[int | None] = []
+    for budget in race.budgets:
+        most = max((c.calls for c in tried if c.default and c.calls <= budget), default=0)
+        arms = [c for c in tried if c.default and c.calls == most]
+        heat = _race(bench, arms, items, (most,), lambda _: None) if arms else None
+        found.append(None if heat is None or heat.winners[0] is None else tried.index(arms[heat.winners[0]]))
+        if heat is not None:
+            race = replace(_joined(tried, race, arms, heat)[1], winners=race.winners)
+    return tuple(found), race

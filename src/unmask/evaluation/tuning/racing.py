@@ -1,17 +1,21 @@
 """Racing: which of many samplers is best within each budget of calls, with few of the calls that all of them would take.
 
 All arms are measured on the same items, a round of items after another, so differences are paired. After a round an arm is
-dropped where it cannot win any more: where for every budget that it keeps to, the leader there is better, or the arm could
-gain less than `ZONE` of the standard error that the leader's mean over all items will have anyway. What an arm
+dropped where it cannot win any more: where for every budget that it may keep to, the leader there is better, or the arm
+could gain less than `ZONE` of the standard error that the leader's mean over all items will have anyway. What an arm
 could gain is the end of an interval of its mean difference by Student's t. Few items know their spread badly, and of
-shares solved often none: so one more difference is counted, as far from the mean as items are spread. Derived; how often
-the winner is more than a standard error worse than the best is tested.
+shares solved often none: so one more difference is counted, as far from the mean as items are spread (of a loss that
+takes many values, `GUARD` times as far). Of arms that lost the same on items that differ, the one of fewer calls stays.
+
+Rules that count themselves take more calls for some items than for others. Such an arm may lead a budget, and win it, only
+if the 95 % interval of its mean calls is within; it is out only if the interval is above. Derived; how often the winner is
+more than a standard error worse than the best is tested.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
@@ -25,20 +29,26 @@ Array: TypeAlias = NDArray[np.float64]
 Measure: TypeAlias = Callable[[int, NDArray[np.int64]], tuple[Array, Array]]
 """(arm, items int64 [m]) -> (loss float64 [m], lower is better; calls float64 [m])."""
 
-LEVEL = 0.92
+LEVEL = 0.96
 """Of the interval of a difference, both sides."""
+
+LATE = 0.85
+"""The same from half of the items on: what is left can change less, and who is as good need not be run to the end."""
 
 FIRST = 4
 """Items of the first round; rounds double."""
 
-ZONE = 0.7
+ZONE = 0.9
 """Standard errors of the final mean that a gain must reach to be worth more items."""
 
 SILENT = 32
 """Items that all arms must do alike before they are taken to be alike."""
 
-SLACK = 1.02
-"""An arm keeps to a budget if its mean calls are within it up to so much: adaptive rules take a few more or fewer."""
+VALUES = 4
+"""Losses of so many values tell arms apart: where two are equal on all, they do the same."""
+
+GUARD = 0.3
+"""What is added to the spread of differences, in spreads of items, where a loss takes many values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +110,7 @@ def race(
         for arm in alive:
             losses[arm, part], calls[arm, part] = measure(arm, np.arange(part.start, part.stop))
         open_ = contenders(losses, calls, budgets, alive, level)
-        found = Race(tuple(budgets), losses, calls, tuple(names[0] if names else None for names in open_))
+        found = Race(tuple(budgets), losses, calls, tuple(leaders(calls, budgets, open_)))
         after(found)
         alive = sorted(set().union(*open_))
         if all(len(names) < 2 for names in open_):
@@ -111,16 +121,45 @@ def race(
 def contenders(
     losses: Array, calls: Array, budgets: Sequence[float], alive: Sequence[int], level: float = LEVEL
 ) -> list[list[int]]:
-    """For each budget the arms that may still win it by more than `ZONE` errors of the final mean, the leader first."""
+    """For each budget the arms that may still win it by more than `ZONE` errors of the final mean.
+
+    The leader comes first: of those that surely keep to the budget the best, or where none does, of those that may.
+    """
     seen = _seen(losses)
-    means = {arm: (float(losses[arm, :seen].mean()), float(calls[arm, :seen].mean())) for arm in alive}
+    spans = {arm: mean_calls(calls[arm, :seen]) for arm in alive}
+    ranks = {arm: (_rounded(losses[arm, :seen].mean()), float(calls[arm, :seen].mean())) for arm in alive}
     usual = math.sqrt(float(losses[list(alive), :seen].var(axis=1, ddof=1).mean())) if seen > 1 else math.inf
     found = []
     for budget in budgets:
-        within = sorted((*means[arm], arm) for arm in alive if means[arm][1] <= SLACK * budget)
-        arms = [arm for *_, arm in within]
+        may = [arm for arm in alive if spans[arm][0] <= budget * ROUNDING]
+        arms = sorted(may, key=lambda a: (spans[a][1] > budget * ROUNDING, *ranks[a], a))
         found.append([a for a in arms if a == arms[0] or _may_win(losses, a, arms[0], seen, usual, level)])
     return found
+
+
+ROUNDING = 1 + 1e-9
+
+
+def leaders(calls: Array, budgets: Sequence[float], open_: Sequence[Sequence[int]]) -> Iterator[int | None]:
+    """The first arm of each budget, where it surely keeps to it."""
+    for budget, names in zip(budgets, open_):
+        known = calls[names[0]] if names else np.zeros(0)
+        sure = len(known) and mean_calls(known[~np.isnan(known)])[1] <= budget * ROUNDING
+        yield names[0] if sure else None
+
+
+def mean_calls(calls: Array) -> tuple[float, float]:
+    """95 % interval of the mean of calls of items (Student's t), within what they took."""
+    mean, least, most = float(calls.mean()), float(calls.min()), float(calls.max())
+    if len(calls) < 2 or least == most:
+        return least, most
+    reach = t_quantile(0.95, len(calls) - 1) * float(calls.std(ddof=1)) / math.sqrt(len(calls))
+    return max(least, mean - reach), min(most, mean + reach)
+
+
+def _rounded(value: float) -> float:
+    """A mean without what sums round."""
+    return float(f"{value:.9g}")
 
 
 def _may_win(losses: Array, arm: int, rival: int, seen: int, usual: float, level: float) -> bool:
@@ -131,9 +170,12 @@ def _may_win(losses: Array, arm: int, rival: int, seen: int, usual: float, level
     if seen < 2 or (usual == 0 and seen < SILENT):
         return True
     own, other = losses[arm, :seen], losses[rival, :seen]
-    worse, spread = own - other, float(other.std(ddof=1))
-    noise = max(spread, float(own.std(ddof=1)), usual)
+    worse, spread, many = own - other, float(other.std(ddof=1)), len(np.unique(other)) >= VALUES
+    if many and np.allclose(own, other, rtol=1e-9, atol=1e-12):
+        return False
+    noise = (GUARD if many else 1) * max(spread, float(own.std(ddof=1)), usual)
     variance = (float(((worse - worse.mean()) ** 2).sum()) + noise**2) / seen
+    level = level if 2 * seen < losses.shape[1] else min(level, LATE)
     reach = t_quantile(level, seen - 1) * math.sqrt(variance / seen)
     return bool(worse.mean() - reach < -ZONE * spread / math.sqrt(losses.shape[1]))
 

@@ -32,6 +32,7 @@ class Row:
 
     ``loss`` is the mean over ``items`` items in the metric's unit, ``interval`` its 95 % interval (Student's t, of shares
     Wilson), ``calls`` the mean network calls of an item in full passes, ``seconds`` the mean time of an item.
+    ``calls_interval``: that of the calls, 95 %, Student's t; None where they were not counted one by one.
     """
 
     candidate: Candidate
@@ -40,6 +41,7 @@ class Row:
     interval: tuple[float, float]
     items: int
     seconds: float
+    calls_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,13 +174,14 @@ class Tuned:
 UNITS = {
     "budget": "network calls per item, full forward passes",
     "calls": "mean network calls per item, full forward passes",
+    "calls_interval": "the same, 95 %, Student's t over items",
     "loss": "the metric's unit, mean over items that the choice has not seen",
     "gain": "the metric's unit: loss of the best default of equal steps less that of the winner, on the same items",
     "interval": "95 %, Student's t over items; of shares Wilson, and of their paired differences Newcombe",
     "needed": "the smallest budget whose winner loses no more than the default, by the means",
     "seconds": "of a row: per item; of all: of this run, without what was measured before it",
     "calls.race": "calls times items of the race",
-    "calls.measuring": "calls times items that costs of steps took",
+    "calls.measuring": "calls times items that costs of steps took, and rules that were tried before the race",
     "calls.judging": "calls times items of the judging half",
     "calls.full": "calls times items, had every candidate of the race been run on every item",
 }
@@ -190,6 +193,7 @@ def _told(row: Row | None) -> dict[str, Any] | None:
     return None if row is None else {
         "name": row.candidate.name,
         "calls": _finite(row.calls),
+        "calls_interval": None if row.calls_interval is None else _span(row.calls_interval),
         "loss": _finite(row.loss),
         "interval": _span(row.interval),
         "items": row.items,
@@ -225,6 +229,7 @@ def rows_of(record: dict[str, Any]) -> list[tuple[str, ...]]:
 def lines_of(record: dict[str, Any]) -> list[str]:
     """What a record says below its table."""
     lines = [_need(found) for found in record["budgets"] if found["default"] is not None]
+    lines += [_over(found) for found in record["budgets"] if found["winner"] is not None and _exceeds(found)]
     steps = "; ".join(f"{r['calls']:.4g} calls: {_ranged(r, 'loss')} {r['name']}" for r in record["front"])
     race, more, full, judging = (record["calls"][k] for k in ("race", "measuring", "full", "judging"))
     return [
@@ -234,6 +239,19 @@ def lines_of(record: dict[str, Any]) -> list[str]:
         f"of {full:.0f} for each on every item ({(race + more) / full:.0%}); {judging:.0f} to judge; "
         f"{record['seconds']:.0f} s",
     ]
+
+
+def _exceeds(found: dict[str, Any]) -> bool:
+    """Whether a winner takes more calls on unseen items than its budget has."""
+    return bool(found["winner"]["calls"] is not None and found["winner"]["calls"] > found["budget"] + 1e-9)
+
+
+def _over(found: dict[str, Any]) -> str:
+    """What is said of such a winner."""
+    taken = _ranged(
+        {**found["winner"], "interval": found["winner"]["calls_interval"] or (None, None)}, "calls"
+    )
+    return f"budget {found['budget']}: its winner takes {taken} calls on unseen items, more than where it was chosen"
 
 
 def _need(found: dict[str, Any]) -> str:

@@ -1,12 +1,15 @@
-"""Noise out of measured costs: a surface over numbers of visible positions that bends as little as the data let it."""
+"""From measured costs to plans: surfaces that bend as little as the data let them, the cheapest way through costs."""
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from unmask.planning import families
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -62,3 +65,42 @@ def _bends(size: int) -> tuple[tuple[tuple[int, int], ...], Array]:
                         row[number[place]] += weight
                 form += np.outer(row, row)
     return places, form
+
+
+# --- the cheapest way -------------------------------------------------------------------------------
+
+
+def cheapest(costs: Array, steps: int) -> tuple[int, ...]:
+    """The sizes of ``steps`` steps of least total cost; costs[i, k] of a step of k at i visible, nats [N, N + 1]."""
+    count = len(costs)
+    between = np.full((count + 1, count + 1), np.inf)  # from i to j visible
+    for i in range(count):
+        between[i, i + 1 :] = costs[i, 1 : count - i + 1]
+    return families.sizes_between(shortest(between, steps))
+
+
+def shortest(between: Array, steps: int) -> list[int]:
+    """The places of the cheapest way of ``steps`` steps from the first to the last; between[a, b] from a to b, [M, M]."""
+    values, parents = np.full(len(between), np.inf), []
+    values[0] = 0.0
+    for _ in range(steps):
+        through = values[:, None] + between
+        parents.append(through.argmin(0))
+        values = through.min(0)
+    places = [len(between) - 1]
+    for parent in reversed(parents):
+        places.append(int(parent[places[-1]]))
+    return places[::-1]
+
+
+def rising(values: Array) -> Array:
+    """The nearest sequence that never falls (isotonic regression)."""
+    from scipy.optimize import isotonic_regression  # takes a moment to import
+
+    return np.asarray(isotonic_regression(values).x, dtype=np.float64)
+
+
+def correction(weights: Array) -> float:
+    """Makes a weighted variance of a mean unbiased where all rows count alike; NaN of one row."""
+    effective = float(1 / (weights**2).sum()) if len(weights) else 0.0
+    return effective / (effective - 1) if effective > 1 + 1e-9 else math.nan

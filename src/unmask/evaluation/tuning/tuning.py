@@ -70,7 +70,7 @@ def choose(
         for more in (heats.plans_of, heats.once_more):
             found = more(bench, space, tried, race, choosing, tell)
             tried, race = heats.further_heat(bench, found, tried, race, choosing, tell)
-    usual = tuple(heats.best_default(bench, tried, budget, choosing) for budget in budgets)
+    usual, race = heats.best_defaults(bench, tried, race, choosing)
     return _judged(bench, tried, race, usual, judging, began, made)
 
 

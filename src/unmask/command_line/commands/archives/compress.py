@@ -57,7 +57,7 @@ def run_compress(
     pile = taken(sources, kind, quiet)
     subject = subjects.of_model(model)
     in_range("calls", calls, 1, subject.block or subject.length, ", the positions of a row")
-    filed = None if sampler is None else read_sampler(sampler, model.config["network"])
+    filed = None if sampler is None else read_sampler(sampler, model)
     settings = (
         suited(model, subject, calls, order, substeps, seed) if filed is None else Settings(sampler=filed)
     )

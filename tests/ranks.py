@@ -5,20 +5,24 @@ They are forked from a server that has loaded everything already, so that a worl
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tiny import log_of, often, tiny
+from tiny import batch, killed_at, log_of, often, tiny
+from torch import Tensor, nn
 
+from unmask.recipes import Batch, Run
 from unmask.training import train
 
 PATIENCE = 60.0
@@ -53,6 +57,7 @@ def together(work: Callable[..., Any], *arguments: Any, size: int = 2, alike: bo
             value, error = None, "it was killed"
         process.join(1.0 if error == "it hangs" else PATIENCE)
         if process.is_alive():
+            error = f"it does not end, having said: {error}"
             process.kill()
             process.join()
         ends.append(End(value, error, process.exitcode or 0))
@@ -106,3 +111,75 @@ def losses(folder: str, changes: dict[str, Any], **machine: Any) -> list[float]:
     run = tiny(often(**{"save_minutes": 60} | machine), dropout=0.0, **changes)
     train(run, Path(folder), quiet=True)
     return [record["loss"] for record in log_of(Path(folder))]
+
+
+def trained(folder: str, steps: int = 8, **machine: Any) -> None:
+    """A training of `tiny`, with dropout, that saves every step and keeps all."""
+    train(tiny(often(**machine), steps=steps), Path(folder), quiet=True)
+
+
+def killed(rank: int, folder: str, strategy: str, calls: int) -> None:
+    """The same, in which the second process is killed at that call of fsync."""
+    if rank == 1:
+        killed_at(calls)
+    trained(folder, strategy=strategy)
+
+
+def stopped(rank: int, folder: str, number: int) -> None:
+    """The same, in which one process gets a signal before its step 4, and another one soon after."""
+
+    def pressing(run: Run, step: int) -> Batch:
+        for _ in range(2 * (step == 4 and rank == 1)):
+            signal.raise_signal(number)
+        return batch(run, step)
+
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    train(replace(tiny(often(save_minutes=60), steps=8), batch=pressing), Path(folder), quiet=True)
+
+
+def differing(rank: int, folder: str, what: str) -> None:
+    """The same, in which the second process has something else than the first, or something befalls it."""
+    run = tiny(often(save_minutes=60))
+    if rank == 1:
+        run, folder = WAYS[what](run, folder)
+    train(run, Path(folder), quiet=True)
+
+
+def _failing(error: Exception, at: int) -> Callable[[Run, int], Batch]:
+    def failing(run: Run, step: int) -> Batch:
+        if step == at:
+            raise error
+        return batch(run, step)
+
+    return failing
+
+
+def _other_data(run: Run, step: int) -> Batch:
+    return batch(replace(run, seed=5), step)
+
+
+def _broken(network: nn.Module, data: Batch) -> Tensor:
+    raise RuntimeError("out of memory")
+
+
+def _full_disk(run: Run) -> Run:
+    def fsync(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    os.fsync = fsync
+    return run
+
+
+WAYS: dict[str, Callable[[Run, str], tuple[Run, str]]] = {
+    "seed": lambda run, folder: (replace(run, seed=1), folder),
+    "rate": lambda run, folder: (replace(run, optimiser=replace(run.optimiser, learning_rate=0.5)), folder),
+    "steps": lambda run, folder: (replace(run, optimiser=replace(run.optimiser, steps=13)), folder),
+    "machine": lambda run, folder: (replace(run, machine=replace(run.machine, log_every=2)), folder),
+    "folder": lambda run, folder: (run, f"{folder}-other"),
+    "data": lambda run, folder: (replace(run, batch=_other_data), folder),
+    "shard": lambda run, folder: (replace(run, batch=_failing(OSError(errno.ENOENT, "No such shard"), 3)), folder),
+    "first shard": lambda run, folder: (replace(run, batch=_failing(ValueError("no such shard"), 0)), folder),
+    "memory": lambda run, folder: (replace(run, objective=_broken), folder),
+    "disk": lambda run, folder: (_full_disk(run), folder),
+}
+"""What may differ, by name."""

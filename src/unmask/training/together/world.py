@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,13 +56,20 @@ def started(machine: Machine) -> Iterator[World]:
 
     ValueError when the others do not come, or are more than the devices; when another ends inside, in whatever way.
     """
-    if dist.is_available() and dist.is_initialized():
-        yield _joined(machine)
-        return
     size = _told("WORLD_SIZE", 1)
-    if size == 1:
+    if dist.is_available() and dist.is_initialized():
+        with _ends_with_the_others():
+            yield _joined(machine)
+    elif size == 1:
         yield ALONE
-        return
+    else:
+        with _opened(machine, size), _ends_with_the_others():
+            yield _joined(machine)
+
+
+@contextmanager
+def _opened(machine: Machine, size: int) -> Iterator[None]:
+    """The group of torchrun's processes."""
     _take_device(machine.device, _told("LOCAL_RANK", 0))
     backend = "nccl" if kind_of(machine.device) == "cuda" else "gloo"
     patience = datetime.timedelta(minutes=machine.timeout_minutes)
@@ -70,10 +78,19 @@ def started(machine: Machine) -> Iterator[World]:
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{size} processes did not meet ({one_line(error)}): start them by torchrun") from None
     try:
-        with _ends_with_the_others():
-            yield _joined(machine)
+        yield
+    except BaseException as error:
+        _let_go(error)
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Frees what the frames of an error hold: what uses a group must go before it, or torch may wait for ever at the end."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _joined(machine: Machine) -> World:

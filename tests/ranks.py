@@ -19,10 +19,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tiny import batch, killed_at, log_of, often, tiny
 from torch import Tensor, nn
 
-from unmask.recipes import Batch, Run
+from unmask.recipes import Batch, Run, all_recipes
+from unmask.recipes.sequences import Folder
 from unmask.training import train
 
 PATIENCE = 60.0
@@ -85,7 +87,9 @@ def _rank(
 def _server() -> Any:
     """What processes are forked from, with everything that they need."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ranks", "torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo"])
+    context.set_forkserver_preload(
+        ["ranks", "torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo"]
+    )
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
     try:
@@ -177,9 +181,69 @@ WAYS: dict[str, Callable[[Run, str], tuple[Run, str]]] = {
     "machine": lambda run, folder: (replace(run, machine=replace(run.machine, log_every=2)), folder),
     "folder": lambda run, folder: (run, f"{folder}-other"),
     "data": lambda run, folder: (replace(run, batch=_other_data), folder),
-    "shard": lambda run, folder: (replace(run, batch=_failing(OSError(errno.ENOENT, "No such shard"), 3)), folder),
+    "shard": lambda run, folder: (
+        replace(run, batch=_failing(OSError(errno.ENOENT, "No such shard"), 3)),
+        folder,
+    ),
     "first shard": lambda run, folder: (replace(run, batch=_failing(ValueError("no such shard"), 0)), folder),
     "memory": lambda run, folder: (replace(run, objective=_broken), folder),
     "disk": lambda run, folder: (_full_disk(run), folder),
 }
 """What may differ, by name."""
+
+
+# --- every objective ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Words:
+    """A token folder of sixty random items of two lengths, or one random stream, in memory."""
+
+    size: int
+    length: int
+    swaps: int | None = 3
+    items: int = 60
+    symbols: int = 600
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.where(np.arange(60) % 2, self.length // 2, self.length - 1)
+
+    def open(self) -> Words:
+        return self
+
+    def _drawn(self, *shape: int) -> np.ndarray:
+        return np.random.default_rng(shape).integers(0, self.size, shape)
+
+    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        return self._drawn(600)[starts[:, None] + np.arange(length)]
+
+    def padded(self, places: np.ndarray, length: int, pad: int) -> np.ndarray:
+        rows = self._drawn(60, length)[places]
+        return np.where(np.arange(length) < self.lengths[places, None], rows, pad)
+
+
+SIZES = {"width": 16, "depth": 2, "heads": 2, "hidden": 32, "features": 16, "blocks": 1, "ordinal": 4}
+"""A network of any kind, made small."""
+
+
+def small(name: str, rows: int = 12, **machine: Any) -> Run:
+    """A recipe with a small network, on made-up data where it needs a folder."""
+    run = all_recipes()[name]()
+    sizes = SIZES | ({"width": 8, "height": 8} if hasattr(run.network, "features") else {})
+    sizes = {k: v for k, v in sizes.items() if hasattr(run.network, k)}
+    network = replace(run.network, **sizes)
+    run = replace(run, network=network, batch_size=rows, machine=often(save_minutes=60, **machine))
+    run = replace(run, optimiser=replace(run.optimiser, steps=3, warmup=0, decay=0.0))
+    if isinstance(run.data, Folder):
+        size = getattr(network, "levels", network.vocab_size) - 1
+        return replace(run, data=Words(size, network.length), prepare=lambda run: run)
+    if name == "sudoku_hard":
+        return replace(run, data=replace(run.data, banked=0.0))
+    return run
+
+
+def steps_of(name: str, folder: str, **machine: Any) -> list[float]:
+    """The losses of three steps of such a recipe."""
+    train(small(name, **machine), Path(folder), quiet=True)
+    return [record["loss"] for record in log_of(Path(folder))]

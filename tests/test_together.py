@@ -10,18 +10,27 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from ranks import differing, given, killed, losses, stopped, together, trained
+from helpers import seeded
+from ranks import differing, given, killed, losses, small, steps_of, stopped, together, trained
 from test_training import assert_same, leftovers, parts, steps_in
 from tiny import log_of
 
 from unmask.base import checkpoints
 from unmask.training.locks import locked
+from unmask.training.together import batches
+from unmask.training.together.world import World
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32" or not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"
 )
 
 TWENTY = {"steps": 20}
+
+OBJECTIVES = [
+    *("sudoku", "sudoku_hard", "sudoku_solver", "lo_nae_sat", "text", "text_d3pm", "text_md4", "text_genmd4"),
+    *("text_autoregressive", "molecules", "digits", "digits_upscale4"),
+]
+"""One recipe for every objective and kind of batch."""
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +84,30 @@ def test_accumulation_alone_changes_nothing(tmp_path, alone):
 
 def test_batches_made_ahead_and_activations_made_anew_are_the_same(tmp_path, alone):
     assert losses(str(tmp_path), TWENTY, prefetch=3, recompute=True) == alone[1]
+
+
+@pytest.mark.global_random
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_parts(name):
+    """What sharing a batch out rests on, dropout left aside: nothing of a row depends on the rows beside it."""
+    run = small(name)
+    run, random = run.prepare(run), seeded(0)
+    network = run.build(run.network)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=random), alpha=0.2)
+    data = run.batch(run, 3)
+    every = [part for rank in range(2) for part in batches.parts(data, World(rank, 2), 3)]
+    losses = torch.stack([run.objective(network, part) for part in every])
+    assert losses.std() > 0
+    assert losses.mean().item() == pytest.approx(run.objective(network, data).item(), rel=1e-5)
+
+
+def test_the_head_of_masked_positions_alone_is_gathered(tmp_path):
+    """The sparse loss reads the head's own matrix, outside of any module's forward pass."""
+    wanted = steps_of("digits", str(tmp_path / "one"))
+    for found in given(together(partial(steps_of, strategy="fsdp"), "digits", str(tmp_path / "two"))):
+        assert found == pytest.approx(wanted, abs=1e-5)
 
 
 def test_muon_gathers_its_matrices(tmp_path):
@@ -159,7 +192,9 @@ def test_a_missing_piece_is_named(tmp_path, whole):
 def test_where_one_fails_all_end_and_the_first_says_why(tmp_path, what, words):
     first, second = together(differing, str(tmp_path), what, alike=False)
     assert words in second.error
-    assert words in first.error or (what == "memory" and "another process of this training ended" in first.error)
+    assert words in first.error or (
+        what == "memory" and "another process of this training ended" in first.error
+    )
     assert first.error.startswith("Elsewhere")
     assert not leftovers(tmp_path)
     assert not (tmp_path / "model").exists()
@@ -168,7 +203,7 @@ def test_where_one_fails_all_end_and_the_first_says_why(tmp_path, what, words):
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path):
     for end in together(partial(losses, accumulate=3), str(tmp_path), TWENTY):
         assert "a batch of 32 rows for 2 processes x 3 parts (machine.accumulate)" in end.error
-        assert "--batch_size 36" in end.error
+        assert "a multiple of 6, by --batch_size" in end.error
     with pytest.raises(ValueError, match="1 processes x 5 parts"):
         losses(str(tmp_path / "one"), TWENTY, accumulate=5)
 

@@ -105,7 +105,7 @@ class Batch:
     """tokens int64 [B, L] without masks, masked bool [B, L], weight float [B] of its summed cross-entropy (or [B, L]).
 
     ``time`` float [B] and ``label`` int64 [B] are for networks that take them, ``noise`` float [B, n, L] on 0..1 for
-    objectives whose masks depend on what is learnt (n masks per sequence). ``place`` float64 [B] says where the rows
+    objectives whose masks depend on what is learnt (n masks per sequence). ``place`` int64 [B, 2] says where the rows
     of a part stand in the whole batch; what an objective does to a row may depend on that, and on no other row (`Run`).
     """
 
@@ -118,14 +118,16 @@ class Batch:
     place: Tensor | None = None
 
     def places(self) -> Tensor:
-        """Where each row stands in the whole batch, (number + 1) / rows, float64 [B]."""
-        rows = torch.arange(1, len(self.tokens) + 1, dtype=torch.float64, device=self.tokens.device)
-        return rows / len(self.tokens) if self.place is None else self.place
+        """The number of each row in the whole batch, and how many rows that has, int64 [B, 2]."""
+        rows = len(self.tokens)
+        number = torch.arange(rows, device=self.tokens.device)
+        return torch.stack([number, torch.full_like(number, rows)], 1) if self.place is None else self.place
 
     def every(self, step: int, first: int) -> Batch:
         """Every ``step``-th row from the ``first`` on, which keep their places."""
-        own = {f.name: v[first::step].contiguous() for f in fields(self) if (v := getattr(self, f.name)) is not None}
-        return replace(self, **own | {"place": self.places()[first::step]})
+        whole = replace(self, place=self.places())
+        values = {f.name: getattr(whole, f.name) for f in fields(self)}
+        return replace(whole, **{k: v[first::step].contiguous() for k, v in values.items() if v is not None})
 
     def to(self, device: str) -> Batch:
         """The same batch on a device."""

@@ -68,7 +68,7 @@ def _train(world: World, run: Run, folder: Path, quiet: bool) -> Path:
         Progress("train", run.optimiser.steps, step, quiet=quiet) as progress,
         _log(folder, step, world) as log,
         _ctrl_c(world) as stop,
-        batches_of(run, step) as made,
+        batches_of(run) as made,
     ):
         while step < run.optimiser.steps and not stopped:
             batch = agreed(world, partial(made, step))

@@ -27,7 +27,7 @@ def save(state: State, folder: Path, step: int) -> None:
     place = folder / "checkpoints" / f"{step:08d}"
     if of_first(world, place.exists()):  # this run was at this step before, in the same state
         return
-    files = {}
+    files: dict[str, dict[str, Tensor]] = {}
     for name, tensors in _groups(state).items():
         files |= _mine(world, name, tensors)
     files[piece("random", world.rank, world.size)] = devices.random_states(run.machine.device)
@@ -68,7 +68,9 @@ def _write(
         checkpoints.write_folder(place, files, records)
         return
     with ExitStack() as opened:
-        staging = agreed(world, lambda: opened.enter_context(checkpoints.staged(place)) if world.first else None)
+        staging = agreed(
+            world, lambda: opened.enter_context(checkpoints.staged(place)) if world.first else None
+        )
         staging = of_first(world, staging)
         agreed(world, lambda: checkpoints.write_files(staging, files, records if world.first else {}))  # type: ignore[arg-type]
         agreed(world, opened.close)
@@ -80,7 +82,9 @@ def export(state: State, folder: Path, step: int) -> Path:
     for name, value in state.average.items():
         full = whole(value)
         weights[name] = (full.cpu() if is_shared(value) else full) if state.world.first else torch.empty(0)
-    agreed(state.world, lambda: state.run.write(state.run, place, weights, step) if state.world.first else None)
+    agreed(
+        state.world, lambda: state.run.write(state.run, place, weights, step) if state.world.first else None
+    )
     return place
 
 

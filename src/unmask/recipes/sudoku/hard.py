@@ -166,8 +166,9 @@ def objective(network: nn.Module, data: Batch, *, span: int = SPAN) -> Tensor:
 
 def stages(data: Batch, count: int) -> Tensor:
     """How many spans of loops come before those that are trained: 0, 1, .. for ``count`` parts of a batch, int64 [B]."""
-    firsts = torch.arange(1, max(1, count), dtype=torch.float64, device=data.tokens.device) / max(1, count)
-    return (data.places()[:, None] > firsts).sum(1)
+    number, rows = data.places()[:, :, None].unbind(1)
+    part = torch.arange(1, max(1, count), device=number.device)
+    return (number >= rows * part // max(1, count)).sum(1)
 
 
 @torch.no_grad()

@@ -14,8 +14,8 @@ from unmask.training.together.world import World
 
 
 @contextmanager
-def batches_of(run: Run, first: int) -> Iterator[Callable[[int], Batch]]:
-    """``made(step)`` is ``run.batch(run, step)``, asked for the ``first`` step and then for one after another.
+def batches_of(run: Run) -> Iterator[Callable[[int], Batch]]:
+    """``made(step)`` is ``run.batch(run, step)``, asked for one step after another.
 
     With ``machine.prefetch`` as many are made ahead in a thread, while others are trained on; what fails there is raised
     at its own step.
@@ -57,7 +57,7 @@ def check_divides(rows: int, world: World, count: int) -> None:
     if rows % whole:
         raise ValueError(
             f"a batch of {rows} rows for {world.size} processes x {count} parts (machine.accumulate): expected a "
-            f"multiple of {whole}, such as --batch_size {-(-rows // whole) * whole}"
+            f"multiple of {whole}, by --batch_size"
         )
 
 

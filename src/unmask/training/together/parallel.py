@@ -40,7 +40,7 @@ def shared(world: World, run: Run, network: nn.Module, half: bool) -> nn.Module:
     machine = run.machine
     if machine.recompute:
         for block in blocks(network):
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     if world.size > 1 and machine.strategy == "fsdp":
         return _sharded(world, run, network, half)
     network.to(machine.device)
@@ -48,7 +48,11 @@ def shared(world: World, run: Run, network: nn.Module, half: bool) -> nn.Module:
     if world.size == 1:
         return loss
     unread = agreed(world, lambda: has_unread(run, network))
-    options = {"gradient_as_bucket_view": True, "find_unused_parameters": unread, _BUFFERS: False}
+    options: dict[str, Any] = {
+        "gradient_as_bucket_view": True,
+        "find_unused_parameters": unread,
+        _BUFFERS: False,
+    }
     return DistributedDataParallel(loss, **options)
 
 
@@ -73,7 +77,8 @@ def has_unread(run: Run, network: nn.Module) -> bool:
 def _sharded(world: World, run: Run, network: nn.Module, half: bool) -> nn.Module:
     """FSDP2: every block is gathered when it runs, and what is outside of blocks for the whole step.
 
-    The network moves to the device block by block, so that no device ever holds all of it. Blocks are gathered in bfloat16 where products are made in it; gradients add up in float32.
+    The network moves to the device block by block, so that no device ever holds all of it. Blocks are gathered in bfloat16
+    where products are made in it; gradients add up in float32.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -110,18 +115,18 @@ def apart(loss: nn.Module, last: bool) -> AbstractContextManager[Any]:
     if isinstance(loss, DistributedDataParallel):
         return nullcontext() if last else loss.no_sync()
     if hasattr(loss, "set_requires_gradient_sync"):
-        loss.set_requires_gradient_sync(last)
+        loss.set_requires_gradient_sync(last)  # type: ignore[operator]
     return nullcontext()
 
 
 def own(value: Tensor) -> Tensor:
     """The share of a tensor that this process holds, the same memory; all of it where it is not shared."""
-    return value.to_local() if is_shared(value) else value  # type: ignore[operator, no-any-return]
+    return value.to_local() if is_shared(value) else value  # type: ignore
 
 
 def whole(value: Tensor) -> Tensor:
     """All of a tensor; every process must ask."""
-    return value.full_tensor() if is_shared(value) else value  # type: ignore[operator, no-any-return]
+    return value.full_tensor() if is_shared(value) else value  # type: ignore
 
 
 def like(value: Tensor, full: Tensor) -> Tensor:

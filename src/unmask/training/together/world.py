@@ -76,7 +76,9 @@ def _opened(machine: Machine, size: int) -> Iterator[None]:
     try:
         dist.init_process_group(backend, rank=_told("RANK"), world_size=size, timeout=patience)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{size} processes did not meet ({one_line(error)}): start them by torchrun") from None
+        raise ValueError(
+            f"{size} processes did not meet ({one_line(error)}): start them by torchrun"
+        ) from None
     try:
         yield
     except BaseException as error:
@@ -87,7 +89,7 @@ def _opened(machine: Machine, size: int) -> Iterator[None]:
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Frees what the frames of an error hold: what uses a group must go before it, or torch may wait for ever at the end."""
+    """Frees what the frames of an error hold: what uses a group must go before it, or torch may wait for ever."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
@@ -104,7 +106,9 @@ def _told(name: str, usual: int | None = None) -> int:
     """A number from the environment; ValueError where there is none."""
     text = os.environ.get(name, "" if usual is None else str(usual))
     if not text.isdecimal():
-        raise ValueError(f"{name} is {text!r} where WORLD_SIZE is {os.environ.get('WORLD_SIZE')}: start by torchrun")
+        raise ValueError(
+            f"{name} is {text!r} where WORLD_SIZE is {os.environ.get('WORLD_SIZE')}: start by torchrun"
+        )
     return int(text)
 
 
@@ -112,11 +116,15 @@ def _take_device(device: str, local: int) -> None:
     """Makes the GPU of this process the one that ``cuda`` means; ValueError where there is none for it."""
     kind, number = kind_of(device), torch.device(device).index
     if kind not in ("cpu", "cuda") or number is not None:
-        raise ValueError(f"machine.device {device} for several processes: expected cpu or cuda, of which each takes one")
+        raise ValueError(
+            f"machine.device {device} for several processes: expected cpu or cuda, of which each takes one"
+        )
     if kind == "cuda":
         count = torch.cuda.device_count()
         if local >= count:
-            raise ValueError(f"process {local} of this machine has no GPU, of {count}: give --nproc-per-node {count}")
+            raise ValueError(
+                f"process {local} of this machine has no GPU, of {count}: give --nproc-per-node {count}"
+            )
         torch.cuda.set_device(local)
 
 
@@ -138,7 +146,7 @@ def _ends_with_the_others() -> Iterator[None]:
 
 
 def agreed(world: World, action: Callable[[], T]) -> T:
-    """What an action gives here. Where it fails in one process it fails in all: there as it does, here by that one's words."""
+    """What an action gives here; where it fails in one process it fails in all, in the others by that one's words."""
     if world.size == 1:
         return action()
     value, error = None, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import weakref
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import torch.distributed as dist
 from helpers import seeded
 from ranks import differing, given, killed, losses, small, steps_of, stopped, together, trained
 from test_training import assert_same, leftovers, parts, steps_in
-from tiny import log_of
+from tiny import log_of, tiny
 
 from unmask.base import checkpoints
+from unmask.recipes import Machine
+from unmask.training import resuming
 from unmask.training.locks import locked
-from unmask.training.together import batches
+from unmask.training.together import batches, world
 from unmask.training.together.world import World
 
 pytestmark = pytest.mark.skipif(
@@ -155,8 +158,15 @@ def test_fewer_or_more_processes_go_on(tmp_path, alone):
         torch.testing.assert_close(mine[name], value, atol=2e-5, rtol=1e-3, msg=name)
 
 
-def test_dropout_of_processes_never_collides(whole):
-    """Their random states, of the same seed, differ from the start, and differ after a change of their number."""
+def test_random_states_of_processes_are_their_own(whole):
+    """No two of a thousand processes and a few steps share a state, nor do those of a checkpoint."""
+    before, found = torch.get_rng_state(), set()
+    for step in (0, 1, 10):
+        for rank in range(1000):
+            resuming.seed_dropout(tiny(), step, rank)
+            found.add(torch.get_rng_state().numpy().tobytes())
+    torch.set_rng_state(before)
+    assert len(found) == 3000
     for strategy in ("ddp", "fsdp"):
         states = [v for k, v in parts(whole / strategy, 1).items() if k.startswith("random-")]
         assert len(states) == 2
@@ -227,3 +237,24 @@ def test_processes_without_torchrun_are_told(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(ValueError, match="RANK is '' where WORLD_SIZE is 4: start by torchrun"):
         losses(str(tmp_path), TWENTY)
+
+
+def test_what_an_error_holds_is_freed_before_the_group(monkeypatch):
+    """Else torch waits at the end of the process, now and then, for what the group has left behind."""
+
+    class Held:
+        pass
+
+    seen, alive = [], []
+
+    def failing():
+        held = Held()
+        seen.append(weakref.ref(held))
+        raise ValueError("no")
+
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: alive.append(seen[0]() is not None))
+    with pytest.raises(ValueError, match="no"), world._opened(Machine(), 2):
+        failing()
+    assert alive == [False]

@@ -29,7 +29,7 @@ class State:
 
 def started(world: World, run: Run, network: nn.Module) -> State:
     """A training of a network from its start; whatever it has then."""
-    loss = parallel.shared(world, run, network, in_bfloat16(run))
+    loss = parallel.shared(world, run, network)
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
     return State(world, run, network, loss, average, made_optimiser(network, run.optimiser))
 

@@ -63,6 +63,7 @@ def train(
     """
     from unmask.command_line.commands import train as work
     from unmask.command_line.output import emit
+    from unmask.training.together.world import speaks
 
     if fleet.given and not dry_run:
         raise ValueError(f"--{fleet.given[0]} is for a dry run; expected --dry-run beside it")
@@ -73,7 +74,7 @@ def train(
         return 0
     with running(Cores(threads)):
         report = work.run(recipe, out, work.changes(set_), output.quiet)
-    if work.speaks():
+    if speaks():
         emit(report, work.render, output.json)
     return 0
 

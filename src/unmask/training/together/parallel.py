@@ -35,14 +35,14 @@ class Loss(nn.Module):
         return self.objective(self.network, batch)
 
 
-def shared(world: World, run: Run, network: nn.Module, half: bool) -> nn.Module:
+def shared(world: World, run: Run, network: nn.Module) -> nn.Module:
     """The loss of a network, for this process of the world; under fsdp the network's weights become shares in place."""
     machine = run.machine
     if machine.recompute:
         for block in blocks(network):
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     if world.size > 1 and machine.strategy == "fsdp":
-        return _sharded(world, run, network, half)
+        return _sharded(world, run, network)
     network.to(machine.device)
     loss = Loss(network, torch.compile(run.objective) if machine.compile else run.objective)
     if world.size == 1:
@@ -74,21 +74,20 @@ def has_unread(run: Run, network: nn.Module) -> bool:
     return found
 
 
-def _sharded(world: World, run: Run, network: nn.Module, half: bool) -> nn.Module:
+def _sharded(world: World, run: Run, network: nn.Module) -> nn.Module:
     """FSDP2: every block is gathered when it runs, and what is outside of blocks for the whole step.
 
-    The network moves to the device block by block, so that no device ever holds all of it. Blocks are gathered in bfloat16
-    where products are made in it; gradients add up in float32.
+    The network moves to the device block by block, so that no device ever holds all of it. Weights are gathered and gradients
+    added up in float32 whatever products are made in, so that the numbers are those of one process.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(kind_of(run.machine.device), (world.size,))
-    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     for block in blocks(network):
         if run.machine.compile:
             block.compile()
-        fully_shard(block, mesh=mesh, mp_policy=policy if half else MixedPrecisionPolicy())
+        fully_shard(block, mesh=mesh)
     return fully_shard(Loss(network, run.objective), mesh=mesh)  # type: ignore[return-value]
 
 

@@ -58,8 +58,9 @@ def train(
     """Train a recipe, or go on with a stopped training; --group.field VALUE replaces any field.
 
     --start FOLDER --data FILE teaches a masked model of transformers to be a diffusion model of your sequences.
-    Several GPUs or machines: `torchrun --nproc-per-node 8 -m unmask train ...`; --batch_size stays that of all together. How
-    they share the work: --machine.strategy ddp or fsdp, --machine.accumulate N, --machine.recompute true, --machine.prefetch N.
+    Several GPUs or machines: `torchrun --nproc-per-node 8 -m unmask train ...`; --batch_size stays that of all together.
+    How they share the work: --machine.strategy ddp or fsdp, --machine.accumulate N, --machine.recompute true,
+    --machine.prefetch N.
     """
     from unmask.command_line.commands import train as work
     from unmask.command_line.output import emit

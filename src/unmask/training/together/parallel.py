@@ -77,8 +77,8 @@ def has_unread(run: Run, network: nn.Module) -> bool:
 def _sharded(world: World, run: Run, network: nn.Module) -> nn.Module:
     """FSDP2: every block is gathered when it runs, and what is outside of blocks for the whole step.
 
-    The network moves to the device block by block, so that no device ever holds all of it. Weights are gathered and gradients
-    added up in float32 whatever products are made in, so that the numbers are those of one process.
+    The network moves to the device block by block, so that no device ever holds all of it. Weights are gathered and
+    gradients added up in float32 whatever products are made in, so that the numbers are those of one process.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard

@@ -289,7 +289,10 @@ MUTANTS = (
         "        check_alike(world, resuming.settings(run))\n",
         "",
         "two learning rates in one run",
-        (TOGETHER + "test_where_one_fails_all_end_and_the_first_says_why[rate-optimiser",),
+        (
+            TOGETHER
+            + "test_where_one_fails_all_end_and_the_first_says_why[rate-optimiser.learning_rate is 0.5 in process 1]",
+        ),
     ),
     Mutant(
         "stages-follow-the-place-in-a-part",

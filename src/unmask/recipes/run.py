@@ -87,7 +87,7 @@ class Machine:
     """Make the activations of each block anew in the backward pass: less memory for about a third more work."""
     prefetch: int | None = None
     """Batches made ahead, in a thread; None: one where the device is no CPU. The batches stay the same."""
-    timeout_minutes: float = 10.0
+    timeout_minutes: float = 30.0
     """How long a process waits for the others before it gives up."""
 
     def __post_init__(self) -> None:

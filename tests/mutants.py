@@ -296,9 +296,9 @@ MUTANTS = (
     ),
     Mutant(
         "stages-follow-the-place-in-a-part",
-        "recipes/sudoku_hard.py",
-        "stage = data.stage if data.stage is not None else",
-        "stage = None if data.stage is None else",
+        "recipes/run.py",
+        "if self.place is None else self.place",
+        "if True else self.place",
         "how deep a board starts depends on which part it is in",
         (TOGETHER + "test_the_loss_of_a_batch_is_the_mean_of_those_of_its_parts[sudoku_hard]",),
     ),

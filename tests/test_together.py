@@ -30,7 +30,18 @@ pytestmark = pytest.mark.skipif(
 TWENTY = {"steps": 20}
 
 OBJECTIVES = [
-    *("sudoku", "sudoku_hard", "sudoku_solver", "lo_nae_sat", "text", "text_d3pm", "text_md4", "text_genmd4"),
+    *(
+        "sudoku",
+        "sudoku_hard",
+        "sudoku_solver",
+        "sudoku_equivariant",
+        "lo_nae_sat",
+        "zebra",
+        "text",
+        "text_d3pm",
+        "text_md4",
+        "text_genmd4",
+    ),
     *("text_autoregressive", "molecules", "digits", "digits_upscale4"),
 ]
 """One recipe for every objective and kind of batch."""

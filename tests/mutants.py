@@ -246,8 +246,8 @@ MUTANTS = (
     Mutant(
         "muon-of-a-share",
         "training/muon.py",
-        "direction = whole(gradient.lerp(momentum, MOMENTUM))",
-        "direction = own(gradient.lerp(momentum, MOMENTUM))",
+        "direction = parallel.whole(gradient.lerp(momentum, MOMENTUM))",
+        "direction = parallel.own(gradient.lerp(momentum, MOMENTUM))",
         "rows of a matrix are made orthogonal among themselves",
         (TOGETHER + "test_muon_gathers_its_matrices",),
     ),

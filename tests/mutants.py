@@ -995,9 +995,9 @@ MUTANTS = (
     ),
     Mutant(
         "moments-are-not-looked-at",
-        "training/resuming.py",
-        "    checkpoints.fill({k: torch.empty_like(v) for k, v in kept.items()}, found, path)\n",
-        "",
+        "training/saving.py",
+        "    checkpoints.fill({k: own(v) for k, v in made.items()}, found, path)\n    return made",
+        "    return found",
         "NaN or another network's moments reach the optimiser",
         ("contract/test_training_contract.py::test_a_damaged_checkpoint_is_named",),
     ),

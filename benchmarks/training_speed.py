@@ -22,7 +22,9 @@ from unmask.masking import corruption
 from unmask.networks import TransformerConfig
 from unmask.recipes import Batch, Machine, Run, sequences
 from unmask.recipes.run import generator
-from unmask.training.loop import _adamw, _initialised, _prepare_machine, update
+from unmask.training import state
+from unmask.training.loop import _prepare_machine, update
+from unmask.training.together.world import ALONE
 
 CASES = [(50_257, 256, 256, 4, 4), (50_257, 256, 512, 4, 8), (27, 128, 256, 6, 32), (28, 58, 128, 4, 64)]
 """Vocabulary, length, width, depth, batch."""
@@ -106,16 +108,13 @@ def batch(run: Run, step: int) -> Batch:
 
 def our_step(run: Run):  # type: ignore[no-untyped-def]
     """One step of our training."""
-    network = _initialised(run)
-    average = {k: v.detach().clone() for k, v in network.state_dict().items()}
-    optimiser = _adamw(network, run.optimiser)
-    objective = torch.compile(run.objective) if run.machine.compile else run.objective
-    return lambda: update(run, network, average, optimiser, objective, 0)
+    training = state.started(ALONE, run, state.initialised(run))
+    return lambda: update(training, run.batch(run, 0), 0)
 
 
 def plain_step(run: Run):  # type: ignore[no-untyped-def]
     """One step as one would write it first."""
-    network = _initialised(run)
+    network = state.initialised(run)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
 
     def step() -> None:

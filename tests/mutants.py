@@ -48,6 +48,7 @@ HF = "test_transformers_models.py::"
 FETCHED = "test_weights.py::"
 LEARNT = "test_learnt_orders.py::"
 TUNING = "test_tuning.py::"
+TOGETHER = "test_together.py::"
 HOSTILE = "contract/test_hostile.py::"
 TIES = "test_scores_selectors.py::test_scores_within_the_grid_tie_and_the_lowest_position_wins"
 
@@ -200,6 +201,106 @@ MUTANTS = (
         "data=recipe.data,",
         "a puzzle is written in the sizes that the model was trained on",
         ("test_order_lab.py::test_a_model_of_other_sizes_reads_and_writes_its_own_puzzles",),
+    ),
+    # Several processes.
+    Mutant(
+        "all-take-the-same-rows",
+        "training/together/batches.py",
+        "batch.every(whole, world.rank * count + i)",
+        "batch.every(whole, i)",
+        "processes train on the same part of a batch, and the rest is never seen",
+        (TOGETHER + "test_two_processes_follow_one[ddp-1]",),
+    ),
+    Mutant(
+        "gradients-are-summed",
+        "training/loop.py",
+        "loss = training.loss(part.to(device)) / len(mine)",
+        "loss = training.loss(part.to(device))",
+        "the gradient of parts is as many times too large, which AdamW hides and clipping does not",
+        (TOGETHER + "test_two_processes_follow_one[ddp-4]",),
+    ),
+    Mutant(
+        "gradients-meet-at-every-part",
+        "training/together/parallel.py",
+        "loss.set_requires_gradient_sync(last)",
+        "loss.set_requires_gradient_sync(not last)",
+        "the last part stays at home",
+        (TOGETHER + "test_two_processes_follow_one[fsdp-2]",),
+    ),
+    Mutant(
+        "average-of-another-share",
+        "training/saving.py",
+        "each = -(-len(full) // world.size)",
+        "each = len(full) // world.size",
+        "rows of shared tensors are dealt out as torch does, the last process having fewer",
+        (TOGETHER + "test_a_process_killed_in_a_checkpoint_loses_nothing",),
+    ),
+    Mutant(
+        "pieces-are-put-together-backwards",
+        "training/saving.py",
+        "else torch.cat(v), like.get(k))",
+        "else torch.cat(v[::-1]), like.get(k))",
+        "one process goes on with the rows of two in the wrong order",
+        (TOGETHER + "test_fewer_or_more_processes_go_on",),
+    ),
+    Mutant(
+        "muon-of-a-share",
+        "training/muon.py",
+        "direction = parallel.whole(gradient.lerp(momentum, MOMENTUM))",
+        "direction = parallel.own(gradient.lerp(momentum, MOMENTUM))",
+        "rows of a matrix are made orthogonal among themselves",
+        (TOGETHER + "test_muon_gathers_its_matrices",),
+    ),
+    Mutant(
+        "dropout-of-all-is-one",
+        "training/resuming.py",
+        "noise.generator(run.seed, step, DROPOUT - rank)",
+        "noise.generator(run.seed, step, DROPOUT)",
+        "all processes but the first drop the same",
+        (TOGETHER + "test_random_states_of_processes_are_their_own",),
+    ),
+    Mutant(
+        "each-stops-when-told",
+        "training/together/world.py",
+        "dist.all_reduce(found, dist.ReduceOp.MAX, group=world.group)",
+        "pass",
+        "one stops, and the others wait for it",
+        (TOGETHER + "test_one_process_is_told_to_stop_and_all_stop_at_one_step",),
+    ),
+    Mutant(
+        "a-failure-is-kept-to-oneself",
+        "training/loop.py",
+        "batch = agreed(world, partial(made, step))",
+        "batch = made(step)",
+        "the others learn that one is gone, and not why",
+        (TOGETHER + "test_where_one_fails_all_end_and_the_first_says_why[shard-No such shard]",),
+    ),
+    Mutant(
+        "errors-hold-the-group",
+        "training/together/world.py",
+        "        _let_go(error)\n        raise\n    finally:",
+        "        raise\n    finally:",
+        "a process that failed waits for ever at its end, now and then",
+        (TOGETHER + "test_what_an_error_holds_is_freed_before_the_group",),
+    ),
+    Mutant(
+        "processes-differ-silently",
+        "training/loop.py",
+        "        check_alike(world, resuming.settings(run))\n",
+        "",
+        "two learning rates in one run",
+        (
+            TOGETHER
+            + "test_where_one_fails_all_end_and_the_first_says_why[rate-optimiser.learning_rate is 0.5 in process 1]",
+        ),
+    ),
+    Mutant(
+        "stages-follow-the-place-in-a-part",
+        "recipes/run.py",
+        "if self.place is None else self.place",
+        "if True else self.place",
+        "how deep a board starts depends on which part it is in",
+        (TOGETHER + "test_the_loss_of_a_batch_is_the_mean_of_those_of_its_parts[sudoku_hard]",),
     ),
     # Tuning.
     Mutant(
@@ -926,9 +1027,9 @@ MUTANTS = (
     ),
     Mutant(
         "moments-are-not-looked-at",
-        "training/resuming.py",
-        "    checkpoints.fill({k: torch.empty_like(v) for k, v in kept.items()}, found, path)\n",
-        "",
+        "training/saving.py",
+        "    checkpoints.fill({k: own(v) for k, v in made.items()}, found, path)\n    return made",
+        "    return found",
         "NaN or another network's moments reach the optimiser",
         ("contract/test_training_contract.py::test_a_damaged_checkpoint_is_named",),
     ),

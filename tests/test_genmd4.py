@@ -19,7 +19,8 @@ from unmask.masking import schedules
 from unmask.models import loading as models
 from unmask.networks import Transformer
 from unmask.recipes import baselines
-from unmask.training.loop import _adamw, train
+from unmask.training.loop import train
+from unmask.training.state import adamw
 from unmask.variants import genmd4
 from unmask.variants.genmd4 import GenMD4Network
 
@@ -357,7 +358,7 @@ def small(**changes) -> GenMD4Network:
 def test_powers_start_at_one_and_do_not_decay():
     network = small()
     assert network.powers.detach() == pytest.approx(torch.ones(4), abs=1e-6)
-    groups = _adamw(network, tiny().optimiser).param_groups
+    groups = adamw(network, tiny().optimiser).param_groups
     inside = [any(p is network.raw for p in group["params"]) for group in groups]
     assert inside == [False, True]
     assert [group["weight_decay"] > 0 for group in groups] == [True, False]

@@ -408,7 +408,7 @@ def test_compiling_without_a_compiler_is_refused_at_the_start(monkeypatch, tmp_p
 
 def test_bfloat16_is_left_to_the_device_unless_told(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr("unmask.training.loop.has_bfloat16", lambda device: asked.append(device) or False)
+    monkeypatch.setattr("unmask.base.devices.has_bfloat16", lambda device: asked.append(device) or False)
     train(replace(tiny(), machine=replace(tiny().machine, bfloat16=None)), tmp_path / "none", quiet=True)
     assert set(asked) == {"cpu"}
     asked.clear()

@@ -19,7 +19,6 @@ from unmask.base import checkpoints, devices
 from unmask.models.sizes import Limited
 from unmask.recipes import digits, molecules, sudoku
 from unmask.recipes.run import override
-from unmask.training import loop as training
 from unmask.training.loop import train
 
 SMALL = {"network.width": "16", "network.depth": "1", "network.heads": "2", "network.hidden": "16"}
@@ -43,7 +42,8 @@ def folders(tmp_path_factory):
             torch.manual_seed(0)
             weights = run.build(run.network).state_dict()
             weights = {k: v + 0.1 * torch.randn(v.shape) for k, v in weights.items()}
-            made[name] = training.export(run, tmp_path_factory.mktemp(name), weights, 3)
+            made[name] = tmp_path_factory.mktemp(name) / "model"
+            run.write(run, made[name], weights, 3)
     return made
 
 

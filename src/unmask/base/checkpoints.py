@@ -7,6 +7,8 @@ import shutil
 import stat
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +100,26 @@ def is_pickle(path: Path) -> bool:
 
 def write_folder(path: Path, tensors: dict[str, dict[str, Tensor]], records: dict[str, Any]) -> None:
     """Writes ``<name>.safetensors`` and ``<name>.json`` files as one folder, in place of an older one."""
+    with staged(path) as staging:
+        write_files(staging, tensors, records)
+
+
+def write_files(folder: Path, tensors: dict[str, dict[str, Tensor]], records: dict[str, Any]) -> None:
+    """Writes ``<name>.safetensors`` and ``<name>.json`` files in a folder."""
+    for name, values in tensors.items():
+        write_tensors(folder / f"{name}.safetensors", values)
+    for name, record in records.items():
+        write_json(folder / f"{name}.json", record)
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A new folder that takes the place of ``path`` when all went well, and vanishes otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY))
     older = staging.with_suffix(f".old{TEMPORARY}")
     try:
-        for name, values in tensors.items():
-            write_tensors(staging / f"{name}.safetensors", values)
-        for name, record in records.items():
-            write_json(staging / f"{name}.json", record)
+        yield staging
         staging.chmod(0o755)
         if path.exists():
             path.replace(older)

@@ -47,6 +47,27 @@ class Block(nn.Module):
             nn.init.zeros_(self.change.weight)
             nn.init.zeros_(self.change.bias)
 
+    def forward(
+        self,
+        x: Tensor,
+        angles: Tensor | None = None,
+        rows: Tensor | None = None,
+        condition: Tensor | None = None,
+        past: bool | Tensor = False,
+        cache: list[tuple[Tensor, Tensor]] | None = None,
+        layer: int = 0,
+        places: Tensor | None = None,
+    ) -> Tensor:
+        """The stream x [B, R, D] after the block; ``layer`` is its place in the cache, as `remember` takes it.
+
+        ``places`` stand for rows where positions are embedded. All weights are read in here: what shards modules, or makes
+        their activations anew, needs nothing else.
+        """
+        change = self.changes(condition)
+        q, k, v = self.project(x, angles, rows if places is None else places, change)
+        k, v = remember(k, v, rows, cache, layer)
+        return self.finish(x, q, k, v, change, past)
+
     def changes(self, condition: Tensor | None) -> tuple[Tensor, ...] | None:
         """Shift, scale and gate of the attention and of the MLP, each [B, 1, D], for a condition [B, 64]."""
         if self.change is None or condition is None:

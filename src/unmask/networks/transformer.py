@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.base.numbers import whole
-from unmask.networks.blocks import Block, remember
+from unmask.networks.blocks import Block
 from unmask.networks.conditioning import Condition
 from unmask.networks.config import TransformerConfig, check_length
 from unmask.networks.positions import AxisEmbedding, at_rows
@@ -180,7 +180,7 @@ class Transformer(nn.Module):
         loops: int | None = None,
     ) -> list[Tensor]:
         check_length(tokens, self.shape.length, cut=self.shape.ends)
-        changes = self._changes(tokens, time, label)
+        condition = self._condition(tokens, time, label)
         read = self._before(tokens) if self.shape.causal else tokens
         inputs = self.embedding(read if rows is None else read.gather(1, rows))
         if self.positions is not None:
@@ -190,22 +190,18 @@ class Transformer(nn.Module):
         x, states = torch.zeros_like(inputs) if stream is None else stream, []
         for loop in range(self.shape.loops if loops is None else loops):
             x = x + inputs
-            for i, (block, change) in enumerate(zip(self.blocks, changes)):
-                q, k, v = block.project(x, angles, rows, change)  # type: ignore[operator]
-                k, v = remember(k, v, rows, cache, loop * self.shape.depth + i)
-                x = block.finish(x, q, k, v, change, past)  # type: ignore[operator]
+            for i, block in enumerate(self.blocks):
+                x = block(x, angles, rows, condition, past, cache, loop * self.shape.depth + i)
             states.append(x)
         return states
 
-    def _changes(
-        self, tokens: Tensor, time: Tensor | None, label: Tensor | None
-    ) -> list[tuple[Tensor, ...] | None]:
-        """What time and label change in each block; None where nothing does."""
+    def _condition(self, tokens: Tensor, time: Tensor | None, label: Tensor | None) -> Tensor | None:
+        """What time and label say to every block, [B, 64]; None where nothing does."""
         if self.condition is None:
-            return [None] * len(self.blocks)
+            return None
         t = (tokens == self.mask_id).double().mean(1) if time is None else time
-        condition = self.condition(t, label)
-        return [block.changes(condition) for block in self.blocks]  # type: ignore[operator]
+        condition: Tensor = self.condition(t, label)
+        return condition
 
     def _before(self, tokens: Tensor) -> Tensor:
         """The token before each position, the mask before the first."""

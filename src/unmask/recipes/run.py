@@ -58,6 +58,10 @@ class Optimiser:
         check_ranges(self, weight_decay=anything, clip=anything, ema=(0, 1))
 
 
+STRATEGIES = ("ddp", "fsdp")
+"""What `Machine.strategy` may be."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """How to compute, not what: none of it changes the training in expectation."""
@@ -74,10 +78,26 @@ class Machine:
     keep: int = 2
     """Checkpoints kept on disk; 0 keeps all."""
     log_every: int = 20
+    strategy: str = "ddp"
+    """Of several processes (torchrun): ddp, where each holds the whole network, or fsdp, where each holds its share of
+    weights, their average and the optimiser's moments. One process alone holds everything."""
+    accumulate: int = 1
+    """Parts in which a process takes its share of a batch, one after another: less memory, the same gradient."""
+    recompute: bool = False
+    """Make the activations of each block anew in the backward pass: less memory for about a third more work."""
+    prefetch: int | None = None
+    """Batches made ahead, in a thread; None: one where the device is no CPU. The batches stay the same."""
+    timeout_minutes: float = 30.0
+    """How long a process waits for the others before it gives up."""
 
     def __post_init__(self) -> None:
         anything = (0, math.inf)
         check_ranges(self, threads=anything, save_minutes=anything, keep=anything, log_every=(1, math.inf))
+        check_ranges(self, accumulate=(1, math.inf), timeout_minutes=(0.01, math.inf))
+        if self.prefetch is not None:
+            check_ranges(self, prefetch=anything)
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"strategy {self.strategy!r}: expected {' or '.join(STRATEGIES)}")
 
 
 @dataclass(frozen=True)
@@ -85,7 +105,8 @@ class Batch:
     """tokens int64 [B, L] without masks, masked bool [B, L], weight float [B] of its summed cross-entropy (or [B, L]).
 
     ``time`` float [B] and ``label`` int64 [B] are for networks that take them, ``noise`` float [B, n, L] on 0..1 for
-    objectives whose masks depend on what is learnt (n masks per sequence).
+    objectives whose masks depend on what is learnt (n masks per sequence). ``place`` int64 [B, 2] says where the rows
+    of a part stand in the whole batch; what an objective does to a row may depend on that, and on no other row (`Run`).
     """
 
     tokens: Tensor
@@ -94,6 +115,19 @@ class Batch:
     time: Tensor | None = None
     label: Tensor | None = None
     noise: Tensor | None = None
+    place: Tensor | None = None
+
+    def places(self) -> Tensor:
+        """The number of each row in the whole batch, and how many rows that has, int64 [B, 2]."""
+        rows = len(self.tokens)
+        number = torch.arange(rows, device=self.tokens.device)
+        return torch.stack([number, torch.full_like(number, rows)], 1) if self.place is None else self.place
+
+    def every(self, step: int, first: int) -> Batch:
+        """Every ``step``-th row from the ``first`` on, which keep their places."""
+        whole = replace(self, place=self.places())
+        values = {f.name: getattr(whole, f.name) for f in fields(self)}
+        return replace(whole, **{k: v[first::step].contiguous() for k, v in values.items() if v is not None})
 
     def to(self, device: str) -> Batch:
         """The same batch on a device."""
@@ -115,7 +149,8 @@ class Run:
     """A complete training. ``network`` is the typed record that ``build`` takes, ``data`` is for ``batch``.
 
     ``batch(run, step)`` is a pure function of the run and the step, so a resumed run sees the same data;
-    ``objective(network, batch)`` returns the loss (nats per token) to minimise. ``encode(run, data)`` and
+    ``objective(network, batch)`` returns the loss (nats per token) to minimise, a mean over rows: the mean of the losses of
+    equal parts of a batch is that of the whole, so that several processes may take a part each. ``encode(run, data)`` and
     ``decode(run, tokens)`` turn data into tokens int64 [n, L] and back, for the finished model; where symbols
     stand for text, ``vocabulary`` says for which. ``prepare(run)`` comes first: it checks the data and returns
     the run with what only the data can tell. ``order`` names the one in which

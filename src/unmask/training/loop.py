@@ -2,7 +2,8 @@
 
 A run lives in a folder: ``log.jsonl``, ``checkpoints/<step>/`` and, at the end, ``model/`` (EMA weights and
 config, which `unmask.load` reads). Batches are pure functions of (seed, step): the only random state is
-torch's, for dropout.
+torch's, for dropout. Under torchrun every process runs this loop and takes a part of each batch (`together`);
+the first one writes and speaks, and where one stops or fails, all do.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,15 @@ import torch
 from torch import Tensor, nn
 
 from unmask.base import checkpoints, devices, records
-from unmask.base.devices import has_bfloat16, kind_of
+from unmask.base.devices import kind_of
 from unmask.base.progress import Progress
-from unmask.recipes.run import Optimiser, Run, describe
-from unmask.training import resuming
+from unmask.recipes.run import Batch, Optimiser, Run, describe
+from unmask.training import resuming, saving, state
 from unmask.training.locks import locked
-from unmask.training.muon import Muon
+from unmask.training.state import State
+from unmask.training.together import parallel
+from unmask.training.together.batches import batches_of, check_divides, checksum, parts
+from unmask.training.together.world import World, agreed, any_of, check_alike, mean, started
 
 
 def train(run: Run, folder: Path, *, quiet: bool = False) -> Path:
@@ -40,69 +45,81 @@ def train(run: Run, folder: Path, *, quiet: bool = False) -> Path:
     steps, when its newest checkpoint is damaged, when the device is not there, and when the gradient is not finite. Ctrl-C
     or SIGTERM finishes the step and saves before it leaves; a second one leaves at once. Whatever goes wrong, checkpoints
     hold whole steps only, the earlier ones stay as they were, and so do the caller's random states and threads.
+
+    The processes of torchrun train one run together; where one fails, all end, and the first says why.
     """
-    devices.check_device(run.machine.device)
-    run = run.prepare(run)
-    with locked(folder), devices.random_states_kept(run.machine.device), _threads(run.machine.threads):
-        return _train(run, folder, quiet)
+    with started(run.machine) as world:
+        agreed(world, lambda: devices.check_device(run.machine.device))
+        run = agreed(world, lambda: run.prepare(run))
+        check_alike(world, resuming.settings(run))
+        device, threads = run.machine.device, run.machine.threads
+        with _locked(world, folder), devices.random_states_kept(device), _threads(threads):
+            return _train(world, run, folder, quiet or not world.first)
 
 
-def _train(run: Run, folder: Path, quiet: bool) -> Path:
-    run = resuming.adopted(run, folder)
-    for place in (folder, folder / "checkpoints"):
-        checkpoints.sweep(place)
-    _prepare_machine(run)
-    checkpoints.write_json(folder / "run.json", describe(run))
-    network = _initialised(run, fresh=not resuming.saved(folder))
-    average = {k: v.detach().clone() for k, v in network.state_dict().items()}
-    optimiser = _optimiser(network, run.optimiser)
-    step = _resume(run, folder, network, average, optimiser)
-    objective = torch.compile(run.objective) if run.machine.compile else run.objective
-    saved = time.monotonic()
+def _train(world: World, run: Run, folder: Path, quiet: bool) -> Path:
+    run = agreed(world, lambda: _prepared(world, run, folder))
+    network = agreed(world, lambda: state.initialised(run, fresh=not resuming.saved(folder)))
+    training = state.started(world, run, network)
+    first = step = agreed(world, lambda: saving.resume(training, folder))
+    check_alike(world, {"the newest checkpoint": step})
+    saved, stopped = time.monotonic(), False
     with (
         Progress("train", run.optimiser.steps, step, quiet=quiet) as progress,
-        _log(folder, step) as log,
-        _ctrl_c() as stop,
+        _log(folder, step, world) as log,
+        _ctrl_c(world) as stop,
+        batches_of(run) as made,
     ):
-        while step < run.optimiser.steps and not stop():
-            loss = update(run, network, average, optimiser, objective, step)
+        while step < run.optimiser.steps and not stopped:
+            batch = agreed(world, partial(made, step))
+            if world.size > 1 and step == first:
+                check_alike(world, {"the checksum of a batch": checksum(batch)})
+            loss = update(training, batch, step)
             step += 1
             if step % run.machine.log_every == 0:
-                log(progress.advance(step, loss=loss.item(), lr=learning_rate(run.optimiser, step)))
-            if time.monotonic() - saved > 60 * run.machine.save_minutes:
-                save(run, folder, network, average, optimiser, step)
+                rate = learning_rate(run.optimiser, step)
+                log(progress.advance(step, loss=mean(world, loss.item()), lr=rate))
+            due = time.monotonic() - saved > 60 * run.machine.save_minutes
+            stopped, due = any_of(world, stop(), due)
+            if due:
+                saving.save(training, folder, step)
                 saved = time.monotonic()
-        save(run, folder, network, average, optimiser, step)
-    return export(run, folder, average, step)
+        saving.save(training, folder, step)
+        if any(any_of(world, stopped, stop())):
+            raise KeyboardInterrupt
+    return saving.export(training, folder, step)
 
 
-def update(
-    run: Run,
-    network: nn.Module,
-    average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
-    objective: Callable[..., Tensor],
-    step: int,
-) -> Tensor:
-    """One step of training, in place; returns the loss, nats per position; ValueError on divergence."""
+def update(training: State, batch: Batch, step: int) -> Tensor:
+    """One step of training, in place; returns this process's loss, nats per position; ValueError on divergence."""
+    run, network, optimiser = training.run, training.network, training.optimiser
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(run.optimiser, step)
-    batch = run.batch(run, step).to(run.machine.device)
-    half = run.machine.bfloat16
-    half = has_bfloat16(run.machine.device) if half is None else half
-    with torch.autocast(kind_of(run.machine.device), torch.bfloat16, enabled=half):
-        loss = objective(network, batch)
-    loss.backward()  # type: ignore[no-untyped-call]
-    if not nn.utils.clip_grad_norm_(network.parameters(), run.optimiser.clip).isfinite():
+    loss = _backward(training, parts(batch, training.world, run.machine.accumulate))
+    norm = nn.utils.clip_grad_norm_(network.parameters(), run.optimiser.clip)
+    if not parallel.whole(norm).isfinite():
         raise ValueError(
             f"the gradient is not finite at step {step}: lower optimiser.learning_rate or optimiser.clip"
         )
     optimiser.step()
     optimiser.zero_grad()
     decay = min(run.optimiser.ema, (1 + step) / (10 + step))
-    state = network.state_dict()
-    torch._foreach_lerp_([average[k] for k in state], list(state.values()), 1 - decay)
-    return loss.detach()
+    now = {k: parallel.own(v) for k, v in network.state_dict().items()}
+    torch._foreach_lerp_([parallel.own(training.average[k]) for k in now], list(now.values()), 1 - decay)
+    return loss
+
+
+def _backward(training: State, mine: list[Batch]) -> Tensor:
+    """The mean loss of parts of a batch; its gradient, the mean over processes, is added to those of the parameters."""
+    device, total = training.run.machine.device, torch.zeros(())
+    half = state.in_bfloat16(training.run)
+    for number, part in enumerate(mine, 1):
+        with parallel.apart(training.loss, last=number == len(mine)):
+            with torch.autocast(kind_of(device), torch.bfloat16, enabled=half):
+                loss = training.loss(part.to(device)) / len(mine)
+            loss.backward()
+        total = total.to(loss) + loss.detach()
+    return total
 
 
 def learning_rate(o: Optimiser, step: int) -> float:
@@ -112,30 +129,24 @@ def learning_rate(o: Optimiser, step: int) -> float:
     return o.learning_rate * min((step + 1) / max(o.warmup, 1), left)
 
 
-def save(
-    run: Run,
-    folder: Path,
-    network: nn.Module,
-    average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
-    step: int,
-) -> None:
-    """Writes a checkpoint from which training continues bit for bit, then drops the oldest ones."""
-    place = folder / "checkpoints" / f"{step:08d}"
-    if place.exists():  # this run was at this step before, in the same state
-        return
-    groups = {"network": network.state_dict(), "average": average, "optimiser": _flat(optimiser)}
-    groups["random"] = devices.random_states(run.machine.device)
-    checkpoints.write_folder(place, groups, {"state": {"step": step}, "run": describe(run)})
-    for old in resuming.saved(folder)[: -run.machine.keep]:
-        shutil.rmtree(old)
+@contextmanager
+def _locked(world: World, folder: Path) -> Iterator[None]:
+    """The folder belongs to this world inside: its first process has the lock."""
+    with ExitStack() as held:
+        agreed(world, lambda: held.enter_context(locked(folder)) if world.first else None)
+        yield
 
 
-def export(run: Run, folder: Path, average: dict[str, Tensor], step: int) -> Path:
-    """Writes the model that `unmask.load` reads, of the EMA weights, in the run's layout."""
-    place = folder / "model"
-    run.write(run, place, average, step)
-    return place
+def _prepared(world: World, run: Run, folder: Path) -> Run:
+    """The run that the folder goes on with, and the folder and the machine made ready for it."""
+    run = resuming.adopted(run, folder)
+    check_divides(run.batch_size, world, run.machine.accumulate)
+    _prepare_machine(run)
+    if world.first:
+        for place in (folder, folder / "checkpoints"):
+            checkpoints.sweep(place)
+        checkpoints.write_json(folder / "run.json", describe(run))
+    return run
 
 
 @contextmanager
@@ -173,91 +184,15 @@ def _has_compiler() -> bool:
     return shutil.which(os.environ.get("CXX") or usual) is not None
 
 
-def _initialised(run: Run, fresh: bool = True) -> nn.Module:
-    """The network at its start. Seeds torch's random state: initialisers and dropout read no other.
-
-    A run that is not ``fresh`` has a checkpoint with all weights, and reads nothing from where it once started.
-    """
-    devices.seed_random_states(run.machine.device, run.seed)
-    network = run.build(run.network)
-    if run.start and fresh:
-        weights = Path(run.start) / "weights.safetensors"
-        checkpoints.fill(network.state_dict(), checkpoints.read_tensors(weights), weights)
-    return network.to(run.machine.device)
-
-
-def _optimiser(network: nn.Module, o: Optimiser) -> torch.optim.Optimizer:
-    """AdamW, or Muon for the matrices of linear layers but the output head, and AdamW for the rest."""
-    if not o.muon:
-        return _adamw(network, o)
-    layers = {f"{name}.weight" for name, m in network.named_modules() if isinstance(m, nn.Linear)} - {
-        "head.weight"
-    }
-    matrices = [p for name, p in network.named_parameters() if name in layers]
-    others = [p for name, p in network.named_parameters() if name not in layers]
-    return Muon(matrices, others, lr=o.learning_rate, weight_decay=o.weight_decay, beta2=o.beta2)
-
-
-def _adamw(network: nn.Module, o: Optimiser) -> torch.optim.AdamW:
-    """AdamW; only matrices of linear layers decay."""
-    matrices = {id(m.weight) for m in network.modules() if isinstance(m, nn.Linear)}
-    decayed = [p for p in network.parameters() if id(p) in matrices]
-    rest = [p for p in network.parameters() if id(p) not in matrices]
-    groups = [{"params": decayed, "weight_decay": o.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=o.learning_rate, betas=(0.9, o.beta2), fused=True)
-
-
-def _resume(
-    run: Run,
-    folder: Path,
-    network: nn.Module,
-    average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
-) -> int:
-    """Loads the newest checkpoint, if any, and returns its step; ValueError when it is damaged."""
-    for place in resuming.saved(folder)[-1:]:
-        try:
-            return _restore(run, place, network, average, optimiser)
-        except ValueError as error:
-            raise ValueError(f"{error}; delete {place} to go on from an earlier checkpoint") from None
-    return 0
-
-
-def _restore(
-    run: Run,
-    place: Path,
-    network: nn.Module,
-    average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
-) -> int:
-    """Loads what `save` wrote and returns its step."""
-    step = resuming.step_of(place)
-    for name, own in (("network", network.state_dict()), ("average", average)):
-        path = place / f"{name}.safetensors"
-        checkpoints.fill(own, checkpoints.read_tensors(path), path)
-    _unflatten(optimiser, resuming.read_moments(place / "optimiser.safetensors", optimiser))
-    resuming.restore_random(place / "random.safetensors", run, step)
-    return step
-
-
-def _flat(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors by name, ``<parameter>.<moment>``."""
-    state = optimiser.state_dict()["state"]
-    return {f"{i}.{k}": torch.as_tensor(v) for i, values in state.items() for k, v in values.items()}
-
-
-def _unflatten(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Puts tensors named by `_flat` back."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-
-
 @contextmanager
-def _log(folder: Path, step: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that appends records to log.jsonl, after dropping those beyond the step resumed from."""
+def _log(folder: Path, step: int, world: World) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A function that appends records to log.jsonl, after dropping those beyond the step resumed from.
+
+    Only the first process of the world writes.
+    """
+    if not world.first:
+        yield lambda _: None
+        return
     path = folder / "log.jsonl"
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     kept = [line for line in lines if _step_of(line) <= step]
@@ -274,15 +209,19 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
+AGAIN = 5.0
+"""Seconds in which several processes take signals for one: torchrun passes on what a terminal has sent them already."""
+
+
 @contextmanager
-def _ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Tells whether Ctrl-C was pressed or SIGTERM came: they wait for the end of the block, a second one does not."""
-    pressed: list[bool] = []
+def _ctrl_c(world: World) -> Iterator[Callable[[], bool]]:
+    """Tells whether Ctrl-C was pressed or SIGTERM came; a second one raises KeyboardInterrupt."""
+    pressed: list[float] = []
 
     def press(*_: object) -> None:
-        if pressed:
+        if pressed and (world.size == 1 or time.monotonic() - pressed[0] > AGAIN):
             raise KeyboardInterrupt
-        pressed.append(True)
+        pressed.append(time.monotonic())
 
     # a caller's own handler is left alone, and only the main thread may set one
     main = threading.current_thread() is threading.main_thread()
@@ -295,5 +234,3 @@ def _ctrl_c() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)
-    if pressed:
-        raise KeyboardInterrupt

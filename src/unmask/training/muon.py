@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.training.together import parallel
+
 MOMENTUM = 0.95
 ROUNDS = 5
 """Newton-Schulz iterations."""
@@ -54,7 +56,9 @@ class Muon(torch.optim.Optimizer):
         momentum = state.setdefault("momentum", torch.zeros_like(p))
         momentum.lerp_(gradient, 1 - MOMENTUM)
         size: float = 0.2 * max(p.shape) ** 0.5
-        return size * orthogonal(gradient.lerp(momentum, MOMENTUM))
+        # where processes hold a share each, every one makes all of the step
+        direction = parallel.whole(gradient.lerp(momentum, MOMENTUM))
+        return parallel.like(p, size * orthogonal(direction))
 
     def _adam(self, p: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         """The step of AdamW."""

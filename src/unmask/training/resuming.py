@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unmask.base import checkpoints, devices, noise
 from unmask.recipes.run import RANDOMNESS, Run, describe
+from unmask.version import __version__
 
 MAY_CHANGE = {"machine": None, "optimiser": {"steps", "decay"}}
 """What a resumed run may set differently: how to compute, and when to stop."""
@@ -21,7 +22,8 @@ FROM_DATA = ("vocabulary", "lengths", "data.fingerprint")
 """Settings that the data give: a record without them says nothing about them."""
 
 DROPOUT = 2**32 - 1
-"""Stream of `noise.generator` that seeds a device whose random state a checkpoint does not hold."""
+"""Stream of `noise.generator` for dropout of the first process where a checkpoint holds no random state; the next
+processes have those before it, which no step of a recipe reads."""
 
 
 def saved(folder: Path) -> list[Path]:
@@ -100,6 +102,14 @@ def _fixed(record: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def settings(run: Run) -> dict[str, Any]:
+    """What processes that train together have in common, with dotted names: all but the functions, and the versions."""
+    record = describe(run)
+    machine = {f"machine.{k}": v for k, v in record["machine"].items()}
+    optimiser = {f"optimiser.{k}": v for k, v in record["optimiser"].items()}
+    return _fixed(record) | optimiser | machine | {"unmask": __version__, "torch": torch.__version__}
+
+
 # --- checkpoints ----------------------------------------------------------------------------------
 
 
@@ -113,19 +123,7 @@ def step_of(place: Path) -> int:
     return step
 
 
-def read_moments(path: Path, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors ``<parameter>.<moment>``; ValueError unless they fit its parameters, all or none of each."""
-    found, wanted = checkpoints.read_tensors(path), _moments(optimiser)
-    kept = {name: value for name, value in wanted.items() if any(n.startswith(_head(name)) for n in found)}
-    checkpoints.fill({k: torch.empty_like(v) for k, v in kept.items()}, found, path)
-    return found
-
-
-def _head(name: str) -> str:
-    return name.split(".")[0] + "."
-
-
-def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Tensors like those of the state after a step, AdamW's or Muon's, for every parameter."""
     groups = [
         (p.detach(), group.get("orthogonal", False))
@@ -139,7 +137,15 @@ def _moments(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     return made
 
 
-def restore_random(path: Path, run: Run, step: int) -> None:
+def seed_dropout(run: Run, step: int, rank: int) -> None:
+    """Random states that belong to a step and a process: the CPU's are no other's, a device's follow from 63 bits."""
+    stream = noise.generator(run.seed, step, DROPOUT - rank)
+    state = stream.get_state()
+    devices.seed_random_states(run.machine.device, int(torch.randint(2**63 - 1, (), generator=stream)))
+    torch.set_rng_state(state)
+
+
+def restore_random(path: Path, run: Run, step: int, rank: int = 0) -> None:
     """Sets torch's random states to those of a checkpoint; ValueError when they are none.
 
     A device whose state it does not hold, since training was elsewhere then, gets one that belongs to the step.
@@ -148,8 +154,7 @@ def restore_random(path: Path, run: Run, step: int) -> None:
     wanted = devices.random_states(device)
     if "torch" not in states:
         raise ValueError(f"{path}: the file lacks 'torch'; expected torch's random state")
-    drawn = noise.generator(run.seed, step, DROPOUT)
-    devices.seed_random_states(device, int(torch.randint(2**63 - 1, (), generator=drawn)))
+    seed_dropout(run, step, rank)
     for name in (n for n in wanted if n in states):
         if (states[name].dtype, states[name].shape) != (wanted[name].dtype, wanted[name].shape):
             raise ValueError(

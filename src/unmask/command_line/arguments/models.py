@@ -58,9 +58,13 @@ def train(
     """Train a recipe, or go on with a stopped training; --group.field VALUE replaces any field.
 
     --start FOLDER --data FILE teaches a masked model of transformers to be a diffusion model of your sequences.
+    Several GPUs or machines: `torchrun --nproc-per-node 8 -m unmask train ...`; --batch_size stays that of all together.
+    How they share the work: --machine.strategy ddp or fsdp, --machine.accumulate N, --machine.recompute true,
+    --machine.prefetch N.
     """
     from unmask.command_line.commands import train as work
     from unmask.command_line.output import emit
+    from unmask.training.together.world import speaks
 
     if fleet.given and not dry_run:
         raise ValueError(f"--{fleet.given[0]} is for a dry run; expected --dry-run beside it")
@@ -71,7 +75,8 @@ def train(
         return 0
     with running(Cores(threads)):
         report = work.run(recipe, out, work.changes(set_), output.quiet)
-    emit(report, work.render, output.json)
+    if speaks():
+        emit(report, work.render, output.json)
     return 0
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unmask.denoisers import take_rows
 from unmask.networks import TransformerConfig
-from unmask.networks.blocks import Block, remember
+from unmask.networks.blocks import Block
 from unmask.networks.config import check_length
 from unmask.networks.positions import AxisEmbedding
 from unmask.recipes.sudoku import AXES
@@ -79,9 +79,7 @@ class CellNetwork(nn.Module):
         for loop in range(self.shape.loops):
             x = x + inputs
             for i, block in enumerate(self.blocks):
-                q, k, v = block.project(x, None, cells)  # type: ignore[operator]
-                k, v = remember(k, v, rows, cache, loop * self.shape.depth + i)
-                x = block.finish(x, q, k, v, None, past)  # type: ignore[operator]
+                x = block(x, None, rows, None, past, cache, loop * self.shape.depth + i, places=cells)
         logits: Tensor = self.head(self.norm(x))
         return logits.masked_fill(~taken(lawful(tokens), rows), -torch.inf)
 

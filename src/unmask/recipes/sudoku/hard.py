@@ -154,7 +154,9 @@ def _hidden(run: Run, puzzles: Tensor, solutions: Tensor, random: torch.Generato
 def objective(network: nn.Module, data: Batch, *, span: int = SPAN) -> Tensor:
     """Weighted masked cross-entropy, nats per cell: half the last loop's, half all loops' mean, of the last ``span``."""
     tokens = data.tokens.masked_fill(data.masked, boards.BLANK)
-    streams = network.refine(tokens, _ahead(network, tokens, span), span)  # type: ignore[operator]
+    loops: int = network.shape.loops  # type: ignore[assignment, union-attr]
+    ahead = _ahead(network, tokens, stages(data, loops // span), span)
+    streams = network.refine(tokens, ahead, span)  # type: ignore[operator]
     losses = [
         masked_cross_entropy(network.logits(x, None), data.tokens, data.masked, data.weight)  # type: ignore[operator]
         for x in streams
@@ -162,15 +164,20 @@ def objective(network: nn.Module, data: Batch, *, span: int = SPAN) -> Tensor:
     return (losses[-1] + torch.stack(losses).mean()) / 2
 
 
+def stages(data: Batch, count: int) -> Tensor:
+    """How many spans of loops come before those that are trained: 0, 1, .. for ``count`` parts of a batch, int64 [B]."""
+    number, rows = data.places()[:, :, None].unbind(1)
+    part = torch.arange(1, max(1, count), device=number.device)
+    return (number >= rows * part // max(1, count)).sum(1)
+
+
 @torch.no_grad()
-def _ahead(network: nn.Module, tokens: Tensor, span: int) -> Tensor:
-    """Where each board starts, the state [B, ..] after 0, 1, .. spans of loops, a part of the batch each."""
+def _ahead(network: nn.Module, tokens: Tensor, stage: Tensor, span: int) -> Tensor:
+    """Where each board starts: the state [B, ..] after as many spans of loops as its ``stage`` int64 [B] says."""
     first = network.refine(tokens[:1], None, 1)[-1]  # type: ignore[operator]
     stream = torch.zeros_like(first).repeat(len(tokens), *[1] * (first.ndim - 1))
     loops: int = network.shape.loops  # type: ignore[assignment, union-attr]
-    stages = max(1, loops // span)
-    for stage in range(1, stages):
-        after = len(tokens) * stage // stages
-        later = network.refine(tokens[after:], stream[after:], span)[-1]  # type: ignore[operator]
-        stream = torch.cat([stream[:after], later])
+    for number in range(1, max(1, loops // span)):
+        later = stage >= number
+        stream[later] = network.refine(tokens[later], stream[later], span)[-1]  # type: ignore[operator]
     return stream

@@ -18,6 +18,7 @@ from unmask.command_line.output import Report, number, say
 from unmask.recipes import Run, all_recipes
 from unmask.recipes.run import describe, override
 from unmask.training.loop import train
+from unmask.training.together.world import Elsewhere, speaks
 
 
 def run(recipe: str | None, out: Path | None, changes: Mapping[str, str], quiet: bool) -> Report:
@@ -28,6 +29,8 @@ def run(recipe: str | None, out: Path | None, changes: Mapping[str, str], quiet:
     if recipe is None:
         found = tuning.task(changes)
         report = _trained(found.run, tuning.folder_of(found, out), changes, quiet)
+        if not speaks():
+            return report
         return report | {"held_out": tuning.measured(found, Path(report["model"]), quiet)}
     wanted = override(recipe_called(recipe), changes)
     return _trained(wanted, Path("runs") / recipe if out is None else out, changes, quiet)
@@ -37,12 +40,18 @@ def _trained(run: Run, folder: Path, changes: Mapping[str, str], quiet: bool) ->
     """Trains a run in a folder, and what is to be said of that."""
     wanted = _checked(run)
     before = _steps_done(folder)
-    if before:
+    if before and speaks():
         say(f"going on from step {before} in {folder}", quiet)
     began = time.monotonic()
     try:
         model = train(wanted, folder, quiet=quiet)
+    except Elsewhere:
+        if speaks():
+            raise
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
+        if not speaks():
+            raise SystemExit(130) from None
         done = _steps_done(folder)
         hint = f"step {done} is saved in {folder}; the same command goes on from there" if done else ""
         raise KeyboardInterrupt(hint) from None

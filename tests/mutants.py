@@ -1406,8 +1406,8 @@ MUTANTS = (
     Mutant(
         "draws-judge-themselves",
         "engine/searching.py",
-        "if proposal is not None:",
-        "if False:",
+        "if proposal is not None:\n        seen",
+        "if False:\n        seen",
         "the best of tempered draws is the best by the tempered law",
         ("test_searching.py::test_the_best_of_draws_is_judged_by_the_model_itself",),
     ),
@@ -2669,8 +2669,8 @@ MUTANTS = (
     Mutant(
         "causal-attention-unmasked-under-autocast",
         "networks/blocks.py",
-        "v.float(), mask, is_causal=causal)",
-        "v.float(), mask)",
+        "*parts, mask, dropout, is_causal=causal)",
+        "*parts, mask, dropout)",
         "on the CPU in bfloat16 a causal network reads what it should predict",
         ("test_transformer.py::test_a_causal_network_never_looks_ahead[autocast-learned]",),
     ),

@@ -25,8 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unmask.recipes import Run, all_recipes, papers
 from unmask.recipes.run import override
-from unmask.training import loop
+from unmask.training import loop, state
 from unmask.training.costing import Spread, cost, on_meta
+from unmask.training.together.world import ALONE
 
 TEXT = {"network.width": "128", "network.depth": "3", "network.heads": "2", "batch_size": "8"}
 SMALL = {
@@ -69,11 +70,9 @@ def resident(field: str) -> int:
 
 def steps(run: Run) -> None:
     """Some steps of the training loop, as `loop.train` makes them, nothing written."""
-    network = loop._initialised(run)
-    average = {k: v.detach().clone() for k, v in network.state_dict().items()}
-    optimiser = loop._optimiser(network, run.optimiser)
+    training = state.started(ALONE, run, state.initialised(run))
     for step in range(STEPS):
-        loop.update(run, network, average, optimiser, run.objective, step)
+        loop.update(training, run.batch(run, step), step)
 
 
 def peak(name: str) -> int:

@@ -19,9 +19,10 @@ from unmask.command_line.app import main
 from unmask.command_line.options import Fleet
 from unmask.recipes import all_recipes, sequences
 from unmask.recipes.run import Batch, override
-from unmask.training import loop
+from unmask.training import loop, state
 from unmask.training.costing import Spread, cost, measured, on_meta
 from unmask.training.costing.blank import blank_batch
+from unmask.training.together.world import ALONE
 
 pytestmark = pytest.mark.global_random
 
@@ -81,16 +82,14 @@ class Live(TorchDispatchMode):
 
 def peak_of_a_step(run):
     """Bytes of a training at its worst moment, in the loop's second step, when the optimiser has its moments."""
-    network = loop._initialised(run)
-    average = {k: v.detach().clone() for k, v in network.state_dict().items()}
-    optimiser = loop._optimiser(network, run.optimiser)
-    loop.update(run, network, average, optimiser, run.objective, 0)
-    kept = [*network.parameters(), *network.buffers(), *average.values()]
-    kept += [t for t in tree_leaves(optimiser.state_dict()["state"]) if isinstance(t, torch.Tensor)]
+    training = state.started(ALONE, run, state.initialised(run))
+    loop.update(training, run.batch(run, 0), 0)
+    kept = [*training.network.parameters(), *training.network.buffers(), *training.average.values()]
+    kept += [t for t in tree_leaves(training.optimiser.state_dict()["state"]) if isinstance(t, torch.Tensor)]
     live = Live()
     live.known = {t.untyped_storage()._cdata for t in kept}
     with live:
-        loop.update(run, network, average, optimiser, run.objective, 1)
+        loop.update(training, run.batch(run, 1), 1)
     return live.peak + sum(t.untyped_storage().nbytes() for t in kept)
 
 
@@ -159,7 +158,7 @@ def test_muon_keeps_one_moment_of_matrices():
     matrices = {n: m for n, m in network.named_modules() if isinstance(m, nn.Linear) and n != "head"}
     assert plain.moments - muon.moments == 4 * sum(m.weight.numel() for m in matrices.values())
     network(torch.zeros(1, 64, dtype=torch.int64)).sum().backward()
-    optimiser = loop._optimiser(network, run.optimiser)
+    optimiser = state.made_optimiser(network, run.optimiser)
     optimiser.step()
     kept = [t for t in tree_leaves(optimiser.state_dict()["state"]) if isinstance(t, torch.Tensor) and t.ndim]
     assert sum(t.numel() for t in kept) * 4 == muon.moments

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -47,14 +46,14 @@ def run(recipe: str | None, changes: Mapping[str, str], fleet: Fleet) -> Report:
 
 
 def spread_of(wanted: Run, fleet: Fleet) -> Spread:
-    """How the step is spread: as the options say, else as the run's machine does, where it does."""
-    machine: Any = wanted.machine
+    """How the step is spread: as the options say, else as the run's machine does."""
+    machine = wanted.machine
     return Spread(
         value(fleet.devices, 1),
-        value(fleet.strategy, getattr(machine, "strategy", "ddp")),
-        value(fleet.accumulate, getattr(machine, "accumulate", 1)),
-        fleet.checkpointing or bool(getattr(machine, "checkpointing", False)),
-        wanted.machine.bfloat16 is not False,
+        value(fleet.strategy, machine.strategy),
+        value(fleet.accumulate, machine.accumulate),
+        fleet.checkpointing or machine.recompute,
+        machine.bfloat16 is not False,
     )
 
 

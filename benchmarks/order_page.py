@@ -106,8 +106,8 @@ SECTIONS = (
     ),
     Section(
         "Zebra puzzles",
-        """Paper: vanilla 76.9 %, top probability 98.5, margin 98.3; autoregressive 80.31 without order, 91.17 with. Ours so
-        far, 3 houses of 3 attributes, a model that is not finished: no effect of the order is shown.""",
+        """Paper: vanilla 76.9 %, top probability 98.5, margin 98.3; autoregressive 80.31 without order, 91.17 with. Ours,
+        models of 0.4 million parameters to which names mean nothing, after minutes of training:""",
         "order_lab_zebra",
         "orders",
         ("houses", "attributes", "order", "symbols", "n", "solved %", "95 %"),

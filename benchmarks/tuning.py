@@ -410,6 +410,7 @@ def main() -> None:
         tables, notes = on_laws(options.repeats, options.state)
     else:
         tables, notes = on_models(options.names, options.calls, options.num, options.state)
+    tables = {name: rows for name, rows in tables.items() if rows}
     print("\n".join([notes, *(line for rows in tables.values() for line in ("", *record.table(rows)))]))
     if options.write:
         print(record.write_parts(f"tuning_{options.part}", tables, notes))

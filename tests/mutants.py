@@ -341,7 +341,7 @@ MUTANTS = (
         "[1] <= budget * ROUNDING\n        yield",
         "[1] <= 9 * budget\n        yield",
         "a winner keeps to its budget",
-        ("test_racing.py::test_what_takes_too_many_calls_wins_nothing",),
+        ("test_racing.py::test_a_rule_wins_only_where_the_interval_of_its_calls_is_within_the_budget",),
     ),
     Mutant(
         "tuned-for-other-weights",

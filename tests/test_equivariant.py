@@ -118,6 +118,22 @@ def test_the_recipe_learns_and_its_model_loads(tmp_path: Path) -> None:
     )
     model = unmask.load(train(run, tmp_path / "run", quiet=True))
     assert model.config["network"]["kinds"] == [0, 0, 1]
+    assert model.sudoku
     puzzle, solution = (torch.as_tensor(b) for b in sudoku.puzzles(20, seed=3, clues=50))
     right = model.denoiser(puzzle).argmax(-1) == solution
     assert right[puzzle == 9].float().mean() > 0.25  # one in nine by chance
+
+
+def test_the_shipped_model_solves_minimal_puzzles_in_few_calls() -> None:
+    model = unmask.load("sudoku_equivariant")
+    puzzle, solution = (torch.as_tensor(b) for b in sudoku.puzzles(8, seed=20_270_101))
+    selector = unmask.selectors.threshold(unmask.scores.confidence, 0.999)
+    found = unmask.sample(
+        model.denoiser,
+        puzzle,
+        selector,
+        generator=torch.Generator().manual_seed(0),
+        source=unmask.greedy,
+    )
+    assert (found.tokens == solution).all(1).sum() >= 6
+    assert found.nfe.mean() < 8

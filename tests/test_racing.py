@@ -97,6 +97,8 @@ def test_a_rule_wins_only_where_the_interval_of_its_calls_is_within_the_budget()
     calls[1] = np.where(np.arange(64) % 2, 4, 11.8)
     found = race(lambda a, i: (losses[a, i], calls[a, i]), 2, 64, (8, 16))
     assert found.winners == (0, 1)
+    alone = race(lambda _, i: (losses[1, i], calls[1, i]), 1, 64, (8, 16))
+    assert alone.winners == (None, 0)  # nobody wins rather than one that may take too many
     calls[1] = np.where(np.arange(64) % 2, 4, 8)
     assert race(lambda a, i: (losses[a, i], calls[a, i]), 2, 64, (8, 16)).winners == (1, 1)
 

@@ -25,6 +25,9 @@ from unmask.orders.selectors import in_blocks
 from unmask.planning import plans, profiles
 from unmask.variants import genmd4, upscale
 
+BOARDS = ("sudoku", "sudoku_hard", "sudoku_equivariant")
+"""Names of models of Sudoku grids, those of their recipes."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -72,7 +75,7 @@ class Model:
     @property
     def sudoku(self) -> bool:
         """Whether it is a model of Sudoku grids: it solves puzzles."""
-        return self.frame is None and self.name in ("sudoku", "sudoku_hard")
+        return self.frame is None and self.name in BOARDS
 
     @property
     def hash(self) -> str:

@@ -127,6 +127,7 @@ def _grids(model: Model) -> Tensor:
 PROBES: dict[str, Callable[[Model], Tensor]] = {
     "sudoku": _grids,
     "sudoku_hard": _grids,
+    "sudoku_equivariant": _grids,
     "molecules": lambda model: model.encode(MOLECULES),
     "text": lambda model: model.encode((PROSE * 3)[: model.length]),
     "records": lambda model: model.encode([RECORD]),

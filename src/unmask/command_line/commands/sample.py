@@ -22,6 +22,7 @@ from unmask.data.readers.images import grid_png, pillow
 from unmask.data.readers.pieces import where
 from unmask.data.vocabularies import Characters, Foreign, Levels
 from unmask.models import Model, load, verbs
+from unmask.models.model import BOARDS
 from unmask.recipes.sequences import GAP
 
 
@@ -274,11 +275,8 @@ def render(report: Report, *, pretty: bool = False, quiet: bool = False) -> None
     if report["prompt"] is None:
         print("# sample\tlog-probability (nats)\tnetwork calls")
     for found in report["samples"]:
-        line = (
-            _squared(found["text"])
-            if pretty and report["model"] in ("sudoku", "sudoku_hard")
-            else found["text"]
-        )
+        squared = pretty and report["model"] in BOARDS
+        line = _squared(found["text"]) if squared else found["text"]
         tail = "" if report["prompt"] else f"\t{found['log_prob']:.4f}\t{found['nfe']:g}"
         print(line + tail)
     if report["file"]:

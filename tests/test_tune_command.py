@@ -20,6 +20,7 @@ from unmask.evaluation.tuning import racing, tasks
 from unmask.evaluation.tuning.bench import Bench, Kept
 from unmask.evaluation.tuning.candidates import Candidate
 from unmask.evaluation.tuning.results import Row, Tuned, gain, interval
+from unmask.models import pretrained
 from unmask.models.pretrained import pretrained_folder
 from unmask.networks import Transformer
 from unmask.orders import presets
@@ -471,8 +472,6 @@ def test_in_python_no_data_and_two_kinds_of_data_are_refused(model: Path) -> Non
 def test_a_sampler_that_comes_with_a_model_is_for_its_weights_only(
     model: Path, tuning: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    from unmask.models import pretrained
-
     loaded = unmask.load(model)
     monkeypatch.setattr(pretrained, "pretrained_folder", lambda: tmp_path)
     kept = tmp_path / loaded.name / "tuned_4.json"
@@ -501,3 +500,16 @@ def test_a_search_takes_a_sampler_file(way: str, model: Path, tmp_path: Path, ca
     assert said["sampler"]["rule"] == unmask.Sampler.load(file).rule
     assert main(["sample", str(model), way, "2", "--sampler", str(warm), "--quiet"]) == 2
     assert "a sampler of 2 sub-steps; expected none" in capsys.readouterr().err
+
+
+def test_samplers_that_come_with_models_are_for_their_weights_and_calls():
+    there = {name: pretrained.tuned_calls(name) for name in ("sudoku", "text", "molecules")}
+    assert set(there.values()) == {(4, 8, 16)}
+    for name, calls in there.items():
+        model = unmask.load(name)
+        for most in calls:
+            sampler = pretrained.tuned_sampler(model, most)
+            assert sampler.provenance["budget"] == most
+            blank = model.all_masked(1, torch.Generator().manual_seed(0))
+            drawn = unmask.sample(model.denoiser, blank, sampler, generator=torch.Generator().manual_seed(0))
+            assert (drawn.tokens != model.denoiser.mask_id).all()

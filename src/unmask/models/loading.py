@@ -71,10 +71,8 @@ def _data_of(recipe: Run, config: dict[str, Any], folder: Path) -> Any:
     said = config.get("data")
     if not isinstance(said, dict) or not is_dataclass(recipe.data) or isinstance(recipe.data, type):
         return recipe.data
-    if set(said) - {
-        f.name for f in fields(recipe.data)
-    }:  # of another version: what it does not know, it does not need
-        return recipe.data
+    if not set(said) <= {f.name for f in fields(recipe.data)}:
+        return recipe.data  # of another version: what it does not know, it does not need
     try:
         return replace(recipe.data, **{k: tuples(v) for k, v in said.items()})
     except (TypeError, ValueError) as error:

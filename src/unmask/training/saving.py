@@ -127,7 +127,12 @@ def _restore_random(state: State, place: Path, step: int) -> None:
 def _writers(place: Path) -> int:
     """How many processes wrote a checkpoint."""
     pieces = sorted(place.glob("random-*-of-*.safetensors"))
-    return int(pieces[0].stem.rsplit("-", 1)[1]) if pieces else 1
+    return _of_how_many(pieces[0]) if pieces else 1
+
+
+def _of_how_many(piece: Path) -> int:
+    """The number of pieces that the name of one says."""
+    return int(piece.stem.rsplit("-", 1)[1])
 
 
 def _moments(state: State, path: Path) -> dict[str, Tensor]:
@@ -145,7 +150,7 @@ def _read(world: World, path: Path, like: dict[str, Tensor]) -> dict[str, Tensor
     pieces = sorted(path.parent.glob(f"{path.stem}-*-of-*{path.suffix}"))
     if not pieces:
         return {k: _share(world, v, like.get(k)) for k, v in checkpoints.read_tensors(path).items()}
-    count = int(pieces[0].stem.rsplit("-", 1)[1])
+    count = _of_how_many(pieces[0])
     names = [path.with_stem(piece(path.stem, i, count)) for i in range(count)]
     found = [checkpoints.read_tensors(name) for name in names]
     every = dict.fromkeys(name for tensors in found for name in tensors)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from unmask.data.files import open_binary, shown
 from unmask.data.readers import lines
-from unmask.data.readers.pieces import Piece
+from unmask.data.readers.pieces import Piece, text_of
 from unmask.data.readers.text import BLOCK
 from unmask.data.vocabularies import TEXT8
 
@@ -64,14 +64,10 @@ def documents(path: Path) -> Iterator[Piece]:
     """Documents, each followed by GPT-2's end of text: the field ``text`` of every JSON line, or a text file as one."""
     if ".jsonl" in path.suffixes or ".json" in path.suffixes:
         for piece in lines.jsonl(path, "text"):
-            yield Piece(f"{_text(piece)}{END}", piece.file, piece.line)
+            yield Piece(f"{text_of(piece)}{END}", piece.file, piece.line)
         return
     with open_binary(path) as file:
         yield Piece(f"{_decoded(file.read(), path)}{END}", shown(path), 1)
-
-
-def _text(piece: Piece) -> str:
-    return piece.data if isinstance(piece.data, str) else bytes(piece.data).decode()
 
 
 def _decoded(data: bytes, path: Path) -> str:

@@ -25,6 +25,11 @@ class Piece:
     fault: tuple[str, str] | None = None
 
 
+def text_of(piece: Piece) -> str:
+    """The text of a piece that is one, or of its UTF-8."""
+    return piece.data if isinstance(piece.data, str) else bytes(piece.data).decode()
+
+
 def where(piece: Piece, at: int | None = None) -> str:
     """The place of a piece, or of its character number ``at``, as ``file, line 3, column 7``."""
     if not isinstance(piece.data, str | bytes):

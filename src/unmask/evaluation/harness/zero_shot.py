@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from unmask.data.files import text_lines
 from unmask.data.readers import lines
+from unmask.data.readers.pieces import text_of
 
 Rules: TypeAlias = tuple[tuple[str, str], ...]
 """Regular expressions and what stands in their place, one after another."""
@@ -96,8 +97,6 @@ def documents(path: Path, name: str) -> Iterator[tuple[str, int]]:
 
 def _texts(path: Path) -> Iterator[str]:
     if ".jsonl" in path.suffixes:
-        yield from (
-            p.data if isinstance(p.data, str) else bytes(p.data).decode() for p in lines.jsonl(path, "text")
-        )
+        yield from map(text_of, lines.jsonl(path, "text"))
         return
     yield from (line.rstrip("\r\n") for line in text_lines(path))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from unmask.base.numbers import whole
 from unmask.data.zebra import Kind, Size
+from unmask.denoisers import take_rows
 from unmask.networks.config import check_length
 from unmask.recipes.sudoku.equivariant import Said
 
@@ -133,37 +134,41 @@ class ClueNetwork(nn.Module):
 
     def forward(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
         """Logits [B, R, V] at rows int64 [B, R] (None: all positions; clues have even ones)."""
-        logits = self.readouts(tokens)[-1]
-        return logits if rows is None else logits.gather(1, rows[..., None].expand(-1, -1, logits.shape[-1]))
+        logits = self._logits(self._states(tokens)[-1])
+        return logits if rows is None else take_rows(logits, rows)
 
     def readouts(self, tokens: Tensor) -> list[Tensor]:
         """Logits [B, L, V] after every loop, the last as `forward` gives them (for deep supervision)."""
+        return [self._logits(x) for x in self._states(tokens)]
+
+    def _states(self, tokens: Tensor) -> list[Tensor]:
+        """The state [B, I, H, D] after every loop."""
         check_length(tokens, self.shape.length)
         told, grid = tokens[:, : self.shape.most], tokens[:, self.shape.most :]
         clues = read(told, self.shape.size)
+        named = self.roles(self._roles(clues.second)).flatten(2)  # houses, as items would be there
         inputs = self.roles(self._roles(grid)) + self.houses.weight
-        x, found = torch.zeros_like(inputs), []
+        x, states = torch.zeros_like(inputs), []
         for _ in range(self.shape.loops):
-            x = self._loop(x + inputs, clues)
-            found.append(self._logits(x))
-        return found
+            x = self._loop(x + inputs, clues, named)
+            states.append(x)
+        return states
 
-    def _loop(self, x: Tensor, clues: Clues) -> Tensor:
-        """One exchange of messages, [B, I, H, D] to the same."""
+    def _loop(self, x: Tensor, clues: Clues, named: Tensor) -> Tensor:
+        """One exchange of messages, [B, I, H, D] to the same; ``named`` [B, C, H D] are houses that clues name."""
         h = self.norm(x)
         of_attribute = h.unflatten(1, (-1, self.shape.houses)).sum(2) / self.shape.houses**0.5
         rivals = self.rivals(of_attribute).repeat_interleave(self.shape.houses, 1)
         items = self.items(h.sum(2, keepdim=True) / self.shape.houses**0.5)
-        heard = self.own(torch.cat([h, self._of_clues(h, clues)], -1)) + items + rivals
+        heard = self.own(torch.cat([h, self._of_clues(h, clues, named)], -1)) + items + rivals
         told: Tensor = self.out(F.gelu(heard, approximate="tanh"))
         return x + told
 
-    def _of_clues(self, h: Tensor, clues: Clues) -> Tensor:
+    def _of_clues(self, h: Tensor, clues: Clues, named: Tensor) -> Tensor:
         """The sum of what each item hears from clues, [B, I, H, D]."""
         flat = h.flatten(2)
-        first = _taken(flat, clues.first)
-        house = self._house(clues.second).to(flat.dtype)
-        second = torch.where(clues.named[..., None], house, _taken(flat, clues.second))
+        first = take_rows(flat, clues.first)
+        second = torch.where(clues.named[..., None], named.to(flat.dtype), take_rows(flat, clues.second))
         answers = self.answers(torch.cat([first, second], -1), clues.places)
         to_first, to_second = answers.chunk(2, -1)
         to_second = to_second.masked_fill(clues.named[..., None], 0)
@@ -171,12 +176,6 @@ class ClueNetwork(nn.Module):
         for place, told in ((clues.first, to_first), (clues.second, to_second)):
             heard = heard.scatter_add(1, place[..., None].expand_as(told), told.to(heard.dtype))
         return heard.view_as(h)
-
-    def _house(self, number: Tensor) -> Tensor:
-        """A named house as an item would be there, [B, C, H D]."""
-        there = number[..., None] == torch.arange(self.shape.houses, device=number.device)
-        vectors: Tensor = self.roles(torch.where(there, 1, 2))
-        return vectors.flatten(2)
 
     def _logits(self, x: Tensor) -> Tensor:
         """Logits [B, L, V] of a state."""
@@ -188,11 +187,6 @@ class ClueNetwork(nn.Module):
         """What every house is to every item, int64 [B, I, H]: 0 masked, 1 where it is, 2 another."""
         here = grid[..., None] == torch.arange(self.shape.houses, device=grid.device)
         return torch.where(here, 1, 2).masked_fill((grid == self.mask_id)[..., None], 0)
-
-
-def _taken(values: Tensor, places: Tensor) -> Tensor:
-    """Values [B, I, X] at places int64 [B, C]."""
-    return values.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def from_config(config: ClueConfig) -> ClueNetwork:

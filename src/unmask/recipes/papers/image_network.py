@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.base.numbers import real, whole
+from unmask.denoisers import take_rows
 from unmask.networks.conditioning import Condition
 from unmask.networks.config import check_length
 from unmask.recipes.papers.image_layers import Spatial, SpatialAttention, Squares, groups, nothing, scaled
@@ -167,7 +168,7 @@ class ImageNetwork(nn.Module):
         told = self.told(masked.float().mean(1) if time is None else time, None)
         x = self._run(self._stem(planes, levels), told)
         logits = x.permute(0, 2, 3, 1).reshape(len(x), self.shape.length, self.outputs)
-        return logits if rows is None else logits.gather(1, rows[..., None].expand(-1, -1, self.outputs))
+        return logits if rows is None else take_rows(logits, rows)
 
     def _stem(self, planes: list[Tensor], levels: Tensor) -> Tensor:
         """The first x [B, F, H, W]."""

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.base.numbers import whole
+from unmask.denoisers import take_rows
 from unmask.networks.conditioning import Condition
+from unmask.variants import upscale
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,7 @@ class WaveNetConfig:
     @property
     def stages(self) -> int:
         """How many digits each number has."""
-        count = 1
-        while self.vocab_size**count < self.levels:
-            count += 1
-        return count
+        return upscale.stages(self.vocab_size, self.levels)
 
 
 class Dilated(nn.Module):
@@ -122,4 +121,4 @@ class WaveNet(nn.Module):
             x, out = block(x, told)
             total = total + out
         logits: Tensor = self.head(F.relu(self.last(total / math.sqrt(len(self.blocks))))).transpose(1, 2)
-        return logits if rows is None else logits.gather(1, rows[..., None].expand(-1, -1, logits.shape[-1]))
+        return logits if rows is None else take_rows(logits, rows)

@@ -3,7 +3,9 @@
 Sudoku's digits have no meaning of their own, and neither do its rows, columns and boxes: renaming them renames the
 answer. `Transformer` must learn that from examples; here it holds by construction. The state is a vector for every
 (position, symbol). It is summed over the symbols of a position and over the positions of a group with the same symbol,
-small networks read the sums, and what they say goes back to all members: messages on the graph of an exact cover.
+small networks read the sums, and what they say goes back to all members: messages on the graph of an exact cover. The
+form is ours; sums that make networks indifferent to order are those of arXiv 1703.06114, repeated messages between the
+cells of Sudoku those of arXiv 1711.08028.
 
 Shape legend: B batch, L length, R rows evaluated, V data symbols, D width, H hidden, G groups of an axis.
 """

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from unmask.data import sudoku as boards
 from unmask.data.sudoku import hard
 from unmask.masking.corruption import low_discrepancy, random_subset
-from unmask.masking.objectives import masked_cross_entropy
 from unmask.recipes.run import Batch, Optimiser, Run, check_ranges, generator
 from unmask.recipes.sudoku.equivariant import EquivariantConfig, from_config
-from unmask.recipes.sudoku.plain import AXES, GRIDS, PUZZLES, SYMMETRIES, board_seed, sudoku
+from unmask.recipes.sudoku.plain import AXES, GRIDS, PUZZLES, SYMMETRIES, board_seed, sudoku, supervised
 
 SPAN = 4
 """Loops that the gradient goes through in `sudoku_hard`."""
@@ -155,29 +154,25 @@ def objective(network: nn.Module, data: Batch, *, span: int = SPAN) -> Tensor:
     """Weighted masked cross-entropy, nats per cell: half the last loop's, half all loops' mean, of the last ``span``."""
     tokens = data.tokens.masked_fill(data.masked, boards.BLANK)
     loops: int = network.shape.loops  # type: ignore[assignment, union-attr]
-    ahead = _ahead(network, tokens, stages(data, loops // span), span)
+    count = max(1, loops // span)
+    ahead = _ahead(network, tokens, stages(data, count), count, span)
     streams = network.refine(tokens, ahead, span)  # type: ignore[operator]
-    losses = [
-        masked_cross_entropy(network.logits(x, None), data.tokens, data.masked, data.weight)  # type: ignore[operator]
-        for x in streams
-    ]
-    return (losses[-1] + torch.stack(losses).mean()) / 2
+    return supervised([network.logits(x, None) for x in streams], data)  # type: ignore[operator]
 
 
 def stages(data: Batch, count: int) -> Tensor:
     """How many spans of loops come before those that are trained: 0, 1, .. for ``count`` parts of a batch, int64 [B]."""
     number, rows = data.places()[:, :, None].unbind(1)
-    part = torch.arange(1, max(1, count), device=number.device)
-    return (number >= rows * part // max(1, count)).sum(1)
+    part = torch.arange(1, count, device=number.device)
+    return (number >= rows * part // count).sum(1)
 
 
 @torch.no_grad()
-def _ahead(network: nn.Module, tokens: Tensor, stage: Tensor, span: int) -> Tensor:
-    """Where each board starts: the state [B, ..] after as many spans of loops as its ``stage`` int64 [B] says."""
+def _ahead(network: nn.Module, tokens: Tensor, stage: Tensor, count: int, span: int) -> Tensor:
+    """Where each board starts: the state [B, ..] after as many spans of loops as its ``stage`` int64 [B] < count says."""
     first = network.refine(tokens[:1], None, 1)[-1]  # type: ignore[operator]
     stream = torch.zeros_like(first).repeat(len(tokens), *[1] * (first.ndim - 1))
-    loops: int = network.shape.loops  # type: ignore[assignment, union-attr]
-    for number in range(1, max(1, loops // span)):
+    for number in range(1, count):
         later = stage >= number
         stream[later] = network.refine(tokens[later], stream[later], span)[-1]  # type: ignore[operator]
     return stream

@@ -143,5 +143,10 @@ def objective(network: nn.Module, data: Batch) -> Tensor:
     """Weighted masked cross-entropy, nats per cell: half the last loop's, half all loops' mean."""
     tokens = data.tokens.masked_fill(data.masked, network.mask_id)  # type: ignore[arg-type]
     readouts: list[Tensor] = network.readouts(tokens)  # type: ignore[operator]
+    return supervised(readouts, data)
+
+
+def supervised(readouts: list[Tensor], data: Batch) -> Tensor:
+    """Weighted masked cross-entropy of logits [B, 81, V] after each loop: half the last one's, half the mean of all."""
     losses = [masked_cross_entropy(z, data.tokens, data.masked, data.weight) for z in readouts]
     return (losses[-1] + torch.stack(losses).mean()) / 2

@@ -248,6 +248,7 @@ realised on the unseen half, both with 95 % intervals.
 
 "what it took": calls of the race (those for the best defaults with it) and for costs of steps, as shares of all samplers on
 all items; seconds until the first leaders of all budgets were shown, and of all, one thread on a machine with other work.
+Where a tuning went on from an earlier one (same items, measured losses kept), seconds are those of both, the first of the first.
 """
 
 
@@ -265,6 +266,14 @@ def on_models(
     return parts, MODEL_NOTES
 
 
+def with_earlier(path: Path, took: dict[str, float]) -> dict[str, float]:
+    """Seconds with those of runs that this one went on from, kept in a file; the first answer is the first run's."""
+    before = json.loads(path.read_text()) if path.exists() else {"first s": took["first s"], "s": 0.0}
+    both = {"first s": before["first s"], "s": before["s"] + took["s"]}
+    path.write_text(json.dumps(both))
+    return both
+
+
 def of_model(name: str, budgets: list[int], num: int, folder: Path | None) -> dict[str, list[Row]]:
     """The rows of one model."""
     began, first = time.perf_counter(), list[float]()
@@ -278,12 +287,13 @@ def of_model(name: str, budgets: list[int], num: int, folder: Path | None) -> di
     items, metric = items_of(model, name, num)
     kept = None if folder is None else folder / "parts.jsonl"
     found = tuning.tune(model, items, budgets, metric=metric, state=kept, tell=tell)
-    took = time.perf_counter() - began
+    took = {"first s": first[0], "s": time.perf_counter() - began}
     if folder is not None:
         found.save(folder)
+        took = with_earlier(folder / "seconds.json", took)
     row = {"model": name, "items": len(items), "samplers": len(found.candidates), "race": found.race.spent}
     row |= {"race %": 100 * found.race.spent / found.race.full}
-    row |= {"costs %": 100 * found.measuring / found.race.full, "first s": first[0], "s": took}
+    row |= {"costs %": 100 * found.measuring / found.race.full} | took
     plans_ = plan_rows(model, name, items, found) if metric.law else []
     return {"choices": model_rows(name, found), "plans": plans_, "what it took": [row]}
 

@@ -336,6 +336,14 @@ MUTANTS = (
         ("test_racing.py::test_winners_are_within_an_error_of_the_best_for_a_third_of_the_calls[solved]",),
     ),
     Mutant(
+        "racing-runs-all-ties",
+        "evaluation/tuning/racing.py",
+        "or total[i] <= most)",
+        "or total[i] <= 9 * most)",
+        "arms that nothing tells apart are not all run to the end",
+        ("test_racing.py::test_many_arms_as_good_as_each_other_are_not_all_run_to_the_end",),
+    ),
+    Mutant(
         "racing-over-budget",
         "evaluation/tuning/racing.py",
         "[1] <= budget * ROUNDING\n        yield",

@@ -62,6 +62,26 @@ def test_ties_end_early():
     assert raced(losses).spent < CALLS.sum() * 128 / 3
 
 
+@pytest.mark.parametrize("items", [48, 128])
+def test_many_arms_as_good_as_each_other_are_not_all_run_to_the_end(items):
+    """Nothing tells them apart, so that no interval drops them: only the share of calls does."""
+    calls = np.tile(CALLS, 3)
+    losses = (np.random.default_rng(0).random((len(calls), items)) < 0.3).astype(float)
+    found = raced(losses, calls)
+    assert 0.2 < found.spent / (calls.sum() * items) < 1 / 3
+    assert all(calls[w] <= b for w, b in zip(found.winners, BUDGETS))
+    assert found.seen == items
+
+
+def test_the_best_of_every_budget_go_on_in_turn():
+    calls = np.array([[2.0], [4.0], [8.0], [8.0], [4.0], [2.0]])
+    race_ = racing.Race((4, 8), np.zeros((6, 1)), calls, (1, 3))
+    open_ = [[1, 0, 5], [3, 1, 2, 0, 4]]  # in turn: 1, 3, 0, then 5, 2, then 4
+    assert racing.affordable(race_, open_, 0.0) == [0, 1, 3, 5]
+    assert racing.affordable(race_, open_, 24.0) == [0, 1, 2, 3, 5]
+    assert racing.affordable(race_, open_, 28.0) == [0, 1, 2, 3, 4, 5]
+
+
 def test_arms_that_are_right_everywhere_so_far_stay():
     """Four items without an error say little of a share of errors."""
     losses = np.zeros((2, 64))

@@ -6,6 +6,8 @@ could gain less than `ZONE` of the standard error that the leader's mean over al
 could gain is the end of an interval of its mean difference by Student's t. Few items know their spread badly, and of
 shares solved often none: so one more difference is counted, as far from the mean as items are spread (of a loss that
 takes many values, `GUARD` times as far). Of arms that lost the same on items that differ, the one of fewer calls stays.
+Where many arms are as good, a race would take them all to the end: so of those that may win only the best of each budget
+go on, as many as a race may take calls (`SHARE`), spread evenly over the rounds that are left.
 
 Rules that count themselves take more calls for some items than for others. Such an arm may lead a budget, and win it, only
 if the 95 % interval of its mean calls is within; it is out only if the interval is above. Derived; how often the winner is
@@ -17,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import TypeAlias
 
 import numpy as np
@@ -29,10 +31,16 @@ Array: TypeAlias = NDArray[np.float64]
 Measure: TypeAlias = Callable[[int, NDArray[np.int64]], tuple[Array, Array]]
 """(arm, items int64 [m]) -> (loss float64 [m], lower is better; calls float64 [m])."""
 
-LEVEL = 0.96
+SHARE = 0.3
+"""Of the calls of all arms on all items, what a race takes at most, but for the first round and `KEPT` arms."""
+
+KEPT = 2
+"""Arms of each budget that go on whatever they take."""
+
+LEVEL = 0.98
 """Of the interval of a difference, both sides."""
 
-LATE = 0.85
+LATE = 0.9
 """The same from half of the items on: what is left can change less, and who is as good need not be run to the end."""
 
 FIRST = 4
@@ -106,16 +114,25 @@ def race(
     losses, calls = np.full((arms, items), np.nan), np.full((arms, items), np.nan)
     alive = list(range(arms))
     found = Race(tuple(budgets), losses, calls, (None,) * len(budgets))
-    for part in rounds(items, first):
+    parts = rounds(items, first)
+    for left, part in zip(range(len(parts) - 1, -1, -1), parts):
         for arm in alive:
             losses[arm, part], calls[arm, part] = measure(arm, np.arange(part.start, part.stop))
         open_ = contenders(losses, calls, budgets, alive, level)
         found = Race(tuple(budgets), losses, calls, tuple(leaders(calls, budgets, open_)))
         after(found)
-        alive = sorted(set().union(*open_))
-        if all(len(names) < 2 for names in open_):
+        if not left or all(len(names) < 2 for names in open_):
             break
+        coming = min(part.stop, items - part.stop)
+        alive = affordable(found, open_, (SHARE * found.full - found.spent) / left / coming)
     return found
+
+
+def affordable(race: Race, open_: Sequence[Sequence[int]], most: float) -> list[int]:
+    """The arms that go on: the best of every budget in turn, as long as they take at most ``most`` calls an item."""
+    turns = dict.fromkeys(arm for rank in zip_longest(*open_) for arm in rank if arm is not None)
+    total = np.cumsum([np.nanmean(race.calls[arm]) for arm in turns])
+    return sorted(arm for i, arm in enumerate(turns) if i < KEPT * len(open_) or total[i] <= most)
 
 
 def contenders(

@@ -248,7 +248,7 @@ realised on the unseen half, both with 95 % intervals.
 
 "what it took": calls of the race (those for the best defaults with it) and for costs of steps, as shares of all samplers on
 all items; seconds until the first leaders of all budgets were shown, and of all, one thread on a machine with other work.
-Where a tuning went on from an earlier one (same items, measured losses kept), seconds are those of both, the first of the first.
+Where a tuning went on from an earlier one (same items, losses kept), seconds are those of both, first s of the first.
 """
 
 

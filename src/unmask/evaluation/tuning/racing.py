@@ -31,7 +31,7 @@ Array: TypeAlias = NDArray[np.float64]
 Measure: TypeAlias = Callable[[int, NDArray[np.int64]], tuple[Array, Array]]
 """(arm, items int64 [m]) -> (loss float64 [m], lower is better; calls float64 [m])."""
 
-SHARE = 0.3
+SHARE = 0.27
 """Of the calls of all arms on all items, what a race takes at most, but for the first round and `KEPT` arms."""
 
 KEPT = 2

@@ -51,6 +51,13 @@ class Summary:
                 self.symbols += entry.size
                 self.coded_bytes += length
 
+    def take(self, counts: dict[str, Any]) -> None:
+        """Counts what another summary has counted: its fields, as JSON holds them."""
+        self.kinds.update(counts["kinds"])
+        for name in ("items", "symbols", "coded_bytes", "payload_bytes"):
+            setattr(self, name, getattr(self, name) + counts[name])
+        self.source_bytes = (self.source_bytes or 0) + counts["source_bytes"]
+
 
 @dataclass(frozen=True)
 class Header:

@@ -1,28 +1,26 @@
 """`compress`: items to a file, whole or one block at a time, by one process or several.
 
 Work goes block by block (up to 256 items), so memory does not grow with the input, and a block's bytes depend on its own
-items only. Several processes each write every so manieth block into a part, and the parts are joined: the file is that of
-a single process. A part that was stopped goes on after its last whole block.
+items only. So blocks are the pieces that several processes, or calls, share, and the file is that of a single one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
-import json
-import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import torch
+
 from unmask.base.numbers import whole
-from unmask.base.records import replacing
+from unmask.base.progress import IN_TURN, Piece, Pieces, Work
 from unmask.base.types import Plan
 from unmask.codec import container, subjects, tables
-from unmask.codec.coder import Damaged
 from unmask.codec.container import BLOCK_ITEMS, Entry, Place
 from unmask.codec.inspection import Summary
 from unmask.codec.layout import Coding, encode_items, log_likelihoods, row_sizes, symbols_of
@@ -69,6 +67,22 @@ class Job:
         told = names if self.named == container.PACKED_NAMES else ()
         source = sum(map(len, data)) + sum(len(name.encode("utf-8", "surrogateescape")) for name in told)
         return container.write_block(first, entries, self.named), entries, source
+
+    def piece(self, first: int, items: Sequence[Item], names: Sequence[str] = ()) -> Piece:
+        """The block of items numbered from ``first``, and what it counts."""
+        data, entries, source = self.block(first, items, names)
+        counted = Summary(source_bytes=source)
+        counted.add(entries)
+        block = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return {"block": block, "first": first, "counts": vars(counted) | {"kinds": dict(counted.kinds)}}
+
+    def digest(self, first: int, items: Sequence[Item], names: Sequence[str] = ()) -> str:
+        """What tells items and names apart from others."""
+        found = hashlib.sha256()
+        data = [self._bytes(first + i, item) for i, item in enumerate(items)]
+        for part in [*data, *(name.encode("utf-8", "surrogateescape") for name in names)]:
+            found.update(len(part).to_bytes(8, "little") + part)
+        return found.hexdigest()
 
     def _bytes(self, number: int, item: Item) -> bytes:
         try:
@@ -118,23 +132,33 @@ def write(
     *,
     names: Iterable[str] | None = None,
     more: Callable[[], dict[str, Any]] = dict,
-    advance: Callable[[Summary], object] = lambda _: None,
+    advance: Callable[[int, Summary], object] = lambda *_: None,
+    pieces: Pieces = IN_TURN,
 ) -> Summary:
-    """Writes an archive of items to an open file, block by block; ``more()`` goes into its end after the last item."""
+    """Writes an archive of items to an open file, block by block; ``more()`` goes into its end after the last item.
+
+    ``pieces`` says who makes the blocks; ``advance`` hears how many items are done, and what was written by then.
+    """
     file.write(job.header)
     summary, places, offset = Summary(), list[Place](), len(job.header)
-    for first, part, titles in blocks(items, names, job.block_items):
-        data, entries, source = job.block(first, part, titles)
+    works = works_of(job, items, names, digests=pieces.shared)
+    for found in pieces.each("blocks", works, lambda done: advance(done, summary)):
+        data = found["block"].numpy().tobytes()
         file.write(data)
-        places.append(Place(offset, len(data), first, len(part)))
+        places.append(Place(offset, len(data), found["first"], found["counts"]["items"]))
         offset += len(data)
-        summary.add(entries)
-        summary.source_bytes = (summary.source_bytes or 0) + source
-        advance(summary)
+        summary.take(found["counts"])
     end = container.write_index(offset, places, more())
     file.write(end)
     summary.bytes = offset + len(end)
     return summary
+
+
+def works_of(job: Job, items: Iterable[Item], names: Iterable[str] | None, digests: bool) -> Iterator[Work]:
+    """The blocks of an archive, to be made by whoever does; with ``digests`` each tells apart what it is made from."""
+    for first, part, titles in blocks(items, names, job.block_items):
+        told = job.digest(first, part, titles) if digests else ""
+        yield Work(first, len(part), partial(job.piece, first, part, titles), told)
 
 
 def blocks(
@@ -215,115 +239,3 @@ def scored(
     )
     data = [subjects.to_bytes(item, returns, subject.denoiser.vocab_size) for item in items]
     return log_likelihoods(job.coding, data)
-
-
-# --- several processes ------------------------------------------------------------------------------
-
-
-def part_path(out: Path, rank: int, world: int) -> Path:
-    """Where process ``rank`` of ``world`` keeps its part."""
-    return out.with_name(f"{out.name}.part-{rank}-of-{world}")
-
-
-def write_part(
-    out: Path,
-    rank: int,
-    world: int,
-    job: Job,
-    items: Iterable[Item],
-    *,
-    names: Iterable[str] | None = None,
-    more: Callable[[], dict[str, Any]] = dict,
-    advance: Callable[[Summary], object] = lambda _: None,
-) -> None:
-    """Writes the blocks number ``rank``, ``rank + world``, .. of all items; what a part holds already is kept.
-
-    ValueError when the part was begun with another model or other settings.
-    """
-    path = part_path(out, rank, world)
-    path.touch()
-    with path.open("r+b") as file:
-        places = _resumed(file, job, path)
-        done, summary = len(places), Summary()
-        shares = blocks(items, names, job.block_items)
-        own = (block for block in shares if block[0] // job.block_items % world == rank)
-        for mine, (first, part, titles) in enumerate(own):
-            if mine >= done:
-                data, entries, _ = job.block(first, part, titles)
-                places.append(Place(file.tell(), len(data), first, len(part)))
-                file.write(data)
-                file.flush()
-                summary.add(entries)
-                advance(summary)
-        file.write(container.write_index(file.tell(), places, more()))
-        file.truncate()
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _resumed(file: BinaryIO, job: Job, path: Path) -> list[Place]:
-    """The whole blocks of a part, the file placed and cut behind them; a new part gets its header."""
-    start = file.read(len(job.header))
-    if len(start) < len(job.header):
-        file.seek(0)
-        file.write(job.header)
-        file.truncate()
-        return []
-    if start != job.header:
-        raise ValueError(
-            f"{path} was begun with another model or other settings; expected the same: delete it"
-        )
-    places, offset, limit = list[Place](), len(start), file.seek(0, 2)
-    while True:
-        try:
-            listed, end = container.read_table(file, offset, limit, job.named)
-        except Damaged:
-            file.seek(offset)
-            file.truncate()
-            return places
-        places.append(Place(offset, end - offset, listed[0].number, len(listed)))
-        offset = end
-
-
-def join(out: Path, world: int, job: Job, *, wait: float = 0.2) -> Summary:
-    """The archive of all parts, as one process would have written it; waits until all are whole, then deletes them."""
-    found = [_whole(part_path(out, rank, world), job, wait) for rank in range(world)]
-    places = sorted((p.first, rank, p) for rank, (part, _) in enumerate(found) for p in part)
-    files = [part_path(out, rank, world).open("rb") for rank in range(world)]
-    summary, joined, offset = Summary(source_bytes=None), list[Place](), len(job.header)
-    with replacing(out) as target:
-        target.write(job.header)
-        for _, rank, place in places:
-            summary.add(
-                container.read_table(files[rank], place.offset, place.offset + place.length, job.named)[0]
-            )
-            files[rank].seek(place.offset)
-            target.write(files[rank].read(place.length))
-            joined.append(Place(offset, place.length, place.first, place.count))
-            offset += place.length
-        end = container.write_index(offset, joined, found[0][1])
-        target.write(end)
-    for rank, file in enumerate(files):
-        file.close()
-        part_path(out, rank, world).unlink()
-    summary.bytes = offset + len(end)
-    return summary
-
-
-def _whole(path: Path, job: Job, wait: float) -> tuple[list[Place], dict[str, Any]]:
-    """The blocks of a finished part, for which it waits, and what its end says."""
-    while True:
-        try:
-            with path.open("rb") as file:
-                if file.read(len(job.header)) == job.header:
-                    places, more = container.read_index(file, len(job.header))
-                    return [_numbered(file, place, job) for place in places], more
-        except (FileNotFoundError, Damaged, json.JSONDecodeError):
-            pass
-        time.sleep(wait)
-
-
-def _numbered(file: BinaryIO, place: Place, job: Job) -> Place:
-    """The place with the number that its block says, for a part has gaps."""
-    listed, _ = container.read_table(file, place.offset, place.offset + place.length, job.named)
-    return Place(place.offset, place.length, listed[0].number, place.count)

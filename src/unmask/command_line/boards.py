@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unmask.base import noise
+from unmask.base.progress import IN_TURN, Piece, Pieces, Work
 from unmask.base.types import Info, Result
 from unmask.command_line.options import MACHINE, Machine, in_range
 from unmask.command_line.output import Report, number, share
@@ -93,38 +95,49 @@ def solve(
     trace: bool = False,
     machine: Machine = MACHINE,
     advance: Callable[[int], object] = lambda _: None,
+    pieces: Pieces = IN_TURN,
 ) -> Solved:
     """Unmasks the blanks of puzzles int64 [n, 81], batch by batch; ``advance`` hears how many are done.
 
     Orders and symbols of a puzzle are functions of the seed and its number, whatever batch it is in.
     """
-    began, results, steps = time.monotonic(), list[Result](), list[list[Report]]()
-    for rows in torch.split(torch.arange(len(puzzles)), machine.batch_size):
+    began = time.monotonic()
+
+    def solved(rows: Tensor) -> Piece:
         posed, ids = puzzles[rows].to(machine.device), rows.to(machine.device)
         result = sampler(posed, ids, noise.seeded(seed))
-        steps += steps_of(result.trace, len(rows)) if trace else []
-        results.append(replace(result, trace=()))
-        advance(int(rows[-1]) + 1)
-    tokens, log_prob, nfe = (
-        torch.cat([getattr(r, k) for r in results]).cpu() for k in ("tokens", "log_prob", "nfe")
-    )
+        values = {k: getattr(result, k).cpu() for k in ("tokens", "log_prob", "nfe")}
+        steps = steps_of(result.trace, len(rows)) if trace else []
+        return values | {"manifest": dict(result.manifest), "steps": steps}
+
+    batches = batched(len(puzzles), machine.batch_size, solved)
+    found = list(pieces.each("samples", batches, advance))
+    tokens, log_prob, nfe = (torch.cat([f[k] for f in found]) for k in ("tokens", "log_prob", "nfe"))
     seconds = time.monotonic() - began
-    record = manifest_of(results, seed, machine.batch_size, puzzles) | {"seconds": seconds}
-    return Solved(tokens, log_prob, nfe, seconds, record, tuple(steps))
+    record = manifest_of([f["manifest"] for f in found], tokens, seed, machine.batch_size, puzzles)
+    steps = tuple(step for f in found for step in f["steps"])
+    return Solved(tokens, log_prob, nfe, seconds, record | {"seconds": seconds}, steps)
 
 
-def manifest_of(results: Sequence[Result], seed: int, batch_size: int, puzzles: Tensor) -> Report:
+def batched(count: int, size: int, make: Callable[[Tensor], Piece]) -> Iterator[Work]:
+    """Batches of ``size`` items: ``make`` takes their numbers, int64 [<= size]."""
+    for rows in torch.split(torch.arange(count), size) if count else ():
+        yield Work(int(rows[0]), len(rows), partial(make, rows))
+
+
+def manifest_of(
+    records: Sequence[Report], tokens: Tensor, seed: int, batch_size: int, puzzles: Tensor
+) -> Report:
     """The manifest of a run of batches: what they share, ``seed`` of the run, those of the batches, network seconds.
 
     `unmask.replay` repeats it: as items have their own noise, all of them in one batch.
     """
-    records = [r.manifest for r in results]
     spent = math.fsum(r["network_seconds"] for r in records)
-    shape = [sum(r["shape"][0] for r in records), results[0].tokens.shape[1]]
+    shape = [sum(r["shape"][0] for r in records), tokens.shape[1]]
     own = {"seed": seed, "batch_seeds": [r["seed"] for r in records], "batch": batch_size, "shape": shape}
     ids = {"order_ids": None, "item_ids": None}
     start = None if all(r["start"] is None for r in records) else checksum(puzzles)
-    done = {"start": start, "tokens": checksum(torch.cat([r.tokens for r in results]))}
+    done = {"start": start, "tokens": checksum(tokens)}
     return records[0] | own | ids | done | {"network_seconds": spent}
 
 

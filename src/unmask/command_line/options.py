@@ -151,6 +151,39 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Bulk:
+    """How long work is kept, and how much of it is done. Under torchrun each process does its share either way."""
+
+    work: Annotated[
+        Path | None,
+        option(metavar="FOLDER", help="Keep finished batches here: the same command goes on from them."),
+    ] = None
+    items: Annotated[
+        str | None,
+        option(
+            metavar="FIRST:END",
+            help="Only the batches that begin among these items, into --work; without it all are joined.",
+        ),
+    ] = None
+
+    @property
+    def only(self) -> range | None:
+        """The items; ValueError where they are no range, or nothing would keep what is done."""
+        if self.items is None:
+            return None
+        first, _, end = self.items.partition(":")
+        if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
+            raise ValueError(
+                f"--items {self.items}: expected FIRST:END, items counted from 0, such as 0:1000"
+            )
+        if self.work is None:
+            raise ValueError(
+                "--items without --work; expected a folder for what is done, which a later call joins"
+            )
+        return range(int(first), int(end))
+
+
+@dataclass(frozen=True)
 class Fleet:
     """What a dry run counts for: devices, how a step is spread over them, and what they can do."""
 
@@ -183,6 +216,7 @@ class Fleet:
 
 
 ORDER, SEARCH, CORES, MACHINE, OUTPUT, FLEET = Options(), Search(), Cores(), Machine(), Output(), Fleet()
+BULK = Bulk()
 """What holds where nothing is said."""
 
 

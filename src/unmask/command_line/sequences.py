@@ -11,14 +11,12 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from unmask.base import noise
-from unmask.base.progress import Progress
-from unmask.command_line import choosing
-from unmask.command_line.options import MACHINE, Machine, Options, in_range
+from unmask.base.progress import IN_TURN, Pieces, Progress
+from unmask.command_line.boards import batched
+from unmask.command_line.options import MACHINE, Machine, in_range
 from unmask.command_line.output import Report, number
 from unmask.data import files
 from unmask.data import tokens as folders
@@ -238,40 +236,6 @@ def drawn(total: int, num: int | None, seed: int) -> Places:
     return np.sort(np.random.default_rng(seed).choice(total, num, replace=False))
 
 
-def run(
-    model: Model,
-    data: Path,
-    options: Options,
-    *,
-    num: int | None,
-    exact: int,
-    samples: int,
-    quiet: bool,
-    machine: Machine = MACHINE,
-) -> Report:
-    """The bound of data under a model, and of ``exact`` sequences the log-likelihood along the order, with units."""
-    in_range("samples", samples, 1)
-    in_range("exact", exact, 0)
-    options = choosing.suited(options, model)
-    score = choosing.scored(options, model) if exact else None
-    posed = read(model, data, num, options.seed)
-    bound, about = estimator(model, samples, options.seed)
-    report: Report = {
-        "command": "eval",
-        "model": {"name": model.name, "hash": model.hash, "trained_steps": model.config.get("trained_steps")},
-        "data": {"source": posed.source, "sequences": len(posed.tokens), "characters": posed.characters}
-        | ({"left_out": posed.left_out} if posed.left_out else {}),
-        "nelbo": numbers(model, posed, nats_of(posed, bound, "bound", quiet, machine), about),
-        "log_likelihood": None,
-    }
-    if score is not None:
-        some = posed.part(drawn(len(posed.tokens), exact, options.seed))
-        values = nats_of(some, lambda rows, _: -score(rows), "likelihood", quiet, machine)
-        name = f"exact along one order, {choosing.told(options)}, {len(some.tokens)} sequences"
-        report["log_likelihood"] = numbers(model, some, values, name)
-    return report
-
-
 Measure: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Nats float64 [B] of tokens int64 [B, L] that are the items of numbers int64 [B]."""
 
@@ -290,16 +254,21 @@ def estimator(model: Model, samples: int, seed: int) -> tuple[Measure, str]:
 
 
 def nats_of(
-    posed: Sequences, measure: Measure, label: str = "", quiet: bool = True, machine: Machine = MACHINE
+    posed: Sequences,
+    measure: Measure,
+    label: str = "",
+    quiet: bool = True,
+    machine: Machine = MACHINE,
+    pieces: Pieces = IN_TURN,
 ) -> Tensor:
     """Nats of every sequence, float64 [n]."""
-    values: list[Tensor] = []
+
+    def measured(ids: Tensor) -> dict[str, Tensor]:
+        return {"nats": measure(posed.tokens[ids].to(machine.device), ids.to(machine.device)).cpu()}
+
+    batches = batched(len(posed.tokens), machine.batch_size, measured)
     with Progress(label, len(posed.tokens), quiet=quiet) as progress:
-        for ids in torch.split(torch.arange(len(posed.tokens)), machine.batch_size):
-            found = measure(posed.tokens[ids].to(machine.device), ids.to(machine.device))
-            values.append(found.cpu())
-            progress.advance(int(ids[-1]) + 1)
-    return torch.cat(values)
+        return torch.cat([found["nats"] for found in pieces.each(label, batches, progress.advance)])
 
 
 def numbers(model: Model, posed: Sequences, nats: Tensor, estimator: str) -> Report:
@@ -345,20 +314,3 @@ def _symbol(model: Model) -> str:
     """What one symbol stands for."""
     names: dict[type, str] = {Characters: "character", Listed: "character", Bytes: "byte", Tokenizer: "token"}
     return names.get(type(model.vocabulary), "symbol")
-
-
-def render(report: Report, console: Console) -> None:
-    """Prints every number with its unit, standard error and definition."""
-    data = report["data"]
-    rest = "".join(f", {count} {why} left out" for why, count in data.get("left_out", {}).items())
-    rest = rest.replace("characters changed left out", "characters changed by text8's filter")
-    console.print(
-        f"{data['source']}: {data['sequences']} sequences, {data['characters']} symbols{rest}", markup=False
-    )
-    table = Table("", "value", "unit: definition", box=None)
-    for name in ("nelbo", "log_likelihood"):
-        for quantity, found in (report[name] or {}).items():
-            label = name.replace("_", " ") if quantity == "nats" else ""
-            value = f"{found['value']:.4f} +- {found['stderr']:.4f}"
-            table.add_row(label, value, f"{found['unit']}: {found['estimator']}")
-    console.print(table)

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from unmask.base.numbers import shown, whole
+from unmask.base.progress import IN_TURN, Pieces
 from unmask.evaluation.tuning import tasks, tuning
 from unmask.evaluation.tuning.heats import Told
 from unmask.evaluation.tuning.results import Tuned
@@ -45,6 +46,7 @@ def tune(
     state: str | Path | None = None,
     source: str = "",
     tell: Told = lambda _: None,
+    pieces: Pieces = IN_TURN,
 ) -> Tuned:
     """For each budget of ``calls`` (of an item, in full passes) the best sampler, as measured on items that it did not see.
 
@@ -59,7 +61,7 @@ def tune(
     is nearest to the data is a matter of training, not of sampling.
 
     ``state`` is a file that keeps what was measured: the same call goes on from there. ``source`` says where data come
-    from. ``tell`` hears a line now and then.
+    from. ``tell`` hears a line now and then. ``pieces`` says who measures (`training.together.bulk`).
     """
     model = model if isinstance(model, Model) else load(model)
     chosen = _metric(model, metric)
@@ -72,7 +74,7 @@ def tune(
     budgets = _budgets(model, calls, items)
     found = tuning.tune(
         model, items, budgets, metric=chosen, most=len(items), seed=seed, batch_size=batch_size,
-        state=None if state is None else Path(state), tell=tell,
+        state=None if state is None else Path(state), tell=tell, pieces=pieces,
     )  # fmt: skip
     made = {"source": source, "items": len(items), "sha256": hashlib.sha256(items.content).hexdigest()}
     return replace(found, provenance={**found.provenance, "data": made})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from unmask.base import noise
 from unmask.base.numbers import whole
 from unmask.base.profile import Profile
+from unmask.base.progress import IN_TURN, Pieces
 from unmask.base.types import Plan, Result, Selector
 from unmask.data.vocabularies import word_starts
 from unmask.denoisers import take_symbols, tempered
@@ -218,19 +220,21 @@ def halves(
     batch_size: int = 64,
     state: Path | None = None,
     quiet: bool = True,
+    pieces: Pieces = IN_TURN,
 ) -> tuple[Profile, Profile]:
     """The profile fitted to one half of tokens int64 [n, L], carrying the other, and that other half's losses, nats.
 
     By default as many ``rounds`` as show each number of visible positions about four times. ``state`` names files that let
-    an interrupted measurement go on.
+    an interrupted measurement go on; ``pieces`` says who does the batches.
     """
     if len(tokens) < 2:
         raise ValueError(f"{len(tokens)} sequences; expected at least 2, one for each half")
     enough = max(4, math.ceil(4 * tokens.shape[1] / (len(tokens) // 2))) if rounds is None else rounds
     device = _device(model, tokens)
     special = None if model.frame is None else model.visible(tokens)
-    first, second = (
-        profiles.measure(
+
+    def half(part: int) -> Profile:
+        return profiles.measure(
             model.denoiser,
             tokens[part::2].to(device),
             generator=noise.seeded(2 * seed + part),
@@ -242,7 +246,8 @@ def halves(
             end=model.end,
             visible=None if model.frame is None else model.visible,
             entries=None if special is None else int((~special).sum(1).max()),
+            pieces=pieces.within(f"half{part + 1}", part, 2),
         )
-        for part in range(2)
-    )
+
+    first, second = pieces.every(partial(half, 0), partial(half, 1))
     return estimators.choose(first, second), second

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from unmask.base import noise
 from unmask.base.numbers import whole
-from unmask.base.progress import Progress
+from unmask.base.progress import IN_TURN, Piece, Pieces, Progress, Work
 from unmask.base.records import read_record, write_text
 from unmask.base.types import Denoiser
 from unmask.denoisers import ask_everywhere, take_symbols
@@ -159,7 +160,7 @@ class Passes:
 
     ``state`` is a file that keeps what is done after every batch; a measurement that finds it goes on from there, if it is
     the same: of the same data, rounds and ``about`` (what is measured, such as the hash of a model). Its seed is
-    that of the file.
+    that of the file. ``pieces`` says who does the batches.
     """
 
     rounds: int = 1
@@ -167,6 +168,7 @@ class Passes:
     state: Path | None = None
     quiet: bool = True
     about: str = ""
+    pieces: Pieces = IN_TURN
 
     def __post_init__(self) -> None:
         for name in ("rounds", "batch_size"):
@@ -197,16 +199,24 @@ def spread_levels(seed: int, turn: int, count: int) -> Tensor:
 
 
 def collect(denoiser: Denoiser, tokens: Tensor, observe: Observe, tally: Tally, passes: Passes) -> Sums:
-    """Runs ``observe`` over the data batch by batch and returns the sums."""
+    """Runs ``observe`` over the data batch by batch and returns the sums, in the order of the batches."""
     state, count, length = passes.state, *tokens.shape
     tally = _resumed(tally, passes, tokens)
-    items = torch.arange(count, device=tokens.device)
-    with Progress("profile", passes.rounds * count, tally.done, quiet=passes.quiet) as progress:
-        for turn, place in passes.batches(count, tally.done):
-            keys = Draws(tally.seed, items[place]).uniforms(length, turn)
-            levels = spread_levels(tally.seed, turn, count)[place].to(tokens.device)
-            tally.add(*observe(denoiser, tokens[place], keys, levels))
-            progress.advance(tally.done)
+    start, items = tally.done, torch.arange(count, device=tokens.device)
+
+    def observed(turn: int, place: slice) -> Piece:
+        keys = Draws(tally.seed, items[place]).uniforms(length, turn)
+        levels = spread_levels(tally.seed, turn, count)[place].to(tokens.device)
+        index, values = observe(denoiser, tokens[place], keys, levels)
+        return {"index": index.cpu().contiguous(), "values": values.cpu()}
+
+    works = (
+        Work(place.start, place.stop - place.start, partial(observed, turn, place))
+        for turn, place in passes.batches(count, start)
+    )
+    with Progress("profile", passes.rounds * count, start, quiet=passes.quiet) as progress:
+        for found in passes.pieces.each("profile", works, lambda done: progress.advance(start + done)):
+            tally.add(found["index"], found["values"])
             if state is not None:
                 _store(tally, state, tokens, passes)
     if state is not None:

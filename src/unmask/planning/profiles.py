@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from unmask.base import noise
 from unmask.base.numbers import listed, whole
 from unmask.base.profile import Profile
+from unmask.base.progress import IN_TURN, Pieces
 from unmask.base.types import Denoiser
 from unmask.denoisers import ask_everywhere
 from unmask.planning import measuring
@@ -97,6 +98,7 @@ def measure(
     end: int | None = None,
     visible: Callable[[torch.Tensor], torch.Tensor | None] | None = None,
     entries: int | None = None,
+    pieces: Pieces = IN_TURN,
 ) -> Profile:
     """The loss profile L(i) of a model on data, nats per masked position, with standard errors.
 
@@ -110,10 +112,10 @@ def measure(
     the symbol ``end`` that is always visible, entry i stands for the share i/L of each one's symbols: see `resampled`;
     shares that were not observed (their count is 0), at most half of them, lie on the line between their neighbours.
     So it is where ``visible(tokens)`` marks positions bool [n, L] that always are, such as special tokens; then the
-    profile has ``entries``, by default as many as there are others at most.
+    profile has ``entries``, by default as many as there are others at most. ``pieces`` says who does the batches.
     """
     about = json.dumps(provenance or {}, sort_keys=True)
-    passes = measuring.Passes(rounds, batch_size, state, quiet, about)
+    passes = measuring.Passes(rounds, batch_size, state, quiet, about, pieces)
     end = None if end is None else whole(end, "end", 0)
     known = None if visible is None else visible(tokens)
     if known is not None and entries is None:

@@ -16,7 +16,7 @@ except ImportError:  # Windows
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, doing: str = "trained") -> Iterator[None]:
     """Holds the file ``lock`` in a folder, which is made if need be; ValueError while another process or thread does.
 
     The system frees it when the process ends, however it ends. The file stays and says who had it last.
@@ -24,7 +24,7 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _take(handle, folder)
+        _take(handle, folder, doing)
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode())
         yield
@@ -32,7 +32,7 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _take(handle: int, folder: Path) -> None:
+def _take(handle: int, folder: Path, doing: str) -> None:
     """Locks an open file; ValueError when it is locked. A warning where the file system knows no locks."""
     try:
         if fcntl is not None:
@@ -40,7 +40,7 @@ def _take(handle: int, folder: Path) -> None:
     except BlockingIOError:
         owner = " ".join(os.read(handle, 200).decode(errors="replace").split()) or "another process"
         raise ValueError(
-            f"{folder} is being trained in by {owner}; wait for its end, or use another folder"
+            f"{folder} is being {doing} in by {owner}; wait for its end, or use another folder"
         ) from None
     except OSError as error:
-        warnings.warn(f"{folder} cannot be locked ({error}): train in it once at a time", stacklevel=4)
+        warnings.warn(f"{folder} cannot be locked ({error}): one process at a time may use it", stacklevel=4)

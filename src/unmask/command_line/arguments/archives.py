@@ -7,8 +7,9 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from unmask.command_line.arguments.parsing import ModelName, OnCores, Seed, Told, command
-from unmask.command_line.options import CORES, OUTPUT, option, running
+from unmask.command_line.arguments.parsing import ModelName, OnCores, Seed, Shared, Told, command
+from unmask.command_line.arguments.sharing import shared
+from unmask.command_line.options import BULK, CORES, OUTPUT, option, running
 
 
 @command("compress")
@@ -50,12 +51,14 @@ def compress(
     ] = None,
     seed: Seed = 0,
     no_verify: Annotated[bool, option(help="Do not decode every item after encoding it.")] = False,
+    bulk: Shared = BULK,
     machine: OnCores = CORES,
     output: Told = OUTPUT,
 ) -> int:
     """Compress texts or images losslessly with a model: single items, in few network calls.
 
-    Under torchrun each process does its share of the blocks, and the archive is that of a single process.
+    Under torchrun each process does its share of the blocks, and the archive is that of a single process; one that is
+    stopped leaves FILE.parts, from which the same command goes on.
     """
     from unmask.command_line.commands.archives import compress as work
     from unmask.command_line.commands.archives.inspect import render
@@ -63,7 +66,7 @@ def compress(
     from unmask.command_line.output import emit, one_document
 
     aside = one_document(out, output.json)
-    with running(machine):
+    with shared(bulk, machine, output, *sources, beside=out.with_name(f"{out.name}.parts")) as pieces:
         report = work.run_compress(
             model,
             sources,
@@ -76,9 +79,10 @@ def compress(
             seed=seed,
             batch=machine.batch_size,
             verify=not no_verify,
-            quiet=output.quiet,
+            quiet=output.quiet or not pieces.speaks,
+            pieces=pieces,
         )
-    emit(report, render, output.json, aside=aside)
+        emit(report, render, output.json, aside=aside)
     return 0
 
 

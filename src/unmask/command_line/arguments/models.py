@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction
 
-from unmask.command_line.arguments.parsing import For, How, ModelName, On, Seed, Told, command
+from unmask.command_line.arguments.parsing import For, How, ModelName, On, Shared, Told, command
+from unmask.command_line.arguments.sharing import shared
 from unmask.command_line.options import (
+    BULK,
     FLEET,
     MACHINE,
     ORDER,
@@ -23,6 +26,7 @@ from unmask.command_line.options import (
 )
 
 if TYPE_CHECKING:
+    from unmask.base.progress import Pieces
     from unmask.models import Model
 
 
@@ -139,12 +143,17 @@ def evaluate(
         ),
     ] = None,
     how: How = ORDER,
+    bulk: Shared = BULK,
     machine: On = MACHINE,
     output: Told = OUTPUT,
 ) -> int:
-    """Measure a model: bits per character or dimension; for puzzles also how many are solved, in how many calls."""
-    from unmask.command_line import catalogue, choosing, sequences
+    """Measure a model: bits per character or dimension; for puzzles also how many are solved, in how many calls.
+
+    Bulk work: `torchrun --nproc-per-node 8 -m unmask eval ...` shares batches out, --work FOLDER keeps them.
+    """
+    from unmask.command_line import catalogue, choosing
     from unmask.command_line.commands import evaluate as work
+    from unmask.command_line.commands.evaluate import bounds
     from unmask.command_line.output import emit
     from unmask.data.files import once
     from unmask.models import load
@@ -159,18 +168,21 @@ def evaluate(
         raise ValueError(
             "--zero-shot measures a bound; expected no --generate, --exact and --mutants beside it"
         )
-    with running(machine):
+    listed = None if mutants is None else Path(mutants)
+    with shared(bulk, machine, output, data, choosing.plan_path(how), listed) as pieces:
+        told = replace(output, quiet=output.quiet or not pieces.speaks)
         loaded = load(model, device=machine.device)
         if zero_shot is not None:
-            return _zero_shot(loaded, data, how, (zero_shot, num, samples), machine, output)
+            return _zero_shot(loaded, data, how, (zero_shot, num, samples), machine, told, pieces)
         if mutants is not None:
-            return _mutants(loaded, data, how, (mutants, by or "marginals", letters), out, machine, output)
+            asked = mutants, by or "marginals", letters
+            return _mutants(loaded, data, how, asked, out, machine, told, pieces)
         if generate is None and not loaded.sudoku:
             if data is None:
                 raise ValueError(
                     "no data: expected a token folder, a text file, or a fetched set such as text/test"
                 )
-            report = sequences.run(
+            report = bounds.run(
                 loaded,
                 data,
                 how,
@@ -178,15 +190,18 @@ def evaluate(
                 exact=exact,
                 samples=samples,
                 machine=machine,
-                quiet=output.quiet,
+                quiet=told.quiet,
+                pieces=pieces,
             )
-            emit(report, sequences.render, output.json)
+            emit(report, bounds.render, output.json)
             return 0
         if exact:
             raise ValueError("--exact is for models of sequences; expected none for puzzles")
         posed = work.dataset(data, generate, num, how.seed)
-        report = work.run(loaded, posed, how, samples=samples, machine=machine, quiet=output.quiet)
-    emit(report, work.render, output.json)
+        report = work.run(
+            loaded, posed, how, samples=samples, machine=machine, quiet=told.quiet, pieces=pieces
+        )
+        emit(report, work.render, output.json)
     return 0
 
 
@@ -197,6 +212,7 @@ def _zero_shot(
     asked: tuple[str, int | None, int],
     machine: Machine,
     output: Output,
+    pieces: Pieces,
 ) -> int:
     """`eval` of a set by name, of so many rows, by so many samples."""
     from unmask.command_line.commands.evaluate import zero_shot as work
@@ -204,7 +220,15 @@ def _zero_shot(
 
     name, num, samples = asked
     report = work.run(
-        model, data, how, name=name, num=num, samples=samples, quiet=output.quiet, machine=machine
+        model,
+        data,
+        how,
+        name=name,
+        num=num,
+        samples=samples,
+        quiet=output.quiet,
+        machine=machine,
+        pieces=pieces,
     )
     emit(report, work.render, output.json)
     return 0
@@ -218,6 +242,7 @@ def _mutants(
     out: Path | None,
     machine: Machine,
     output: Output,
+    pieces: Pieces,
 ) -> int:
     """`eval` of mutants, ``by`` scores, to ``letters``."""
     from unmask.command_line.commands.evaluate import variants as work
@@ -225,7 +250,15 @@ def _mutants(
 
     aside, (wanted, by, letters) = one_document(out, output.json), asked
     report = work.run(
-        model, data, how, wanted=wanted, by=by, letters=letters, machine=machine, quiet=output.quiet
+        model,
+        data,
+        how,
+        wanted=wanted,
+        by=by,
+        letters=letters,
+        machine=machine,
+        quiet=output.quiet,
+        pieces=pieces,
     )
     if out is not None:
         work.write(report, out)
@@ -261,89 +294,4 @@ def judge(
     with running(Cores(threads)):
         report = work.run(kind, samples, against, training, num)
     emit(report, work.render, output.json)
-    return 0
-
-
-@command("profile")
-def profile(
-    model: Positional[ModelName],
-    data: Annotated[
-        Positional[Path | None],
-        option(metavar="DATA", help="A token folder, text, or grids; default fresh grids."),
-    ] = None,
-    *,
-    out: Annotated[
-        Path, option(aliases=("-o",), metavar="FILE", help="Where the profile goes, JSON.")
-    ] = Path("profile.json"),
-    num: Annotated[
-        int, option(aliases=("-n",), metavar="N", help="Fresh grids, or sequences of DATA at random.")
-    ] = 1024,
-    rounds: Annotated[
-        int | None,
-        option(
-            metavar="N", help="Passes over the data; default 4, or more of few sequences, to see all counts."
-        ),
-    ] = None,
-    plot: Annotated[Path | None, option(metavar="FILE", help="Also draw it: .png, .svg or .pdf.")] = None,
-    seed: Seed = 0,
-    machine: On = MACHINE,
-    output: Told = OUTPUT,
-) -> int:
-    """Measure the information profile of a model: what visible positions tell about the others, in nats.
-
-    An interrupted measurement leaves FILE.half*.part and goes on from there; with -o - it starts afresh.
-    """
-    from unmask.command_line.commands import plan as work
-    from unmask.command_line.output import emit, files, one_document, put, wrote
-
-    aside = one_document(out, output.json)
-    work.check_plot(plot)
-    state = None if aside else out
-    with running(machine):
-        report, found = work.measure(
-            model,
-            data,
-            num=num,
-            rounds=rounds,
-            seed=seed,
-            state=state,
-            machine=machine,
-            quiet=output.quiet,
-        )
-    put(out, found.to_json().encode())
-    if plot is not None:
-        work.draw(found, {}, plot)
-    wrote(out, plot, quiet=output.quiet)
-    emit(report | files(out, plot), work.render_profile, output.json, aside=aside)
-    return 0
-
-
-@command("plan")
-def plan(
-    profile: Annotated[Positional[Path], option(metavar="PROFILE", help="Written by `unmask profile`.")],
-    *,
-    steps: Annotated[int | None, option(metavar="K", help="Budget of network calls.")] = None,
-    max_kl: Annotated[float | None, option(metavar="NATS", help="Budget of nats, order disclosed.")] = None,
-    visible: Annotated[int, option(metavar="N", help="Positions that are given (infilling).")] = 0,
-    out: Annotated[
-        Path, option(aliases=("-o",), metavar="FILE", help="Where the optimal plan goes, for sample --plan.")
-    ] = Path("plan.json"),
-    plot: Annotated[Path | None, option(metavar="FILE", help="Also draw the staircases: .png, .svg.")] = None,
-    output: Told = OUTPUT,
-) -> int:
-    """How to spend a budget: every family of plans beside the optimal one, with the KL that each costs."""
-    from unmask.command_line.commands import plan as work
-    from unmask.command_line.output import emit, files, one_document, wrote
-    from unmask.planning import plans
-
-    aside = one_document(out, output.json)
-    work.check_plot(plot)
-    known = work.infilling(work.read_profile(profile), visible)
-    report, best = work.compare(known, steps=steps, max_kl=max_kl)
-    work.save_plan(out, best, known)
-    if plot is not None:
-        uniform = plans.uniform(known.length, len(best))
-        work.draw(known, {"uniform": uniform, "optimal": best}, plot)
-    wrote(out, plot, quiet=output.quiet)
-    emit(report | files(out, plot), work.render_plans, output.json, aside=aside)
     return 0

@@ -16,7 +16,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from unmask.command_line.arguments import help as helping
-from unmask.command_line.options import Cores, Fleet, Machine, Options, Output, Search, option
+from unmask.command_line.options import Bulk, Cores, Fleet, Machine, Options, Output, Search, option
 
 Call: TypeAlias = Callable[[], int]
 """A command with its arguments; gives its exit code."""
@@ -31,6 +31,7 @@ Sought = Annotated[Search, option(name="search", help="")]
 On = Annotated[Machine, option(name="machine", help="")]
 OnCores = Annotated[Cores, option(name="machine", help="")]
 For = Annotated[Fleet, option(name="fleet", help="")]
+Shared = Annotated[Bulk, option(name="bulk", help="")]
 Told = Annotated[Output, option(name="output", help="")]
 ModelName = Annotated[
     str,

@@ -7,8 +7,20 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from unmask.command_line.arguments.parsing import How, ModelName, On, OnCores, Seed, Sought, Told, command
+from unmask.command_line.arguments.parsing import (
+    How,
+    ModelName,
+    On,
+    OnCores,
+    Seed,
+    Shared,
+    Sought,
+    Told,
+    command,
+)
+from unmask.command_line.arguments.sharing import shared
 from unmask.command_line.options import (
+    BULK,
     CORES,
     MACHINE,
     ORDER,
@@ -91,17 +103,23 @@ def sample(
     trace: Annotated[bool, option(help="With --json: what each step did, with entropies.")] = False,
     how: How = ORDER,
     search: Sought = SEARCH,
+    bulk: Shared = BULK,
     machine: On = MACHINE,
     output: Told = OUTPUT,
 ) -> int:
-    """Sample from a model, or solve the puzzles of --prompt; samples go to stdout, a summary to stderr."""
+    """Sample from a model, or solve the puzzles of --prompt; samples go to stdout, a summary to stderr.
+
+    Bulk work: `torchrun --nproc-per-node 8 -m unmask sample ...` shares batches out, --work FOLDER keeps them; sample 17 is
+    the same sample in all of these.
+    """
+    from unmask.command_line import choosing
     from unmask.command_line.commands import sample as work
     from unmask.command_line.output import emit, one_document
 
     aside = one_document(out, output.json)
     if trace and not output.json:
         raise ValueError("--trace writes JSON; expected --json beside it")
-    with running(machine):
+    with shared(bulk, machine, output, prompt, choosing.plan_path(how)) as pieces:
         report = work.run(
             model,
             how,
@@ -113,12 +131,13 @@ def sample(
             hide=hide,
             search=search,
             machine=machine,
-            quiet=output.quiet,
+            quiet=output.quiet or not pieces.speaks,
+            pieces=pieces,
         )
-    emit(
-        report,
-        lambda found, _: work.render(found, pretty=pretty, quiet=output.quiet),
-        output.json,
-        aside=aside,
-    )
+        emit(
+            report,
+            lambda found, _: work.render(found, pretty=pretty, quiet=output.quiet),
+            output.json,
+            aside=aside,
+        )
     return 0

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from unmask.base.types import Plan
-from unmask.command_line.options import Options
+from unmask.command_line.options import Machine, Options
 from unmask.data import files
 from unmask.models import Model, tuned_sampler
 from unmask.orders import selectors
 from unmask.orders.described import reads_on
 from unmask.orders.samplers import Sampler
 from unmask.planning import plans
+from unmask.planning.measuring import fingerprint
 from unmask.variants import upscale
+from unmask.version import __version__
 
 SCALED = "scaled:"
 """Before a plan: it is for any number of positions, its boundaries at equal shares."""
@@ -100,3 +105,16 @@ def _sampler(path: Path, model: Model) -> Sampler:
         ) from None
     except ValueError as error:
         raise ValueError(f"--sampler {path}: {error}") from None
+
+
+def facts(model: Model, machine: Machine, options: Options | None = None, **more: Any) -> dict[str, Any]:
+    """All that the numbers of a bulk work depend on, for `Pieces.of`: tensors among ``more`` by their fingerprints."""
+    told = {} if options is None else asdict(options)
+    named = {} if options is None else {"plan": plan_path(options), "sampler": options.sampler}
+    for name, path in named.items():
+        if path is not None and path.is_file():
+            told[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    data = {name: fingerprint(v) if isinstance(v, torch.Tensor) else v for name, v in more.items()}
+    versions = {"version": __version__, "version of torch": torch.__version__}
+    place = {"device": torch.device(machine.device).type, "batch size": machine.batch_size}
+    return {"model": model.name, "weights": model.hash, **told, **data, **place, **versions}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from unmask.base import noise
-from unmask.base.progress import Progress
+from unmask.base.progress import IN_TURN, Pieces, Progress
 from unmask.command_line import boards, catalogue, choosing, sequences
 from unmask.command_line.boards import Boards, Solved
+from unmask.command_line.choosing.files import facts
 from unmask.command_line.options import MACHINE, SEARCH, Machine, Options, Search, check_search, in_range
 from unmask.command_line.output import Report, percent, put, say
 from unmask.data import files, sudoku
@@ -39,6 +40,7 @@ def run(
     hide: str | None = None,
     search: Search = SEARCH,
     machine: Machine = MACHINE,
+    pieces: Pieces = IN_TURN,
 ) -> Report:
     """``num`` samples, or ``num`` of every puzzle of a prompt file, with their log-probabilities (nats).
 
@@ -60,14 +62,24 @@ def run(
     tokens = _hidden(model, each, length, options.seed) if posed is None else posed.puzzles
     if posed is not None and length is not None:
         raise ValueError("--length beside --prompt; expected one of them, a prompt has a length of its own")
+    if search.given:
+        machine = replace(machine, batch_size=max(1, machine.batch_size // search.given[0][1]))
+    if pieces.shared:
+        asked = {"search": asdict(search), "trace": trace, "num": num}
+        pieces.of(**facts(model, machine, options, command="sample", **asked, data=tokens))
     with Progress("sample", len(tokens), quiet=quiet) as progress:
         if search.given:
-            machine = replace(machine, batch_size=max(1, machine.batch_size // search.given[0][1]))
             sampler = choosing.searcher(search, options, model.denoiser, model.length, num)
         else:
             sampler = choosing.sampler(options, model.denoiser, model.length, entropies=trace)
         solved = boards.solve(
-            tokens, sampler, seed=options.seed, trace=trace, machine=machine, advance=progress.advance
+            tokens,
+            sampler,
+            seed=options.seed,
+            trace=trace,
+            machine=machine,
+            advance=progress.advance,
+            pieces=pieces,
         )
     if search.given:
         tokens, posed, solved = _found(tokens, posed, solved, num)

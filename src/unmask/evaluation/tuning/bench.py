@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from unmask import engine
+from unmask.base.progress import IN_TURN, Piece, Pieces, Work
 from unmask.base.types import Denoiser
 from unmask.evaluation.tuning import costs as stepping
 from unmask.evaluation.tuning import racing
@@ -33,7 +34,7 @@ MEASURED = 16
 
 @dataclass(frozen=True)
 class Bench:
-    """Runs samplers on items, and never the same twice."""
+    """Runs samplers on items, and never the same twice; several at once where several processes measure."""
 
     denoiser: Denoiser
     metric: Metric
@@ -42,9 +43,19 @@ class Bench:
 
     def measure(self, candidate: Candidate, items: Items, places: NDArray[np.int64]) -> tuple[Array, Array]:
         """Losses and calls of a candidate on some items."""
-        key = f"choose|{_key(candidate)}|{places[0]}|{places[-1]}"
-        losses, calls = self.kept.of(key, lambda: self._measured(candidate, items, places))
+        (losses, calls), *_ = self.measure_all([candidate], items, places)
         return losses, calls
+
+    def measure_all(
+        self, candidates: Sequence[Candidate], items: Items, places: NDArray[np.int64]
+    ) -> list[list[Array]]:
+        """Losses and calls of each candidate on some items."""
+        return self.kept.all(
+            {
+                f"choose|{_key(c)}|{places[0]}|{places[-1]}": partial(self._measured, c, items, places)
+                for c in candidates
+            }
+        )
 
     def _measured(self, candidate: Candidate, items: Items, places: NDArray[np.int64]) -> tuple[Array, Array]:
         found = []
@@ -53,10 +64,11 @@ class Bench:
             found.append(self.metric.of(self.denoiser, items.at(some), candidate.sampler, ids))
         return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
 
-    def keeps_to(self, candidate: Candidate, items: Items, most: float) -> bool:
-        """Whether a rule is done with two items in so many steps."""
-        key = f"keeps|{_key(candidate)}|{most}"
-        return bool(self.kept.of(key, lambda: self._kept_to(candidate, items.at(slice(0, 2)), most))[0][0])
+    def keeping_to(self, candidates: Sequence[Candidate], items: Items, most: float) -> list[bool]:
+        """Whether each rule is done with two items in so many steps."""
+        some = items.at(slice(0, 2))
+        works = {f"keeps|{_key(c)}|{most}": partial(self._kept_to, c, some, most) for c in candidates}
+        return [bool(done[0]) for done, *_ in self.kept.all(works)]
 
     def _kept_to(self, candidate: Candidate, some: Items, most: float) -> tuple[Array, Array, Array]:
         start = torch.where(some.visible, some.tokens, self.denoiser.mask_id)
@@ -78,11 +90,12 @@ class Bench:
             self.denoiser(hidden)
         return (time.perf_counter() - began) / len(hidden)
 
-    def judge(self, candidate: Candidate, items: Items) -> tuple[Row, Array]:
-        """A candidate on all items, with times."""
-        losses, calls, seconds = self.kept.of(
-            f"judge|{_key(candidate)}", lambda: self._timed(candidate, items)
-        )
+    def judge(self, candidates: Sequence[Candidate], items: Items) -> list[tuple[Row, Array]]:
+        """Each candidate on all items, with times."""
+        works = {f"judge|{_key(c)}": partial(self._timed, c, items) for c in candidates}
+        return [self._row(c, *found) for c, found in zip(candidates, self.kept.all(works))]
+
+    def _row(self, candidate: Candidate, losses: Array, calls: Array, seconds: Array) -> tuple[Row, Array]:
         middle, each, spent = (
             interval(losses, self.metric.shares),
             float(seconds[0]),
@@ -98,11 +111,21 @@ class Bench:
 
     def costs(self, space: Space, items: Items, name: str, sizes: tuple[int, ...]) -> stepping.StepCosts:
         """Costs of steps of an order along a plan, on the first items."""
+        return self.costs_of(space, items, [(name, sizes)])[0]
+
+    def costs_of(
+        self, space: Space, items: Items, paths: Sequence[tuple[str, tuple[int, ...]]]
+    ) -> list[stepping.StepCosts]:
+        """Costs of steps of each order along its plan, on the first items."""
         some, grid = items.at(slice(0, MEASURED)), stepping.Grid(max(2, min(stepping.POINTS, space.count)))
-        key = f"costs|{name}|{sizes}"
-        losses, gains, _ = self.kept.of(key, lambda: self._costs(space, some, name, sizes, grid))
         shape = (-1, grid.size, grid.size)
-        return stepping.StepCosts.plain(grid, losses.reshape(shape), gains.reshape(shape), space.count, sizes)
+        found = self.kept.all(
+            {f"costs|{n}|{sizes}": partial(self._costs, space, some, n, sizes, grid) for n, sizes in paths}
+        )
+        return [
+            stepping.StepCosts.plain(grid, loss.reshape(shape), gains.reshape(shape), space.count, sizes)
+            for (loss, gains, _), (_, sizes) in zip(found, paths)
+        ]
 
     def _costs(
         self, space: Space, items: Items, name: str, sizes: tuple[int, ...], grid: stepping.Grid
@@ -126,7 +149,7 @@ class Bench:
             return np.nan_to_num(found, posinf=-1.0), found[:0], np.array([2.0 * len(some) * len(sizes)])
 
         nats = self.kept.of(f"levels|{name}|{sizes}", make)[0]
-        return functools.partial(stepping.joined, np.where(nats < 0, np.inf, nats), sizes)
+        return partial(stepping.joined, np.where(nats < 0, np.inf, nats), sizes)
 
     def measuring(self) -> float:
         """Calls that costs of steps took, and rules that were tried on two items before the race."""
@@ -140,10 +163,11 @@ def _key(candidate: Candidate) -> str:
 
 
 class Kept:
-    """Measurements by key, on disk as lines of JSON where there is a file."""
+    """Measurements by key, on disk as lines of JSON where there is a file; ``pieces`` says who makes those of a call."""
 
-    def __init__(self, path: Path | None, title: str) -> None:
+    def __init__(self, path: Path | None, title: str, pieces: Pieces = IN_TURN) -> None:
         self.path, self.known, self.used = path, dict[str, list[Array]](), set[str]()
+        self.pieces = pieces
         if path is None:
             return
         if path.exists():
@@ -164,22 +188,38 @@ class Kept:
             path.write_text(json.dumps({"of": title}) + "\n")
 
     @staticmethod
-    def at(path: Path | None, source: str, choosing: Items, judging: Items, metric: Metric) -> Kept:
+    def at(
+        path: Path | None, source: str, choosing: Items, judging: Items, metric: Metric, pieces: Pieces
+    ) -> Kept:
         """Those of a denoiser, as ``source`` says, on these items by this metric."""
         if path is None:
-            return Kept(None, "")
+            return Kept(None, "", pieces)
         digest = hashlib.sha256(source.encode())
         for part in (choosing, judging):
             digest.update(part.content)
-        return Kept(path, f"{metric.name} {digest.hexdigest()}")
+        return Kept(path, f"{metric.name} {digest.hexdigest()}", pieces)
 
     def of(self, key: str, make: Callable[[], Sequence[Array]]) -> list[Array]:
         """What is known under a key, or else is measured now and kept."""
-        self.used.add(key)
-        if key not in self.known:
-            self.known[key] = list(make())
-            if self.path is not None:
-                line = json.dumps({"key": key, "values": [v.tolist() for v in self.known[key]]})
-                with self.path.open("a") as file:
-                    file.write(line + "\n")
-        return self.known[key]
+        return self.all({key: make})[0]
+
+    def all(self, wanted: Mapping[str, Callable[[], Sequence[Array]]]) -> list[list[Array]]:
+        """The same of several keys, none of which needs another."""
+        self.used.update(wanted)
+        new = [key for key in wanted if key not in self.known]
+        works = (Work(n, 1, partial(_piece, wanted[key]), key) for n, key in enumerate(new))
+        for key, found in zip(new, self.pieces.each("measured", works)):
+            self.known[key] = [found[str(n)].numpy() for n in range(len(found))]
+            self._write(key)
+        return [self.known[key] for key in wanted]
+
+    def _write(self, key: str) -> None:
+        if self.path is not None:
+            line = json.dumps({"key": key, "values": [v.tolist() for v in self.known[key]]})
+            with self.path.open("a") as file:
+                file.write(line + "\n")
+
+
+def _piece(make: Callable[[], Sequence[Array]]) -> Piece:
+    """Arrays as a piece of work."""
+    return {str(n): torch.as_tensor(value) for n, value in enumerate(make())}

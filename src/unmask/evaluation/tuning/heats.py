@@ -39,7 +39,9 @@ def first_heat(
     )
     if usual_ones:
         _race(bench, usual_ones, items.at(slice(0, racing.FIRST)), budgets, tell)
-    tried = tuple(c for c in tried if c.calls or bench.keeps_to(c, items, 1.5 * budgets[-1]))
+    rules = [c for c in tried if not c.calls]
+    kept = dict(zip((c.name for c in rules), bench.keeping_to(rules, items, 1.5 * budgets[-1])))
+    tried = tuple(c for c in tried if kept.get(c.name, True))
     return tried, _race(bench, tried, items, budgets, tell)
 
 
@@ -67,6 +69,7 @@ def _race(
     return racing.race(
         lambda arm, places: bench.measure(tried[arm], items, places),
         len(tried), len(items), budgets, after=told,
+        before=lambda arms, places: bench.measure_all([tried[a] for a in arms], items, places),
     )  # fmt: skip
 
 
@@ -96,17 +99,22 @@ def plans_of(
 ) -> dict[str, Candidate]:
     """For each budget the best orders by plans for their own steps, measured along equal ones."""
     found: dict[str, Candidate] = {}
-    for budget in race.budgets:
-        steps = space.steps(int(budget))
-        if steps < 2 or steps == space.count:
-            continue
-        for name in _best_orders(tried, race, budget, () if space.plain else LEVELLED):
-            tell(f"measuring what steps of {name} cost in {budget:.0f} calls")
-            if name in LEVELLED:
-                best = bench.levels(space, items, LEVELLED[0], steps)
-            else:
-                best = _optimal(bench, space, items, name, families.uniform(space.count, steps))
-            found |= {c.name: c for c in planned(space, int(budget), name, best)}
+    wanted = [
+        (budget, space.steps(int(budget)), name)
+        for budget in race.budgets
+        if 2 <= space.steps(int(budget)) != space.count
+        for name in _best_orders(tried, race, budget, () if space.plain else LEVELLED)
+    ]
+    for budget, _, name in wanted:
+        tell(f"measuring what steps of {name} cost in {budget:.0f} calls")
+    equal = [(n, families.uniform(space.count, steps)) for _, steps, n in wanted if n not in LEVELLED]
+    bench.costs_of(space, items, equal)
+    for budget, steps, name in wanted:
+        if name in LEVELLED:
+            best = bench.levels(space, items, LEVELLED[0], steps)
+        else:
+            best = _optimal(bench, space, items, name, families.uniform(space.count, steps))
+        found |= {c.name: c for c in planned(space, int(budget), name, best)}
     return found
 
 
@@ -151,12 +159,16 @@ def once_more(
 ) -> dict[str, Candidate]:
     """Winners by a plan, once more by the plan for steps measured along their own path."""
     found: dict[str, Candidate] = {}
-    for budget, winner in zip(race.budgets, race.winners):
-        won = None if winner is None else tried[winner]
-        if won is not None and won.plan == "planned" and won.order not in LEVELLED:
-            tell(f"measuring along the path of {won.name}")
-            best = _optimal(bench, space, items, won.order, won.sizes)
-            found |= {c.name: c for c in planned(space, int(budget), won.order, best, "planned twice")}
+    both = [
+        (budget, tried[winner]) for budget, winner in zip(race.budgets, race.winners) if winner is not None
+    ]
+    both = [(budget, won) for budget, won in both if won.plan == "planned" and won.order not in LEVELLED]
+    for _, won in both:
+        tell(f"measuring along the path of {won.name}")
+    bench.costs_of(space, items, [(won.order, won.sizes) for _, won in both])
+    for budget, won in both:
+        best = _optimal(bench, space, items, won.order, won.sizes)
+        found |= {c.name: c for c in planned(space, int(budget), won.order, best, "planned twice")}
     return found
 
 

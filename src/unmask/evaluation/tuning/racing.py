@@ -108,16 +108,22 @@ def race(
     *,
     first: int = FIRST,
     level: float = LEVEL,
+    before: Callable[[Sequence[int], NDArray[np.int64]], object] = lambda *_: None,
     after: Callable[[Race], None] = lambda _: None,
 ) -> Race:
-    """Races ``arms`` over ``items``; ``after`` hears of each round. Ends early where every budget has one arm left."""
+    """Races ``arms`` over ``items``. Ends early where every budget has one arm left.
+
+    ``before`` hears the arms and items of each round, all of which are measured next; ``after`` hears of what they gave.
+    """
     losses, calls = np.full((arms, items), np.nan), np.full((arms, items), np.nan)
     alive = list(range(arms))
     found = Race(tuple(budgets), losses, calls, (None,) * len(budgets))
     parts = rounds(items, first)
     for left, part in zip(range(len(parts) - 1, -1, -1), parts):
+        places = np.arange(part.start, part.stop)
+        before(alive, places)
         for arm in alive:
-            losses[arm, part], calls[arm, part] = measure(arm, np.arange(part.start, part.stop))
+            losses[arm, part], calls[arm, part] = measure(arm, places)
         open_ = contenders(losses, calls, budgets, alive, level)
         found = Race(tuple(budgets), losses, calls, tuple(leaders(calls, budgets, open_)))
         after(found)

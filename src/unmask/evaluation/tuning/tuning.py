@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unmask.base.numbers import whole
+from unmask.base.progress import IN_TURN, Pieces
 from unmask.base.types import Denoiser
 from unmask.denoisers import networks
 from unmask.evaluation.tuning import heats, racing
@@ -49,12 +50,14 @@ def choose(
     state: Path | None = None,
     tell: Told = lambda _: None,
     provenance: Mapping[str, Any] | None = None,
+    pieces: Pieces = IN_TURN,
 ) -> Tuned:
     """The best sampler of a denoiser on such items for each budget of network calls, as judged on unseen items.
 
     Half of the items (at most ``most``) choose, by a race; on the others winners and defaults are measured. ``stages`` are
     equal parts that are unmasked in turn. ``state`` is a file that keeps what was measured, so that the same call goes
-    on where it stopped. ``tell`` hears a line now and then. ``provenance`` says what the denoiser is.
+    on where it stopped. ``tell`` hears a line now and then. ``provenance`` says what the denoiser is, ``pieces`` who
+    measures: one process after another decides by the same numbers.
     """
     began, metric = time.perf_counter(), nats() if metric is None else metric
     budgets = tuple(sorted({whole(b, "calls", 1) for b in budgets}))
@@ -63,7 +66,8 @@ def choose(
     made = {**(provenance or {}), "seed": seed}
     device = next((p.device for n in networks(denoiser) for p in n.parameters()), items.tokens.device)
     choosing, judging = (moved(part.at(slice(0, most)), device) for part in halves(items, seed))
-    bench = Bench(denoiser, metric, batch_size, Kept.at(state, json.dumps(made), choosing, judging, metric))
+    kept = Kept.at(state, json.dumps(made), choosing, judging, metric, pieces)
+    bench = Bench(denoiser, metric, batch_size, kept)
     space = _space(denoiser, choosing, metric, stages)
     tried, race = heats.first_heat(bench, space, choosing, budgets, tell)
     if metric.law:
@@ -105,15 +109,10 @@ def _judged(
     provenance: dict[str, Any],
 ) -> Tuned:
     """Winners and best defaults on the judging half."""
-    rows: dict[int, tuple[Row, Array]] = {}
-
-    def row(arm: int | None) -> tuple[Row, Array] | None:
-        if arm is not None and arm not in rows:
-            rows[arm] = bench.judge(tried[arm], items)
-        return None if arm is None else rows[arm]
-
-    winners, shares = [row(w) for w in race.winners], bench.metric.shares
-    defaults = [row(d) for d in usual]
+    arms = list(dict.fromkeys(arm for arm in (*race.winners, *usual) if arm is not None))
+    rows: dict[int | None, tuple[Row, Array]] = dict(zip(arms, bench.judge([tried[a] for a in arms], items)))
+    winners, shares = [rows.get(w) for w in race.winners], bench.metric.shares
+    defaults = [rows.get(d) for d in usual]
     return Tuned(
         bench.metric,
         tuple(int(b) for b in race.budgets),

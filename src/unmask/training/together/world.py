@@ -50,20 +50,24 @@ def speaks() -> bool:
     return _told("WORLD_SIZE", 1) == 1 or _told("RANK", 0) == 0
 
 
+TRAINING = "training", "the last checkpoint"
+"""What processes do together, and from what the same command goes on."""
+
+
 @contextmanager
-def started(machine: Machine) -> Iterator[World]:
+def started(machine: Machine, what: tuple[str, str] = TRAINING) -> Iterator[World]:
     """The world of this process, as torchrun made it; what it opens, it closes. A group that is there already is used.
 
     ValueError when the others do not come, or are more than the devices; when another ends inside, in whatever way.
     """
     size = _told("WORLD_SIZE", 1)
     if dist.is_available() and dist.is_initialized():
-        with _ends_with_the_others():
+        with _ends_with_the_others(what):
             yield _joined(machine)
     elif size == 1:
         yield ALONE
     else:
-        with _opened(machine, size), _ends_with_the_others():
+        with _opened(machine, size), _ends_with_the_others(what):
             yield _joined(machine)
 
 
@@ -129,7 +133,7 @@ def _take_device(device: str, local: int) -> None:
 
 
 @contextmanager
-def _ends_with_the_others() -> Iterator[None]:
+def _ends_with_the_others(what: tuple[str, str]) -> Iterator[None]:
     """ValueError in the place of what torch says when another process is gone."""
     try:
         yield
@@ -137,8 +141,8 @@ def _ends_with_the_others() -> Iterator[None]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise Elsewhere(
-            "another process of this training ended or does not answer, and says itself why; the same command goes on "
-            f"from the last checkpoint ({one_line(error)})"
+            f"another process of this {what[0]} ended or does not answer, and says itself why; the same command goes on "
+            f"from {what[1]} ({one_line(error)})"
         ) from None
 
 
@@ -155,7 +159,7 @@ def agreed(world: World, action: Callable[[], T]) -> T:
     except Exception as caught:
         error = caught
     if any(any_of(world, error is not None)):
-        said = _gathered(world, None if error is None else one_line(error))
+        said = gathered(world, None if error is None else one_line(error))
         if error is not None:
             raise error
         rank = next(i for i, text in enumerate(said) if text is not None)
@@ -205,7 +209,7 @@ def check_alike(world: World, found: dict[str, Any]) -> None:
     agreed(world, check)
 
 
-def _gathered(world: World, value: T) -> list[T]:
+def gathered(world: World, value: T) -> list[T]:
     """The value of every process, by rank."""
     found: list[Any] = [None] * world.size
     dist.all_gather_object(found, value, group=world.group)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import io
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from unmask import codec
-from unmask.base.progress import Progress
+from unmask.base.progress import IN_TURN, Pieces, Progress
 from unmask.base.types import Plan
-from unmask.codec import subjects, writing
+from unmask.codec import container, subjects, writing
 from unmask.codec.inspection import Summary
 from unmask.codec.settings import Order, Settings, full_passes, in_calls
 from unmask.codec.subjects import Item, Subject
@@ -41,8 +42,9 @@ def run_compress(
     batch: int,
     verify: bool,
     quiet: bool,
+    pieces: Pieces = IN_TURN,
 ) -> Report:
-    """Compresses files, their lines or the images in them; under torchrun each process does its share."""
+    """Compresses files, their lines or the images in them; ``pieces`` says who makes the blocks."""
     in_range("substeps", substeps, 1, 2**16)
     check_seed(seed)
     alone(sampler, calls=calls, order=order, substeps=substeps, seed=seed)
@@ -72,13 +74,15 @@ def run_compress(
         batch=batch,
         verify=verify,
     )
+    if pieces.shared:
+        said = container.read_header(io.BytesIO(job.header))
+        pieces.of(**said, command="compress", verify=verify, kind=kind)
     with Progress("compress", pile.total or 0, quiet=quiet or pile.total is None) as progress:
-        summary = _written(out, job, pile, lambda s: progress.advance(s.items, **_bits(s)))
-    if summary is not None:
-        _weigh(summary, model.name, quiet)
+        summary = _written(out, job, pile, lambda n, s: progress.advance(n, **_bits(s)), pieces)
+    _weigh(summary, model.name, quiet)
     return (
         {"command": "compress", "model": model.name, "file": str(out)}
-        | ({"part": True} if summary is None else described(summary))
+        | described(summary)
         | ({} if filed is None else {"sampler": filed.record()})
     )
 
@@ -98,24 +102,21 @@ def _bits(summary: Summary) -> dict[str, float]:
     return {"bits_per_symbol": summary.bits_per_symbol} if summary.symbols else {}
 
 
-def _written(out: Path, job: writing.Job, pile: Pile, advance: Callable[[Summary], object]) -> Summary | None:
-    """Writes the archive, or this process's part of it; None where another process joins the parts."""
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+def _written(
+    out: Path, job: writing.Job, pile: Pile, advance: Callable[[int, Summary], object], pieces: Pieces
+) -> Summary:
+    """Writes the archive; `Partly` where it is not joined here."""
     names, items = _two(pile)
-    if out == files.STANDARD:
-        if world > 1:
-            raise ValueError("--out - under torchrun; expected the name of a file")
-        with tempfile.TemporaryFile() as copy:  # nothing goes out unless all of it does
-            summary = writing.write(copy, job, items, names=names, more=pile.more, advance=advance)
-            copy.seek(0)
-            shutil.copyfileobj(copy, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-        return summary
-    if world > 1:
-        writing.write_part(out, rank, world, job, items, names=names, more=pile.more, advance=advance)
-        return writing.join(out, world, job) if rank == 0 else None
-    with codec.replacing(out) as file:
-        return writing.write(file, job, items, names=names, more=pile.more, advance=advance)
+    more: dict[str, Any] = {"names": names, "more": pile.more, "advance": advance, "pieces": pieces}
+    if out != files.STANDARD:
+        with codec.replacing(out) as file:
+            return writing.write(file, job, items, **more)
+    with tempfile.TemporaryFile() as copy:  # nothing goes out unless all of it does
+        summary = writing.write(copy, job, items, **more)
+        copy.seek(0)
+        shutil.copyfileobj(copy, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    return summary
 
 
 def _two(pile: Pile) -> tuple[Iterator[str], Iterator[Item]]:

@@ -30,7 +30,7 @@ from unmask.command_line.output import Report, percent, say
 from unmask.data import sudoku
 from unmask.denoisers import NetworkDenoiser, take_rows
 from unmask.engine.sampling import sample
-from unmask.models import Model, load, measured_profile
+from unmask.models import Model, load, measured_profile, verbs
 from unmask.orders import scores, selectors
 from unmask.orders.sources import draw, greedy
 from unmask.planning import plans, profiles
@@ -130,7 +130,7 @@ def planning(model: Model, denoiser: Denoiser, seed: int, quiet: bool) -> Report
 def _measured(model: Model, seed: int, quiet: bool) -> Profile:
     """A profile measured now, for a model that ships without one."""
     tokens = torch.as_tensor(sudoku.full_grids(256, work.FRESH_GRIDS + noise.narrowed(seed, 60)))
-    return work.fit(model, tokens, rounds=4, seed=seed, state=None, quiet=quiet)[0]
+    return verbs.halves(model, tokens, rounds=4, seed=seed, quiet=quiet)[0]
 
 
 def solving(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,9 +12,10 @@ from rich.table import Table
 from torch import Tensor
 
 from unmask.base import noise
-from unmask.base.progress import Progress
+from unmask.base.progress import IN_TURN, Piece, Pieces, Progress
 from unmask.command_line import boards, choosing, sequences
 from unmask.command_line.boards import Boards
+from unmask.command_line.choosing.files import facts
 from unmask.command_line.options import MACHINE, Machine, Options, in_range
 from unmask.command_line.output import Report, number, percent
 from unmask.data import sudoku
@@ -29,6 +31,7 @@ def run(
     samples: int,
     quiet: bool,
     machine: Machine = MACHINE,
+    pieces: Pieces = IN_TURN,
 ) -> Report:
     """Accuracy, network calls, and the bounds of the solutions, each with its unit and estimator.
 
@@ -39,10 +42,24 @@ def run(
     posed = with_solutions(posed)
     options = choosing.suited(options, model)
     sampler = choosing.sampler(options, model.denoiser, model.length)
-    with Progress("eval", len(posed.puzzles), quiet=quiet) as progress:
-        solved = boards.solve(
-            posed.puzzles, sampler, seed=options.seed, machine=machine, advance=progress.advance
-        )
+    if pieces.shared:
+        asked = {"samples": samples, "data": posed.puzzles, "solutions": posed.solutions}
+        pieces.of(**facts(model, machine, options, command="eval", **asked))
+
+    def solve() -> boards.Solved:
+        with Progress("eval", len(posed.puzzles), quiet=quiet) as progress:
+            return boards.solve(
+                posed.puzzles,
+                sampler,
+                seed=options.seed,
+                machine=machine,
+                advance=progress.advance,
+                pieces=pieces,
+            )
+
+    solved, bounds = pieces.every(
+        solve, lambda: _bounds(model, posed, samples, options.seed, machine, pieces)
+    )
     return {
         "command": "eval",
         "model": {"name": model.name, "hash": model.hash, "trained_steps": model.config.get("trained_steps")},
@@ -53,7 +70,7 @@ def run(
         },
         **choosing.described(options, solved),
         **boards.accuracy(posed, solved),
-        **_bounds(model, posed, samples, options.seed, machine),
+        **bounds,
         "seconds": solved.seconds,
         "network_seconds": solved.manifest["network_seconds"],
         "manifest": solved.manifest,
@@ -83,22 +100,29 @@ def _mean_clues(puzzles: Tensor) -> float:
     return float((puzzles != sudoku.BLANK).sum(1).double().mean())
 
 
-def _bounds(model: Model, posed: Boards, samples: int, seed: int, machine: Machine) -> Report:
+def _bounds(model: Model, posed: Boards, samples: int, seed: int, machine: Machine, pieces: Pieces) -> Report:
     """The bound of the solutions on their own, and given the clues."""
-    if posed.solutions is None:
+    grids = posed.solutions
+    if grids is None:
         return {"nelbo": None, "nelbo_given_clues": None}
     clues = posed.puzzles != sudoku.BLANK
     hidden = {"nelbo": torch.zeros_like(clues), "nelbo_given_clues": clues}
-    return {
-        name: _bound(model, posed.solutions, visible, samples, seed, machine)
-        for name, visible in hidden.items()
-    }
+    found = pieces.every(
+        *(
+            partial(_bound, model, grids, visible, samples, seed, machine, pieces.within(name))
+            for name, visible in hidden.items()
+        )
+    )
+    return dict(zip(hidden, found))
 
 
-def _bound(model: Model, grids: Tensor, visible: Tensor, samples: int, seed: int, machine: Machine) -> Report:
+def _bound(
+    model: Model, grids: Tensor, visible: Tensor, samples: int, seed: int, machine: Machine, pieces: Pieces
+) -> Report:
     """NELBO of grids int64 [n, 81], nats per grid and bits per scored cell; standard error over grids."""
-    parts = [
-        nelbo(
+
+    def measured(ids: Tensor) -> Piece:
+        found = nelbo(
             model.denoiser,
             grids[ids].to(machine.device),
             generator=noise.seeded(seed),
@@ -106,10 +130,11 @@ def _bound(model: Model, grids: Tensor, visible: Tensor, samples: int, seed: int
             visible=visible[ids].to(machine.device),
             item_ids=ids.to(machine.device),
         )
-        for ids in torch.split(torch.arange(len(grids)), machine.batch_size)
-    ]
-    values = torch.cat([p.value for p in parts]).cpu()
-    within = float(torch.cat([p.stderr for p in parts]).mean())
+        return {"value": found.value.cpu(), "stderr": found.stderr.cpu()}
+
+    parts = list(pieces.each("grids", boards.batched(len(grids), machine.batch_size, measured)))
+    values = torch.cat([p["value"] for p in parts])
+    within = float(torch.cat([p["stderr"] for p in parts]).mean())
     error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else within
     to_bits = len(grids) / (math.log(2) * max(int((~visible).sum()), 1))
     value = float(values.mean())

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from unmask.base.progress import Progress
-from unmask.command_line import choosing
+from unmask.base.progress import IN_TURN, Pieces, Progress
+from unmask.command_line import boards, choosing
+from unmask.command_line.choosing.files import facts
 from unmask.command_line.options import Machine, Options
 from unmask.command_line.output import Report, put
 from unmask.data import files
@@ -43,6 +45,7 @@ def run(
     letters: str | None,
     quiet: bool,
     machine: Machine,
+    pieces: Pieces = IN_TURN,
 ) -> Report:
     """Scores of the mutants ``wanted`` (a region, a file of them, or themselves) of the one sequence in ``data``."""
     ways = asked(by)
@@ -55,11 +58,17 @@ def run(
             f"model '{model.name}' reads the sequence as {known.text[:40]}; expected to read it as it is"
         )
     found = named(wanted, known, tokens, letters)
-    values = {}
-    for way in ways:
+    if pieces.shared:
+        names = list(map(known.write, found))
+        more = {"command": "eval --mutants", "mutants": names, "data": tokens, "by": by}
+        pieces.of(**facts(model, machine, options, **more))
+
+    def measured(way: str) -> Tensor:
         with Progress(f"eval {way}", len(found), quiet=quiet) as progress:
             score = scorer(model, options, tokens, way, machine.batch_size)
-            values[way] = scores(score, found, progress.advance)
+            return scores(score, found, progress.advance, pieces.within(way))
+
+    values = dict(zip(ways, pieces.every(*(partial(measured, way) for way in ways))))
     rows = [
         {"mutant": known.write(mutant)} | {way: float(values[way][n]) for way in ways}
         for n, mutant in enumerate(found)
@@ -138,14 +147,17 @@ def listed(path: Path) -> list[tuple[int, str]]:
 
 
 def scores(
-    score: Callable[[Sequence[Mutant]], Tensor], mutants: Sequence[Mutant], advance: Callable[[int], object]
+    score: Callable[[Sequence[Mutant]], Tensor],
+    mutants: Sequence[Mutant],
+    advance: Callable[[int], object],
+    pieces: Pieces = IN_TURN,
 ) -> Tensor:
     """One score of every mutant, float64 [n]; ``advance`` hears how many are done."""
-    found = [torch.zeros(0, dtype=torch.float64)]
-    for start in range(0, len(mutants), PORTION):
-        found.append(score(mutants[start : start + PORTION]).cpu())
-        advance(min(start + PORTION, len(mutants)))
-    return torch.cat(found)
+    portions = boards.batched(
+        len(mutants), PORTION, lambda ids: {"score": score([mutants[n] for n in ids.tolist()]).cpu()}
+    )
+    found = [found["score"] for found in pieces.each("mutants", portions, advance)]
+    return torch.cat([torch.zeros(0, dtype=torch.float64), *found])
 
 
 def scorer(

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from unmask.base.progress import IN_TURN, Pieces
 from unmask.command_line import sequences
+from unmask.command_line.choosing.files import facts
 from unmask.command_line.options import Machine, Options, in_range
 from unmask.command_line.output import Report, number
 from unmask.data import files
@@ -33,13 +35,17 @@ def run(
     samples: int,
     quiet: bool,
     machine: Machine,
+    pieces: Pieces = IN_TURN,
 ) -> Report:
     """The bound of a set, packed into rows of the model's length, per token and per word, with standard errors."""
     in_range("samples", samples, 1)
     posed, words, about = packed(model, data, name)
     kept = posed.part(sequences.drawn(len(posed.tokens), num, options.seed))
     bound, estimator = sequences.estimator(model, samples, options.seed)
-    nats = sequences.nats_of(kept, bound, "eval", quiet, machine)
+    if pieces.shared:
+        asked = {"command": f"eval --zero-shot {name}", "samples": samples, "data": kept.tokens}
+        pieces.of(**facts(model, machine, options, **asked))
+    nats = sequences.nats_of(kept, bound, "eval", quiet, machine, pieces)
     tokens = about["tokens"]
     per_token = float(nats.mean()) / model.length
     error = float(nats.std() / math.sqrt(len(nats))) / model.length if len(nats) > 1 else math.nan

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from unmask.base import noise
 from unmask.base.profile import Profile
+from unmask.base.progress import IN_TURN, Pieces
 from unmask.base.records import write_bytes
 from unmask.base.types import Denoiser
 from unmask.command_line import boards, sequences
+from unmask.command_line.choosing.files import facts
 from unmask.command_line.options import BATCH, MACHINE, Machine, check_seed, in_range
 from unmask.command_line.output import Report, number, put
 from unmask.data import files, sudoku
@@ -52,6 +54,7 @@ def measure(
     state: Path | None,
     quiet: bool,
     machine: Machine = MACHINE,
+    pieces: Pieces = IN_TURN,
 ) -> tuple[Report, Profile]:
     """Measures two halves of the data; the profile is fitted to the first and carries the second, held out."""
     in_range("num", num, 2)
@@ -59,32 +62,21 @@ def measure(
     check_seed(seed)
     model = load(model_name, device=machine.device)
     tokens = grids(model, data, num, seed)
-    fitted, heldout = fit(model, tokens, rounds=rounds, seed=seed, state=state, quiet=quiet, machine=machine)
-    visible = model.visible(tokens)
-    lengths = None if visible is None else (~visible).sum(1)
-    return _report(fitted, heldout, len(tokens), lengths), fitted
-
-
-def fit(
-    model: Model,
-    tokens: Tensor,
-    *,
-    rounds: int | None,
-    seed: int,
-    state: Path | None,
-    quiet: bool,
-    machine: Machine = MACHINE,
-) -> tuple[Profile, Profile]:
-    """The profile fitted to one half of tokens int64 [n, L], carrying the other, and that other half's losses."""
-    return verbs.halves(
+    if pieces.shared:
+        pieces.of(**facts(model, machine, command="profile", rounds=rounds, seed=seed, data=tokens))
+    fitted, heldout = verbs.halves(
         model,
         tokens,
         rounds=rounds,
         seed=seed,
         batch_size=machine.batch_size,
-        state=state,
+        state=None if pieces.shared else state,
         quiet=quiet,
+        pieces=pieces,
     )
+    visible = model.visible(tokens)
+    lengths = None if visible is None else (~visible).sum(1)
+    return _report(fitted, heldout, len(tokens), lengths), fitted
 
 
 def read_profile(path: Path) -> Profile:

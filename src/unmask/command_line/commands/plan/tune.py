@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from unmask.base.progress import IN_TURN, Partly, Pieces
 from unmask.command_line import sequences
+from unmask.command_line.choosing.files import facts
 from unmask.command_line.commands.evaluate import dataset, with_solutions
 from unmask.command_line.commands.plan import grids
 from unmask.command_line.options import MACHINE, Machine, check_seed, in_range
@@ -41,6 +43,7 @@ def run(
     seed: int = 0,
     machine: Machine = MACHINE,
     quiet: bool = False,
+    pieces: Pieces = IN_TURN,
 ) -> tuple[Report, Tuned]:
     """Tunes, and writes what was found into a folder; see `unmask.tune`."""
     budgets = _budgets(calls)
@@ -53,11 +56,17 @@ def run(
     task = task or ("solve" if model.sudoku else "generate")
     metric = metric or ("exact" if task == "solve" else "nats")
     source, items = _items(model, data, task, share, generate, NUM if num is None else num, seed)
-    with _telling(quiet) as tell, _kept(out):
+    if pieces.shared:
+        asked: Report = {"command": "tune", "calls": budgets, "metric": metric, "seed": seed, "num": num}
+        pieces.of(**facts(model, machine, **asked, data=items.tokens, given=items.visible))
+    state = None if out is None or pieces.shared else out / PARTS
+    with _telling(quiet) as tell, _kept(out, pieces.shared):
         tuned = tune(
             model, items=items, calls=budgets, metric=metric, num=num, seed=seed,
-            batch_size=machine.batch_size, state=None if out is None else out / PARTS, source=source, tell=tell,
+            batch_size=machine.batch_size, state=state, source=source, tell=tell, pieces=pieces,
         )  # fmt: skip
+    if not pieces.speaks:
+        raise Partly
     written = () if out is None else tuned.save(out)
     more = {"task": task, "share": share, "files": [str(p) for p in written]}
     return {"command": "tune", **tuned.record(), **more}, tuned
@@ -107,11 +116,13 @@ def _puzzles(data: Path | None, generate: str | None, num: int, seed: int) -> tu
 
 
 @contextmanager
-def _kept(out: Path | None) -> Iterator[None]:
+def _kept(out: Path | None, shared: bool) -> Iterator[None]:
     """What is said when someone interrupts."""
     try:
         yield
     except KeyboardInterrupt:
+        if shared:
+            raise
         kept = "nothing is kept without --out FOLDER"
         if out is not None:
             kept = f"what was measured is in {out / PARTS}; the same command goes on from there"

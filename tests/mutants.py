@@ -49,6 +49,7 @@ FETCHED = "test_weights.py::"
 LEARNT = "test_learnt_orders.py::"
 TUNING = "test_tuning.py::"
 TOGETHER = "test_together.py::"
+BULK = "test_bulk.py::"
 HOSTILE = "contract/test_hostile.py::"
 TIES = "test_scores_selectors.py::test_scores_within_the_grid_tie_and_the_lowest_position_wins"
 
@@ -57,6 +58,79 @@ PEEK = """view = look.at_masked(view)
         view = replace(view, log_probs=view.log_probs.gather(-1, guess[..., None]).expand_as(view.log_probs))"""
 
 MUTANTS = (
+    # Bulk work: pieces by global item number.
+    Mutant(
+        "pieces-are-joined-in-another-order",
+        "training/together/bulk.py",
+        "else self._read(key) for key in names)",
+        "else self._read(key) for key in names[::-1])",
+        "items come in the order of their numbers, whoever made them",
+        (f"{BULK}test_two_processes_say_and_write_what_one_does[sample]",),
+    ),
+    Mutant(
+        "a-range-does-what-is-not-its-own",
+        "training/together/bulk.py",
+        "(self.only is None or work.first in self.only)",
+        "(self.only is None or work.first < self.only.stop)",
+        "a batch belongs to the range that it begins in",
+        (f"{BULK}test_a_range_does_its_own_batches_only",),
+    ),
+    Mutant(
+        "a-piece-does-not-tell-its-input",
+        "training/together/bulk.py",
+        "_digest(self.about + work.of)",
+        "_digest(self.about)",
+        "lines that changed since are coded anew",
+        (f"{BULK}test_lines_that_changed_meanwhile_are_coded_anew",),
+    ),
+    Mutant(
+        "any-folder-is-that-of-this-work",
+        "training/together/bulk.py",
+        "if found.get(name) != facts.get(name):",
+        "if name not in found:",
+        "pieces of other settings are not joined",
+        (f"{BULK}test_the_folder_of_other_work_is_refused",),
+    ),
+    Mutant(
+        "processes-need-not-agree-on-what-they-do",
+        "training/together/bulk.py",
+        "        check_alike(self.world, known)\n",
+        "",
+        "results of other settings are not mixed",
+        (f"{BULK}test_processes_of_other_settings_or_data_are_told",),
+    ),
+    Mutant(
+        "a-process-that-fails-tells-nobody",
+        "training/together/bulk.py",
+        "names, held = agreed(self.world, lambda: self._done(name, works, advance, there))",
+        "names, held = self._done(name, works, advance, there)",
+        "the first process says what went wrong in another",
+        (f"{BULK}test_where_one_fails_all_end_and_the_first_says_why",),
+    ),
+    Mutant(
+        "the-first-lack-ends-a-work-of-parts",
+        "base/progress.py",
+        "                lacking = error",
+        "                raise error",
+        "a call does its share of every part",
+        (f"{BULK}test_every_part_is_done_before_the_lack_of_one_is_told",),
+    ),
+    Mutant(
+        "a-half-has-numbers-of-its-own",
+        "base/progress.py",
+        "first=self.first + self.step * work.first",
+        "first=work.first",
+        "ranges are of the items of the whole",
+        (f"{BULK}test_parts_of_a_work_have_the_numbers_of_the_whole",),
+    ),
+    Mutant(
+        "blocks-do-not-count-their-source",
+        "codec/inspection.py",
+        '        self.source_bytes = (self.source_bytes or 0) + counts["source_bytes"]\n',
+        "",
+        "the report of several processes is that of one",
+        ("test_archive.py::test_blocks_of_several_calls_make_the_archive_of_one",),
+    ),
     # Costs of papers' recipes, their files, and what they are measured on.
     Mutant(
         "a-dry-run-forgets-the-backward-pass",
@@ -394,8 +468,8 @@ MUTANTS = (
     Mutant(
         "tuning-keeps-by-name",
         "evaluation/tuning/bench.py",
-        'key = f"choose|{_key(candidate)}|{places[0]}|{places[-1]}"',
-        'key = f"choose|{candidate.name}|{places[0]}|{places[-1]}"',
+        'f"choose|{_key(c)}|{places[0]}|{places[-1]}"',
+        'f"choose|{c.name}|{places[0]}|{places[-1]}"',
         "a plan measured anew has the name of the one before",
         ("test_tune_command.py::test_samplers_of_one_name_are_measured_each",),
     ),
@@ -2247,8 +2321,8 @@ MUTANTS = (
     Mutant(
         "batch-size-is-forgotten",
         "command_line/boards.py",
-        "torch.split(torch.arange(len(puzzles)), machine.batch_size)",
-        "torch.split(torch.arange(len(puzzles)), 64)",
+        "batched(len(puzzles), machine.batch_size, solved)",
+        "batched(len(puzzles), 64, solved)",
         "--batch-size is taken and has no effect",
         ("test_shell.py::test_batches_and_threads_change_nothing[margin]",),
     ),

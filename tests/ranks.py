@@ -6,12 +6,14 @@ They are forked from a server that has loaded everything already, so that a worl
 from __future__ import annotations
 
 import errno
+import io
 import multiprocessing
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing import forkserver
@@ -23,9 +25,17 @@ import numpy as np
 from tiny import batch, killed_at, log_of, often, tiny
 from torch import Tensor, nn
 
+from unmask.command_line.app import main
 from unmask.recipes import Batch, Run, all_recipes
 from unmask.recipes.sequences import Folder
 from unmask.training import train
+from unmask.training.together import bulk
+
+COMMANDS = tuple(
+    f"unmask.command_line.commands.{name}"
+    for name in ("sample", "evaluate.bounds", "evaluate.variants", "plan.tune", "archives.compress")
+)
+"""What is loaded when a command runs."""
 
 PATIENCE = 60.0
 """Seconds after which a process counts as hanging."""
@@ -88,7 +98,7 @@ def _server() -> Any:
     """What processes are forked from, with everything that they need."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["ranks", "torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo"]
+        ["ranks", "torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo", *COMMANDS]
     )
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
@@ -247,3 +257,32 @@ def steps_of(name: str, folder: str, **machine: Any) -> list[float]:
     """The losses of three steps of such a recipe."""
     train(small(name, **machine), Path(folder), quiet=True)
     return [record["loss"] for record in log_of(Path(folder))]
+
+
+def spoken(words: list[str]) -> tuple[int, str, str]:
+    """A command's exit code, and what it said on standard output and standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main(words)
+    return code, out.getvalue(), err.getvalue()
+
+
+def broken(rank: int, words: list[str], after: int, how: str) -> tuple[int, str, str]:
+    """The same, where process 1 is killed, or its disk is full, at a piece."""
+    keep, count = bulk.write_tensors, [0]
+
+    def failing(*arguments: Any) -> None:
+        count[0] += 1
+        if rank == 1 and count[0] > after:
+            if how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError(errno.ENOSPC, "No space left on device", "piece")
+        keep(*arguments)
+
+    bulk.write_tensors = failing
+    return spoken(words)
+
+
+def apart(rank: int, words: list[list[str]]) -> tuple[int, str, str]:
+    """A command of its own in each process."""
+    return spoken(words[rank])

@@ -16,7 +16,8 @@ import torch
 from helpers import CHAIN, seeded
 
 from unmask import codec, laws
-from unmask.codec import container, subjects, writing
+from unmask.base.progress import Partly
+from unmask.codec import container, subjects
 from unmask.command_line.app import main
 from unmask.command_line.commands.archives import compress as compressing
 from unmask.command_line.commands.archives import decompress as decompressing
@@ -24,6 +25,8 @@ from unmask.data.vocabularies import SMILES, Bytes, Characters, Levels, to_recor
 from unmask.denoisers import from_logits
 from unmask.models import Model
 from unmask.networks import Transformer
+from unmask.training.together import bulk
+from unmask.training.together.world import ALONE
 
 MARKOV = laws.Markov([0.2, 0.5, 0.3], CHAIN, 12)
 SUBJECT = codec.of_denoiser(MARKOV, 12, "test")
@@ -338,29 +341,30 @@ def test_golden_archives_decode_for_ever():
         assert codec.inspect(data).summary.symbols > 40
 
 
-def test_parts_make_the_archive_of_one_process(tmp_path):
+def test_blocks_of_several_calls_make_the_archive_of_one(tmp_path):
+    """Whole blocks are not made again; the header does not tell items apart, but blocks do."""
     items = [np.array([n % 3] * (1 + n % 4)) for n in range(900)]
-    out, alone = tmp_path / "out.umz", tmp_path / "alone.umz"
-    job = codec.prepare(SUBJECT, codec.Settings(4), verify=False)
-    with codec.replacing(alone) as file:
-        codec.write(file, job, items)
-    writing.write_part(out, 1, 2, job, items)
-    path = writing.part_path(out, 0, 2)
-    writing.write_part(out, 0, 2, job, items)
-    whole = path.read_bytes()
-    done = []
-    second = container.read_index(io.BytesIO(whole), len(job.header))[0][1].offset
-    for cut in (0, 5, len(job.header) + 7, second + 9, len(whole) - 1, len(whole)):
-        path.write_bytes(whole[:cut])
-        writing.write_part(out, 0, 2, job, items, advance=lambda s: done.append(s.items))
-        assert path.read_bytes() == whole
-    assert len(done) == 2 + 2 + 2 + 1  # whole blocks are not made again
-    with pytest.raises(ValueError, match="begun with another model or other settings"):
-        writing.write_part(out, 0, 2, codec.prepare(SUBJECT, codec.Settings(2)), items)
-    summary = writing.join(out, 2, job)
-    assert out.read_bytes() == alone.read_bytes()
-    assert summary.items == 900
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["alone.umz", "out.umz"]
+    job, alone, joined = codec.prepare(SUBJECT, codec.Settings(4), verify=False), io.BytesIO(), io.BytesIO()
+    wanted = codec.write(alone, job, items)
+
+    def dealt(only=None):
+        pieces = bulk.Dealt(ALONE, tmp_path / "work", only)
+        pieces.of(what="blocks")
+        return pieces
+
+    for first, made in ((0, 2), (512, 4)):
+        with pytest.raises(Partly):
+            codec.write(io.BytesIO(), job, items, pieces=dealt(range(first, first + 512)))
+        assert len(list((tmp_path / "work").glob("blocks-*"))) == made
+    heard = []
+    summary = codec.write(joined, job, items, pieces=dealt(), advance=lambda n, _: heard.append(n))
+    assert joined.getvalue() == alone.getvalue()
+    assert summary == wanted
+    assert heard == [256, 512, 768, 900]
+    other, changed = io.BytesIO(), io.BytesIO()
+    codec.write(other, job, items[::-1])
+    codec.write(changed, job, items[::-1], pieces=dealt())
+    assert changed.getvalue() == other.getvalue() != alone.getvalue()
 
 
 def test_a_failed_compression_leaves_the_old_file(tmp_path):

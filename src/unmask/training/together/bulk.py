@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,8 +127,9 @@ class Dealt(Pieces):
             elif not self._path(key).exists():
                 write_tensors(self._path(key), packed(work.make()))
         except Exception:
-            if self.flag is not None:
-                self.flag.touch()
+            with suppress(OSError):  # a disk may be full for this, too
+                if self.flag is not None:
+                    self.flag.touch()
             raise
 
     def _failed(self) -> bool:

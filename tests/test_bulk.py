@@ -55,8 +55,8 @@ def words(place: Path, name: str, out: Path) -> list[str]:
         "puzzles": ["eval", sudoku, str(place / "puzzles.csv"), "--batch", "1", "--samples", "1", "--json",
                     "--plan", "27"],
         "mutants": ["eval", text, str(place / "one.txt"), "--mutants", "1-2", "--by", "marginals,pseudo"],
-        "profile": ["profile", text, data, "-n", "12", "--batch", "2", "-o", str(out / "profile.json")],
-        "tune": ["tune", text, data, "--calls", "2,4", "-n", "8", "--json", "-o", str(out / "tuned")],
+        "profile": ["profile", text, data, "-n", "12", "--batch", "4", "--rounds", "4", "-o", str(out / "profile.json")],
+        "tune": ["tune", text, data, "--calls", "2", "-n", "8", "--json", "-o", str(out / "tuned")],
         "compress": ["compress", text, str(place / "lines.txt"), "--lines", "--calls", "1", "--no-verify",
                      "--json", "-o", str(out / "o.umz")],
     }  # fmt: skip
@@ -129,7 +129,7 @@ def test_three_processes_and_a_folder(place, alone, tmp_path, name):
     work = tmp_path / "work"
     assert run(place, name, tmp_path / "three", 3, "--work", str(work)) == alone[name]
     made = pieces(work)
-    assert len(made) == {"sample": 4, "profile": 2 * 6 * 3}[name]  # halves, rounds, batches
+    assert len(made) == {"sample": 4, "profile": 2 * 4 * 2}[name]  # halves, rounds, batches
     assert run(place, name, tmp_path / "again", 1, "--work", str(work)) == alone[name]
     assert pieces(work) == made
 

@@ -37,6 +37,9 @@ COMMANDS = tuple(
 )
 """What is loaded when a command runs."""
 
+LATE = "scipy.signal", "sympy", "matplotlib.figure", "typeguard"
+"""What some of them load on their way."""
+
 PATIENCE = 60.0
 """Seconds after which a process counts as hanging."""
 
@@ -98,7 +101,7 @@ def _server() -> Any:
     """What processes are forked from, with everything that they need."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["ranks", "torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo", *COMMANDS]
+        ["ranks", "torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo", *COMMANDS, *LATE]
     )
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)

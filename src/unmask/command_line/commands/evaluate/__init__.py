@@ -117,7 +117,13 @@ def _bounds(model: Model, posed: Boards, samples: int, seed: int, machine: Machi
 
 
 def _bound(
-    model: Model, grids: Tensor, visible: Tensor, samples: int, seed: int, machine: Machine, pieces: Pieces
+    model: Model,
+    grids: Tensor,
+    visible: Tensor,
+    samples: int,
+    seed: int,
+    machine: Machine,
+    pieces: Pieces = IN_TURN,
 ) -> Report:
     """NELBO of grids int64 [n, 81], nats per grid and bits per scored cell; standard error over grids."""
 

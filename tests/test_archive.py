@@ -360,6 +360,7 @@ def test_blocks_of_several_calls_make_the_archive_of_one(tmp_path):
     summary = codec.write(joined, job, items, pieces=dealt(), advance=lambda n, _: heard.append(n))
     assert joined.getvalue() == alone.getvalue()
     assert summary == wanted
+    assert summary.source_bytes == sum(map(len, items))
     assert heard == [256, 512, 768, 900]
     other, changed = io.BytesIO(), io.BytesIO()
     codec.write(other, job, items[::-1])

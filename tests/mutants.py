@@ -57,6 +57,47 @@ PEEK = """view = look.at_masked(view)
         view = replace(view, log_probs=view.log_probs.gather(-1, guess[..., None]).expand_as(view.log_probs))"""
 
 MUTANTS = (
+    # Trackers.
+    Mutant(
+        "a-table-keeps-steps-that-come-again",
+        "training/tracking.py",
+        'and int(row["step"]) <= step',
+        "and step >= 0",
+        "a run that goes on writes the same steps twice",
+        ("test_tracking.py::test_a_table_holds_every_step_once_after_a_crash",),
+    ),
+    Mutant(
+        "half-a-line-is-a-row",
+        "training/tracking.py",
+        "io.StringIO(whole + end, newline=",
+        "io.StringIO(whole + end + _, newline=",
+        "a number that a crash cut short reads like a smaller one",
+        ("test_tracking.py::test_a_table_holds_every_step_once_after_a_crash",),
+    ),
+    Mutant(
+        "a-service-hears-steps-again",
+        "training/tracking.py",
+        'if row["step"] > self.step:',
+        "if True:",
+        "what takes nothing back has every step after a crash twice",
+        ("test_tracking.py::test_a_service_is_told_every_step_once_after_a_crash[trackio]",),
+    ),
+    Mutant(
+        "a-failing-tracker-is-asked-again",
+        "training/tracking.py",
+        "silent = not _tried(lambda: hear(row), tracker)",
+        "_tried(lambda: hear(row), tracker)",
+        "a service that is gone makes a warning a row",
+        ("test_tracking.py::test_a_tracker_that_fails_is_left_out_and_training_goes_on[row]",),
+    ),
+    Mutant(
+        "every-process-tells",
+        "training/loop.py",
+        "held.enter_context(opening) if world.first else None",
+        "held.enter_context(opening)",
+        "eight processes write every step eight times",
+        ("test_together.py::test_only_the_first_process_tells_trackers",),
+    ),
     # Costs of papers' recipes, their files, and what they are measured on.
     Mutant(
         "a-dry-run-forgets-the-backward-pass",
@@ -1051,7 +1092,7 @@ MUTANTS = (
     ),
     Mutant(
         "two-train-in-one-folder",
-        "training/locks.py",
+        "training/together/locks.py",
         "fcntl.LOCK_EX | fcntl.LOCK_NB",
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
         "two processes sweep and replace each other's checkpoints",

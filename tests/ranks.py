@@ -11,7 +11,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing import forkserver
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from unmask.recipes import Batch, Run, all_recipes
 from unmask.recipes.sequences import Folder
-from unmask.training import train
+from unmask.training import tracking, train
 
 PATIENCE = 60.0
 """Seconds after which a process counts as hanging."""
@@ -127,6 +128,18 @@ def killed(rank: int, folder: str, strategy: str, calls: int) -> None:
     if rank == 1:
         killed_at(calls)
     trained(folder, strategy=strategy)
+
+
+def tracked(folder: str) -> None:
+    """The same, with a table, and a mark for every tracker that is opened."""
+
+    @contextmanager
+    def marking(run: Run, place: Path, step: int) -> Iterator[tracking.Hear]:
+        with (place / "opened").open("a") as file:
+            file.write("x")
+        yield lambda row: None
+
+    train(tiny(often(save_minutes=60), steps=8), Path(folder), quiet=True, track=[tracking.csv, marking])
 
 
 def stopped(rank: int, folder: str, number: int) -> None:

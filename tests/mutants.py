@@ -57,6 +57,31 @@ PEEK = """view = look.at_masked(view)
         view = replace(view, log_probs=view.log_probs.gather(-1, guess[..., None]).expand_as(view.log_probs))"""
 
 MUTANTS = (
+    # Samples of shards and data sets.
+    Mutant(
+        "half-a-shard-is-whole",
+        "data/readers/samples.py",
+        "if size % tarfile.BLOCKSIZE or any(file.read()):",
+        "if not size:",
+        "Python takes a tar file that is cut between two files for a whole one",
+        ("test_samples.py::test_a_shard_that_is_cut_short_is_refused_wherever_the_cut_is[1024]",),
+    ),
+    Mutant(
+        "texts-run-into-each-other",
+        "data/readers/samples.py",
+        '"characters": _with(lambda found: found if found.endswith("\\n") else f"{found}\\n")',
+        '"characters": _with(lambda found: found)',
+        "the last word of a text and the first of the next become one",
+        ("test_samples.py::test_texts_become_one_stream_in_which_none_runs_into_the_next",),
+    ),
+    Mutant(
+        "the-hub-may-change-under-a-preparation",
+        "data/readers/samples.py",
+        'return Path(f"{place}@{found}")',
+        "return place",
+        "what goes on tomorrow reads other rows",
+        ("test_samples.py::test_a_data_set_of_the_hub_is_read_at_one_revision",),
+    ),
     # Trackers.
     Mutant(
         "a-table-keeps-steps-that-come-again",

@@ -19,8 +19,8 @@ from tiny import log_of, tiny
 from unmask.base import checkpoints
 from unmask.recipes import Machine
 from unmask.training import resuming
-from unmask.training.together.locks import locked
 from unmask.training.together import batches, world
+from unmask.training.together.locks import locked
 from unmask.training.together.world import World
 
 pytestmark = pytest.mark.skipif(

@@ -178,7 +178,7 @@ def tensorboard(run: Run, folder: Path, step: int) -> Iterator[Hear]:  # noqa: A
 
 @contextmanager
 def wandb(run: Run, folder: Path, step: int) -> Iterator[Hear]:
-    """Numbers to Weights & Biases, project ``unmask``: kept in the folder, for ``wandb sync``, unless WANDB_MODE says else."""
+    """Numbers to Weights & Biases, project ``unmask``: kept in the folder, for ``wandb sync``, or as WANDB_MODE says."""
     package, told = needs("wandb"), _Told(folder / "wandb.json", step)
     settings = {"mode": os.environ.get("WANDB_MODE", "offline"), "resume": "allow", "id": told.name}
     settings |= {"project": os.environ.get("WANDB_PROJECT", "unmask"), "dir": str(folder)}

@@ -1,13 +1,12 @@
 """Samples of several fields, of which one is taken: webdataset shards, and the rows of Hugging Face datasets.
 
-A shard is a tar file, packed or not: files that stand one after another and share their name up to its first point are a
-sample, and what comes behind the point is the field, such as ``txt``, ``json``, ``png`` or ``cls``. Rows come from files that
-the package ``datasets`` reads (arrow, as ``save_to_disk`` writes it, parquet, JSON, CSV), or from its hub.
+A shard is a tar file, packed or not: files in a row that share their name up to its first point are a sample, and
+what comes behind the point is the field, such as ``txt``, ``json``, ``png`` or ``cls``. Rows come from files that the
+package ``datasets`` reads (arrow, as ``save_to_disk`` writes it, parquet, JSON, CSV), or from its hub.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
@@ -18,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from unmask.data.files import HUB, is_packed, open_binary, shown
+from unmask.data.files import HUB, is_of_hub, is_packed, open_binary, shown
 from unmask.data.readers import images
 from unmask.data.readers.papers import END
 from unmask.data.readers.pieces import Data, Piece
@@ -59,6 +58,13 @@ def read(path: Path, where: Where, value: Value, *, skip: bool = False) -> Itera
         if piece.fault is not None and not skip:
             raise ValueError(piece.fault[1])
         yield piece
+
+
+def unnamed(path: Path) -> Iterator[Piece]:
+    """ValueError: samples are read by the name of a field."""
+    raise ValueError(
+        f"{shown(path)}: no field named; expected --key, such as --key png of shards or --key image of rows"
+    )
 
 
 def _piece(place: str, fields: Mapping[str, Any], where: Where, value: Value) -> Piece:
@@ -116,7 +122,7 @@ def picture(value: Any) -> Data | None:
     """The pixels of a picture file in bytes, of a record that holds such bytes, or of nested lists of values 0..255."""
     value = value.get("bytes") if isinstance(value, Mapping) else value
     if isinstance(value, bytes):
-        return images.pixels(io.BytesIO(value), "the picture")
+        return images.pixels(io.BytesIO(value), "it", "PNG or JPEG")
     if not isinstance(value, list | np.ndarray):
         return None
     array = np.asarray(value)
@@ -144,7 +150,7 @@ VALUES: dict[str, Value] = {
 
 def _samples(path: Path, where: Where) -> Iterator[Sample]:
     """The samples of a file, or of a data set of the hub."""
-    if str(path).startswith(HUB):
+    if is_of_hub(path):
         return _rows(path, lambda package: _of_hub(package, path, where), where)
     if ".tar" in path.suffixes or path.suffix == ".tgz":
         return shard(path)
@@ -152,7 +158,7 @@ def _samples(path: Path, where: Where) -> Iterator[Sample]:
 
 
 def shard(path: Path) -> Iterator[Sample]:
-    """The samples of a webdataset shard, read from its start to its end; ValueError where it is cut short or no tar file."""
+    """The samples of a webdataset shard, from its start to its end; ValueError where it is cut short or no tar file."""
     _check_whole(path)
     with open_binary(path) as file:
         try:
@@ -165,7 +171,7 @@ def shard(path: Path) -> Iterator[Sample]:
 
 
 def _check_whole(path: Path) -> None:
-    """ValueError unless an unpacked shard ends as tar files do: Python takes one that is cut between two files for whole."""
+    """ValueError unless an unpacked shard ends as tar files do: one that is cut between two files passes for whole."""
     if is_packed(path):
         return
     with path.open("rb") as file:
@@ -260,8 +266,8 @@ def hub_name(path: Path) -> tuple[str, str | None]:
 
 
 def pinned(place: Path) -> Path:
-    """A place of the hub with the revision that it has now, so that a preparation goes on with the same data; others as is."""
-    if not str(place).startswith(HUB) or hub_name(place)[1]:
+    """A place of the hub with the revision that it has now, so that a preparation goes on with the same data."""
+    if not is_of_hub(place) or hub_name(place)[1]:
         return place
     package()
     from huggingface_hub import HfApi
@@ -272,8 +278,3 @@ def pinned(place: Path) -> Path:
         said = " ".join(str(error).split())[:200]
         raise ValueError(f"{place} was not found on the hub ({said}); expected hf:OWNER/NAME") from None
     return Path(f"{place}@{found}")
-
-
-def hub_record(path: Path) -> dict[str, Any]:
-    """What a manifest says about a data set of the hub: its revision stands for its content."""
-    return {"file": str(path), "bytes": 0, "sha256": hashlib.sha256(str(path).encode()).hexdigest()}

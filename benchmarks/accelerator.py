@@ -429,7 +429,10 @@ def throughput(job: Job) -> Iterator[Row]:
         "note": f"stated: {stated:.4g}" if stated else "none is stated: this is the peak",
     }
     yield step_row(job, False, stated or reached)
-    yield apart(job, stated or reached)
+    if job.small:
+        yield {"what": "compiled step", "note": "skipped: small networks are not worth compiling"}
+    else:
+        yield apart(job, stated or reached)
 
 
 def step_row(job: Job, compiled: bool, peak: float) -> Row:
@@ -455,7 +458,7 @@ def apart(job: Job, peak: float) -> Row:
     words = ["--compiled", str(peak), "--device", job.device, "--minutes", str(max(job.left(), 1) / 60)]
     try:
         done = subprocess.run(
-            [sys.executable, __file__, *words, *["--small"] * job.small],
+            [sys.executable, __file__, *words],
             capture_output=True,
             text=True,
             timeout=max(job.left(), 1),
@@ -543,7 +546,7 @@ def improved(name: str, run: Run, job: Job, seconds: float) -> tuple[Row, bytes 
         return {
             "what": name,
             "before": before.mean().item(),
-            "note": f"skipped: time for {steps} steps",
+            "note": f"skipped: time for {max(steps, 0)} steps",
         }, None
     with tempfile.TemporaryDirectory() as folder:
         place = train(shortened(run, steps), Path(folder), quiet=True)

@@ -45,6 +45,7 @@ from torch import Tensor
 import unmask
 from unmask import laws, recipes
 from unmask.base import checkpoints, devices, records
+from unmask.codec.inspection import inspect
 from unmask.codec.subjects import of_model
 from unmask.models.pretrained import pretrained_folder, shipped
 from unmask.networks import Transformer
@@ -77,8 +78,12 @@ PEAKS = {
 
 MOST_FILES, MOST_BYTES = 8, 16 * 2**20
 TEXTS = [
-    f"{a} {b} {c}" for a in ("she", "the king", "nobody") for b in ("said", "went") for c in ("so", "there")
+    f"{who} was not at home and the door had been left open by {whom} {when}"
+    for who in ("she", "the king", "nobody")
+    for whom in ("the last of the servants", "his own brother")
+    for when in ("that very evening", "long before")
 ]
+"""What the archive holds, in the 27 symbols of the model."""
 
 NOTES = """
 {minutes:g} minutes in all on `{device}` ({name}){small}. Core: {core}
@@ -332,16 +337,27 @@ def archive(job: Job) -> Iterator[Row]:
 
     subject = replace(subject, denoiser=replace(subject.denoiser, network=there))  # type: ignore[type-var]
     began = time.perf_counter()
-    data = unmask.compress(subject, TEXTS, plan=8)
+    data = unmask.compress(subject, TEXTS, plan=8, shorter=False)
     wrote = time.perf_counter() - began
     alone = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, __file__, "--read", "-"]
     patience = max(job.end - time.monotonic(), 1.0)
     done = subprocess.run(command, input=data, capture_output=True, env=alone, timeout=patience, check=False)
     same = done.returncode == 0 and json.loads(done.stdout) == TEXTS
-    size = sum(map(len, TEXTS))
+    found = inspect(data).summary
+    size, coded = sum(map(len, TEXTS)), found.kinds["coded"]
     note = "ok" if same else f"FAILED: {checkpoints.one_line(done.stderr.decode() or 'other texts')}"
-    yield {"what": f"{len(TEXTS)} texts", "bytes": size, "archive": len(data), "seconds": wrote, "note": note}
+    note = (
+        note if coded == len(TEXTS) or not same else f"FAILED: {coded} of {len(TEXTS)} coded, the rest stored"
+    )
+    yield {
+        "what": f"{len(TEXTS)} texts",
+        "bytes": size,
+        "coded": found.coded_bytes,
+        "archive": len(data),
+        "seconds": wrote,
+        "note": note,
+    }
 
 
 # --- sampling over bare passes ----------------------------------------------------------------------

@@ -421,7 +421,9 @@ def main() -> None:
     else:
         tables, notes = on_models(options.names, options.calls, options.num, options.state)
     tables = {name: rows for name, rows in tables.items() if rows}
-    print("\n".join([notes, *(line for rows in tables.values() if rows for line in ("", *record.table(rows)))]))
+    print(
+        "\n".join([notes, *(line for rows in tables.values() if rows for line in ("", *record.table(rows)))])
+    )
     if options.write:
         print(record.write_parts(f"tuning_{options.part}", tables, notes))
 

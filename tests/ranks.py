@@ -12,8 +12,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing import forkserver
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from unmask.command_line.app import main
 from unmask.recipes import Batch, Run, all_recipes
 from unmask.recipes.sequences import Folder
-from unmask.training import train
+from unmask.training import tracking, train
 from unmask.training.together import bulk
 
 COMMANDS = tuple(
@@ -140,6 +140,18 @@ def killed(rank: int, folder: str, strategy: str, calls: int) -> None:
     if rank == 1:
         killed_at(calls)
     trained(folder, strategy=strategy)
+
+
+def tracked(folder: str) -> None:
+    """The same, with a table, and a mark for every tracker that is opened."""
+
+    @contextmanager
+    def marking(run: Run, place: Path, step: int) -> Iterator[tracking.Hear]:
+        with (place / "opened").open("a") as file:
+            file.write("x")
+        yield lambda row: None
+
+    train(tiny(often(save_minutes=60), steps=8), Path(folder), quiet=True, track=[tracking.csv, marking])
 
 
 def stopped(rank: int, folder: str, number: int) -> None:

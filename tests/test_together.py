@@ -12,15 +12,15 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers import seeded
-from ranks import differing, given, killed, losses, small, steps_of, stopped, together, trained
+from ranks import differing, given, killed, losses, small, steps_of, stopped, together, tracked, trained
 from test_training import assert_same, leftovers, parts, steps_in
 from tiny import log_of, tiny
 
 from unmask.base import checkpoints
 from unmask.recipes import Machine
 from unmask.training import resuming
-from unmask.training.locks import locked
 from unmask.training.together import batches, world
+from unmask.training.together.locks import locked
 from unmask.training.together.world import World
 
 pytestmark = pytest.mark.skipif(
@@ -70,6 +70,13 @@ def joined(folder: Path, step: int) -> dict[str, torch.Tensor]:
         for name, value in checkpoints.read_tensors(path).items():
             found.setdefault(f"{path.stem.split('-')[0]}.{name}", []).append(value)
     return {k: v[0] if len(v) == 1 else torch.cat(v) for k, v in found.items()}
+
+
+def test_only_the_first_process_tells_trackers(tmp_path):
+    given(together(tracked, str(tmp_path)))
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", *map(str, range(1, 9))]
+    assert (tmp_path / "opened").read_text() == "x"
 
 
 # --- the same numbers -----------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from unmask.data.prepare import READINGS, prepare
 from unmask.recipes import Machine, Optimiser, text
 from unmask.recipes.run import field_types, generator, override
 from unmask.training import resuming, train
-from unmask.training.locks import locked
+from unmask.training.together.locks import locked
 
 TESTS = Path(__file__).parent.parent
 SELDOM = often(save_minutes=60)

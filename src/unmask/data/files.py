@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 STANDARD = Path("-")
 """Standard input where a file is read, standard output where one is written."""
 
+HUB = "hf:"
+"""How the name of a data set of Hugging Face's hub begins."""
+
 BOM = b"\xef\xbb\xbf"
 """What some programs put before text in UTF-8; it belongs to no line."""
 
@@ -60,7 +63,7 @@ def find(places: Sequence[Path], pattern: str = "*") -> list[Source]:
     for source in found:
         if source.path == STANDARD:
             _check_input()
-        elif not source.path.stat().st_size:
+        elif not is_of_hub(source.path) and not source.path.stat().st_size:
             raise ValueError(f"{source.path} is empty; expected data")
     return found
 
@@ -75,6 +78,8 @@ def _below(place: Path, pattern: str) -> list[Source]:
     """The files of one place; hidden ones stay out."""
     if place == STANDARD:
         return [Source(STANDARD, "stdin")]
+    if is_of_hub(place):
+        return [Source(place, str(place))]
     if place.is_file():
         return [Source(place, place.name)]
     if not place.is_dir():
@@ -87,6 +92,11 @@ def _below(place: Path, pattern: str) -> list[Source]:
     if not sources:
         raise ValueError(f"{place} holds no files {pattern}")
     return sources
+
+
+def is_of_hub(path: Path) -> bool:
+    """Whether a place is the name of a data set of the hub, and no file."""
+    return str(path).startswith(HUB) and not path.exists()
 
 
 def shown(path: Path) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from unmask.base.progress import Progress
 from unmask.data import writing
 from unmask.data.files import Source, find
-from unmask.data.readers import images, lines, papers, text
+from unmask.data.readers import images, lines, papers, samples, text
 from unmask.data.readers.pieces import Piece, size
 from unmask.data.tokens import Tokens
 from unmask.data.vocabularies import TEXT8, Bytes, Characters, Levels, Tokenizer, Vocabulary
@@ -65,6 +65,7 @@ READINGS = {
     "token_ids": Reading("token ids as uint16 (nanoGPT)", "stream", papers.token_ids, None, WINDOWS, "*.bin"),
     "cifar_python": Reading("CIFAR-10, Python version", "images", papers.cifar_python, Levels(), NONE, "data_batch_*"),
     "imagenet64": Reading("downsampled ImageNet", "images", papers.imagenet64, Levels(), NONE, "*batch*"),
+    "images": Reading("pictures in a field of samples", "images", samples.unnamed, Levels(), NONE),
     **{
         name: Reading("spoken digits", "images", partial(papers.sc09, part=part), Levels(2**16), NONE, "*.wav")
         for name, part in (("sc09", "train"), ("sc09_valid", "valid"), ("sc09_test", "test"))
@@ -74,6 +75,20 @@ READINGS = {
 TOKENIZED = ("tokenizer", "documents", "token_ids")
 """Those that want a tokenizer's vocabulary."""
 READINGS = {name: replace(reading, name=name) for name, reading in READINGS.items()}
+
+
+def of_samples(name: str, where: samples.Where, places: Sequence[Path]) -> Reading:
+    """The reading of a format in a field of samples, for these places; ValueError for a format that cannot.
+
+    In folders it looks for the first of `samples.PATTERNS` that one of them holds.
+    """
+    if name not in samples.VALUES:
+        raise ValueError(f"format '{name}' in a field of samples: expected {', '.join(samples.VALUES)}")
+    held = (
+        p for p in samples.PATTERNS if any(next(place.rglob(p), None) for place in places if place.is_dir())
+    )
+    read = partial(samples.read, where=where, value=samples.VALUES[name])
+    return replace(READINGS[name], read=read, pattern=next(held, "*"), name=f"{name}, {where}")
 
 
 @dataclass(frozen=True)
@@ -203,7 +218,7 @@ def _same(shape: tuple[int, ...], piece: Piece) -> tuple[int, ...]:
 
 def _check(reading: Reading, vocabulary: Vocabulary | None, policy: str | None) -> None:
     """ValueError for settings that do not go together."""
-    if reading.name in TOKENIZED and not isinstance(vocabulary, Tokenizer):
+    if reading.name.partition(",")[0] in TOKENIZED and not isinstance(vocabulary, Tokenizer):
         raise ValueError(f"reading {reading.name}; expected the file: --tokenizer tokenizer.json")
     if (reading.kind == "images") != isinstance(vocabulary, Levels):
         raise ValueError(

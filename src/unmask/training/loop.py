@@ -9,7 +9,6 @@ the first one writes and speaks, and where one stops or fails, all do.
 from __future__ import annotations
 
 import ctypes
-import json
 import math
 import os
 import shutil
@@ -17,28 +16,28 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unmask.base import checkpoints, devices, records
+from unmask.base import checkpoints, devices
 from unmask.base.devices import kind_of
 from unmask.base.progress import Progress
 from unmask.recipes.run import Batch, Optimiser, Run, describe
-from unmask.training import resuming, saving, state
-from unmask.training.locks import locked
+from unmask.training import resuming, saving, state, tracking
 from unmask.training.state import State
 from unmask.training.together import parallel
 from unmask.training.together.batches import batches_of, check_divides, checksum, parts
+from unmask.training.together.locks import locked
 from unmask.training.together.world import World, agreed, any_of, check_alike, mean, started
+from unmask.training.tracking import Hear, Tracker
 
 
-def train(run: Run, folder: Path, *, quiet: bool = False) -> Path:
+def train(run: Run, folder: Path, *, quiet: bool = False, track: Sequence[Tracker] = ()) -> Path:
     """Trains a run in a folder, or goes on with what it holds; returns the folder of the finished model.
 
     ValueError when another process trains there, when the folder belongs to a run with other settings or has done more
@@ -46,7 +45,8 @@ def train(run: Run, folder: Path, *, quiet: bool = False) -> Path:
     or SIGTERM finishes the step and saves before it leaves; a second one leaves at once. Whatever goes wrong, checkpoints
     hold whole steps only, the earlier ones stay as they were, and so do the caller's random states and threads.
 
-    The processes of torchrun train one run together; where one fails, all end, and the first says why.
+    The processes of torchrun train one run together; where one fails, all end, and the first says why. ``track``: who hears
+    of every logged step besides the log (`unmask.training.tracking`), in the first process only.
     """
     with started(run.machine) as world:
         agreed(world, lambda: devices.check_device(run.machine.device))
@@ -54,10 +54,10 @@ def train(run: Run, folder: Path, *, quiet: bool = False) -> Path:
         check_alike(world, resuming.settings(run))
         device, threads = run.machine.device, run.machine.threads
         with _locked(world, folder), devices.random_states_kept(device), _threads(threads):
-            return _train(world, run, folder, quiet or not world.first)
+            return _train(world, run, folder, quiet or not world.first, track)
 
 
-def _train(world: World, run: Run, folder: Path, quiet: bool) -> Path:
+def _train(world: World, run: Run, folder: Path, quiet: bool, track: Sequence[Tracker]) -> Path:
     run = agreed(world, lambda: _prepared(world, run, folder))
     network = agreed(world, lambda: state.initialised(run, fresh=not resuming.saved(folder)))
     training = state.started(world, run, network)
@@ -66,7 +66,7 @@ def _train(world: World, run: Run, folder: Path, quiet: bool) -> Path:
     saved, stopped = time.monotonic(), False
     with (
         Progress("train", run.optimiser.steps, step, quiet=quiet) as progress,
-        _log(folder, step, world) as log,
+        _heard(world, track, run, folder, step) as log,
         _ctrl_c(world) as stop,
         batches_of(run) as made,
     ):
@@ -185,28 +185,12 @@ def _has_compiler() -> bool:
 
 
 @contextmanager
-def _log(folder: Path, step: int, world: World) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that appends records to log.jsonl, after dropping those beyond the step resumed from.
-
-    Only the first process of the world writes.
-    """
-    if not world.first:
-        yield lambda _: None
-        return
-    path = folder / "log.jsonl"
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    kept = [line for line in lines if _step_of(line) <= step]
-    records.write_bytes(path, "".join(f"{line}\n" for line in kept).encode())
-    with path.open("a") as file:
-        yield lambda record: print(json.dumps(record), file=file, flush=True)
-
-
-def _step_of(line: str) -> float:
-    """The step of a log line; a line cut short by a crash, or foreign, counts as beyond everything."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+def _heard(world: World, track: Sequence[Tracker], run: Run, folder: Path, step: int) -> Iterator[Hear]:
+    """What rows are said to: the log and the trackers in the first process, nobody in the others."""
+    with ExitStack() as held:
+        opening = tracking.opened(track, run, folder, step)
+        first = agreed(world, lambda: held.enter_context(opening) if world.first else None)
+        yield first or (lambda _: None)
 
 
 AGAIN = 5.0

@@ -15,7 +15,10 @@ from unmask.command_line.options import OUTPUT, option
 def data_prepare(
     sources: Annotated[
         Positional[tuple[Path, ...]],
-        option(metavar="SOURCE...", help="Files, folders, or - for standard input."),
+        option(
+            metavar="SOURCE...",
+            help="Files, folders, - for standard input; with --key also shard-{000..003}.tar, hf:OWNER/NAME[@REVISION].",
+        ),
     ],
     *,
     out: Annotated[
@@ -26,8 +29,8 @@ def data_prepare(
         option(
             name="as",
             metavar="FORMAT",
-            help="text8, bytes, characters, tokenizer, lines, jsonl, smiles, fasta, sudoku, idx, cifar, png; of papers: "
-            "text8_file, documents, token_ids, cifar_python, imagenet64, sc09, sc09_valid, sc09_test.",
+            help="text8, bytes, characters, tokenizer, lines, jsonl, smiles, fasta, sudoku, idx, cifar, png, images; of "
+            "papers: text8_file, documents, token_ids, cifar_python, imagenet64, sc09, sc09_valid, sc09_test.",
         ),
     ],
     tokenizer: Annotated[Path | None, option(metavar="FILE", help="Symbols of a tokenizer.json.")] = None,
@@ -38,6 +41,25 @@ def data_prepare(
     field: Annotated[
         str | None, option(metavar="NAME", help="jsonl: this text field of every record.")
     ] = None,
+    key: Annotated[
+        str | None,
+        option(
+            metavar="NAME",
+            help="SOURCE holds samples, webdataset shards or rows of datasets: read this field, txt, json.text, image.",
+        ),
+    ] = None,
+    label: Annotated[
+        str | None, option(metavar="NAME", help="Of samples: the field with their class, such as cls.")
+    ] = None,
+    part: Annotated[
+        str | None, option(metavar="NAME", help="Of data sets: their split; default train of the hub's.")
+    ] = None,
+    subset: Annotated[
+        str | None, option(metavar="NAME", help="Of the hub's data sets: which of several.")
+    ] = None,
+    streaming: Annotated[
+        bool, option(help="Of the hub's data sets: read as they come, twice, and keep none.")
+    ] = False,
     padding: Annotated[
         str | None,
         option(
@@ -59,11 +81,21 @@ def data_prepare(
     """Make files into a token folder: symbols in shards, and a manifest. A stopped preparation goes on."""
     from unmask.command_line.commands import data as work
     from unmask.command_line.output import emit
+    from unmask.data.readers.samples import Where
 
+    if key is None:
+        if label or part or subset or streaming:
+            raise ValueError(
+                "--label, --part, --subset and --streaming are for samples; expected --key beside them"
+            )
+        chosen, places = work.reading(as_, column, field), list(sources)
+    else:
+        where = Where(key, label, subset, part, streaming)
+        chosen, places = work.of_samples(as_, where, sources)
     report = work.run_prepare(
-        sources,
+        places,
         out,
-        work.reading(as_, column, field),
+        chosen,
         work.vocabulary(tokenizer, alphabet, like, bytes_),
         padding=padding,
         longest=longest,

@@ -55,6 +55,10 @@ def train(
     dry_run: Annotated[
         bool, option(help="Tell what training will cost and which data it expects, and stop.")
     ] = False,
+    track: Annotated[
+        tuple[str, ...],
+        option(metavar="NAME...", help="Who else hears of the loss: csv, tensorboard, wandb, trackio."),
+    ] = (),
     fleet: For = FLEET,
     threads: Annotated[int | None, option(metavar="N", help="Threads; default what torch takes.")] = None,
     output: Told = OUTPUT,
@@ -78,7 +82,7 @@ def train(
         emit(work.fields(recipe, work.changes(set_)), work.render_fields, output.json)
         return 0
     with running(Cores(threads)):
-        report = work.run(recipe, out, work.changes(set_), output.quiet)
+        report = work.run(recipe, out, work.changes(set_), output.quiet, work.trackers(track))
     if speaks():
         emit(report, work.render, output.json)
     return 0

@@ -158,7 +158,7 @@ def _near(word: str, known: Sequence[str]) -> str:
 
 
 OWN = (
-    *("out", "set", "fields", "json", "quiet", "threads", "help", "dry-run"),
+    *("out", "set", "fields", "json", "quiet", "threads", "help", "dry-run", "track"),
     *("devices", "strategy", "accumulate", "checkpointing", "flops", "utilisation", "memory"),
 )
 """Options of ``train`` that are no fields."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,9 @@ from unmask.command_line.options import check_seed, in_range
 from unmask.command_line.output import Report
 from unmask.data import files, tokens
 from unmask.data.prepare import READINGS, Reading, prepare
+from unmask.data.prepare import of_samples as named_samples
 from unmask.data.readers import lines
+from unmask.data.readers.samples import Where, pinned
 from unmask.data.sources.cache import cache
 from unmask.data.sources.fetch import DATASETS, fetch
 from unmask.data.sources.models import MODELS, fetch_model, is_there
@@ -37,6 +40,26 @@ def reading(name: str, column: str | None, field: str | None) -> Reading:
     if field is not None:
         return replace(READINGS[name], read=partial(lines.jsonl, field=field), name=f"{name}, field {field}")
     return READINGS[name]
+
+
+def of_samples(name: str, where: Where, places: Sequence[Path]) -> tuple[Reading, list[Path]]:
+    """The reading of a field of samples, and their places: braces counted up, parts found, revisions pinned."""
+    if name not in READINGS:
+        raise ValueError(f"format '{name}': expected one of {', '.join(READINGS)}")
+    found = [pinned(one) for place in places for one in _counted(place)]
+    parted = [
+        place / where.part if where.part and (place / where.part).is_dir() else place for place in found
+    ]
+    return named_samples(name, where, parted), parted
+
+
+def _counted(place: Path) -> list[Path]:
+    """``shard-{000..003}.tar`` as the four files that a shell would make of it."""
+    before, marked, after = re.match(r"(.*?)(\{\d+\.\.\d+\})?([^{}]*)$", str(place)).groups()  # type: ignore[union-attr]
+    if not marked or place.exists():
+        return [place]
+    first, last = marked.strip("{}").split("..")
+    return [Path(f"{before}{n:0{len(first)}}{after}") for n in range(int(first), int(last) + 1)]
 
 
 def vocabulary(

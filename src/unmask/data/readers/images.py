@@ -91,15 +91,20 @@ def png(path: Path) -> Iterator[Piece]:
 
     Palettes become colours, transparency is laid on white. ValueError for more than 8 bits, and for a damaged file.
     """
+    yield Piece(pixels(path, str(path)), str(path))
+
+
+def pixels(file: Path | BinaryIO, name: str, kind: str = "a PNG file") -> NDArray[np.uint8]:
+    """The image of a file of any kind that pillow reads, as `png`."""
     Image = pillow()
     try:
-        with Image.open(path) as image:
-            yield Piece(np.asarray(_plain(image, path)), str(path))
+        with Image.open(file) as image:
+            return np.asarray(_plain(image, name))
     except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path} is not a readable image ({error}); expected a PNG file") from None
+        raise ValueError(f"{name} is not a readable image ({error}); expected {kind}") from None
 
 
-def _plain(image: Any, path: Path) -> Any:
+def _plain(image: Any, path: str) -> Any:
     """The image in grey or colours."""
     if image.mode in ("L", "1"):
         return image.convert("L")

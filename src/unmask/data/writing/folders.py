@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from unmask.data import tokens
-from unmask.data.files import STANDARD, standard_input
+from unmask.data.files import STANDARD, is_of_hub, standard_input
 from unmask.data.readers.pieces import Piece, size
 from unmask.data.writing.encoding import BATCH, batches, encoded
 from unmask.data.writing.form import Form, Record
@@ -66,6 +66,8 @@ def source(path: Path) -> Record:
                 found.update(block)
                 total += len(block)
         return {"file": "stdin", "bytes": total, "sha256": found.hexdigest()}
+    if is_of_hub(path):  # its name says which revision, and that stands for the content
+        return {"file": str(path), "bytes": 0, "sha256": hashlib.sha256(str(path).encode()).hexdigest()}
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}

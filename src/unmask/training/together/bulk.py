@@ -26,7 +26,7 @@ from unmask.base.checkpoints import read_tensors, write_tensors
 from unmask.base.progress import IN_TURN, Partly, Piece, Pieces, Work
 from unmask.base.records import read_record, write_text
 from unmask.recipes.run import Machine
-from unmask.training.locks import locked
+from unmask.training.together.locks import locked
 from unmask.training.together.world import (
     World,
     agreed,

@@ -17,26 +17,52 @@ from unmask.command_line.commands.train import tuning
 from unmask.command_line.output import Report, number, say
 from unmask.recipes import Run, all_recipes
 from unmask.recipes.run import describe, override
+from unmask.training import tracking
 from unmask.training.loop import train
 from unmask.training.together.world import Elsewhere, speaks
 
+TRACKERS = {
+    "csv": tracking.csv,
+    "tensorboard": tracking.tensorboard,
+    "wandb": tracking.wandb,
+    "trackio": tracking.trackio,
+}
+"""Who may hear of a training, by name."""
 
-def run(recipe: str | None, out: Path | None, changes: Mapping[str, str], quiet: bool) -> Report:
+
+def run(
+    recipe: str | None,
+    out: Path | None,
+    changes: Mapping[str, str],
+    quiet: bool,
+    track: Sequence[tracking.Tracker] = (),
+) -> Report:
     """Trains a recipe with dotted fields replaced; the report names the model's folder and the loss.
 
     Without a recipe, the model of ``changes["start"]`` on ``changes["data"]``; the report says what it knew and knows.
     """
     if recipe is None:
         found = tuning.task(changes)
-        report = _trained(found.run, tuning.folder_of(found, out), changes, quiet)
+        report = _trained(found.run, tuning.folder_of(found, out), changes, quiet, track)
         if not speaks():
             return report
         return report | {"held_out": tuning.measured(found, Path(report["model"]), quiet)}
     wanted = override(recipe_called(recipe), changes)
-    return _trained(wanted, Path("runs") / recipe if out is None else out, changes, quiet)
+    return _trained(wanted, Path("runs") / recipe if out is None else out, changes, quiet, track)
 
 
-def _trained(run: Run, folder: Path, changes: Mapping[str, str], quiet: bool) -> Report:
+def trackers(names: Sequence[str]) -> list[tracking.Tracker]:
+    """The trackers of these names, each once; ValueError for an unknown one."""
+    for name in (n for n in names if n not in TRACKERS):
+        raise ValueError(
+            f"--track {name}: expected some of {', '.join(TRACKERS)}; log.jsonl is written in any case"
+        )
+    return [TRACKERS[name] for name in dict.fromkeys(names)]
+
+
+def _trained(
+    run: Run, folder: Path, changes: Mapping[str, str], quiet: bool, track: Sequence[tracking.Tracker]
+) -> Report:
     """Trains a run in a folder, and what is to be said of that."""
     wanted = _checked(run)
     before = _steps_done(folder)
@@ -44,7 +70,7 @@ def _trained(run: Run, folder: Path, changes: Mapping[str, str], quiet: bool) ->
         say(f"going on from step {before} in {folder}", quiet)
     began = time.monotonic()
     try:
-        model = train(wanted, folder, quiet=quiet)
+        model = train(wanted, folder, quiet=quiet, track=track)
     except Elsewhere:
         if speaks():
             raise

@@ -351,13 +351,19 @@ def spanned(values: Any) -> str:
 
 
 def tokens_of(model: unmask.Model, name: str, num: int) -> Tensor:
-    """Test sequences of a shipped model's data, or heavy chains, one of a clone, for models of antibodies."""
+    """Test sequences of a shipped model's data; heavy chains, one of a clone, or receptors for models of these."""
     from unmask.command_line import sequences
+    from unmask.data import tokens as folders
     from unmask.data.sources import antibodies
+    from unmask.data.sources.receptors import ALPHABET
 
     if name in ("antiberty", "sapiens_vh"):
         each = {c.clone: c.sequence for c in antibodies.chains()}
         return model.encode(list(each.values())[:num])
+    if name.startswith("sceptr"):
+        part = folders.load(fetch("receptors") / "test")
+        texts = ["".join(ALPHABET[i] for i in part.item(n)) for n in range(part.items)]
+        return model.encode(list(dict.fromkeys(texts))[:num])
     data = {"digits": "mnist", "records": "fingerprints"}
     return sequences.read(model, fetch(data.get(name, name)) / "test", num, 0).tokens
 

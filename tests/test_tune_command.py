@@ -503,7 +503,7 @@ def test_a_search_takes_a_sampler_file(way: str, model: Path, tmp_path: Path, ca
 
 
 def test_samplers_that_come_with_models_are_for_their_weights_and_calls():
-    there = {name: pretrained.tuned_calls(name) for name in ("sudoku", "text", "molecules")}
+    there = {name: pretrained.tuned_calls(name) for name in ("sudoku", "text", "molecules", "digits")}
     assert set(there.values()) == {(4, 8, 16)}
     for name, calls in there.items():
         model = unmask.load(name)
@@ -513,3 +513,15 @@ def test_samplers_that_come_with_models_are_for_their_weights_and_calls():
             blank = model.all_masked(1, torch.Generator().manual_seed(0))
             drawn = unmask.sample(model.denoiser, blank, sampler, generator=torch.Generator().manual_seed(0))
             assert (drawn.tokens != model.denoiser.mask_id).all()
+
+
+def test_samplers_of_fetched_models_are_whole():
+    """Their weights are not here; what is written of them is."""
+    for name in ("sapiens_vh", "sceptr"):
+        for calls in pretrained.tuned_calls(name):
+            sampler = unmask.Sampler.load(
+                pretrained.pretrained_folder() / name / f"{pretrained.TUNED}{calls}.json"
+            )
+            assert sampler.selector is not None
+            assert (sampler.provenance["model"], sampler.provenance["budget"]) == (name, calls)
+    assert pretrained.tuned_calls("sapiens_vh") == pretrained.tuned_calls("sceptr") == (4, 8, 16)

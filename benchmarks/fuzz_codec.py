@@ -95,7 +95,7 @@ def headers(chance: random.Random) -> str:
     known = container.read_header(file)
     text = changed(known, chance)
     body = zlib.compress(text, 1)
-    head = container._HEAD.pack(container.MAGIC, container.version_of(known), len(body)) + body
+    head = container.header.HEAD.pack(container.MAGIC, container.version_of(known), len(body)) + body
     header = head + struct.pack("<I", zlib.crc32(head))
     return outcome(items, header + data[file.tell() :], honest=False, chance=chance)
 
@@ -110,7 +110,7 @@ def indices(chance: random.Random) -> str:
     body = mutated(body, chance) if chance.random() < 0.5 else body
     head = container.END + struct.pack("<Q", len(body))
     end = head + struct.pack("<I", zlib.crc32(body, zlib.crc32(head))) + body
-    close = container._CLOSE.pack(odd_number(chance) if chance.random() < 0.1 else start, container.CLOSE)
+    close = container.blocks.CLOSING.pack(odd_number(chance) if chance.random() < 0.1 else start, container.CLOSE)
     return outcome(items, data[:start] + end + close, honest=False, chance=chance)
 
 

@@ -78,7 +78,7 @@ def index(start: int, places: list[Place], more: bytes) -> bytes:
 def header_of(text: bytes) -> bytes:
     """A header with this text for its record."""
     body = zlib.compress(text, 9)
-    head = container._HEAD.pack(container.MAGIC, container.VERSION, len(body)) + body
+    head = container.header.HEAD.pack(container.MAGIC, container.VERSION, len(body)) + body
     return head + zlib.crc32(head).to_bytes(4, "little")
 
 
@@ -188,7 +188,7 @@ def many_blocks(start: int) -> bytes:
     body = container.varint(SIZE) + bytes([22, 0]) * 1000
     head = container.END + len(body).to_bytes(8, "little")
     crc = zlib.crc32(body, zlib.crc32(head)).to_bytes(4, "little")
-    return head + crc + body + container._CLOSE.pack(start, container.CLOSE)
+    return head + crc + body + container.blocks.CLOSING.pack(start, container.CLOSE)
 
 
 def zstd_bomb(size: int) -> bytes:

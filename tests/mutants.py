@@ -2240,7 +2240,7 @@ MUTANTS = (
     ),
     Mutant(
         "items-without-a-number",
-        "codec/container/__init__.py",
+        "codec/container/form.py",
         'zlib.crc32(payload, zlib.crc32(struct.pack("<Q", number)))',
         "zlib.crc32(payload)",
         "two items that change places are not noticed",
@@ -2256,7 +2256,7 @@ MUTANTS = (
     ),
     Mutant(
         "ends-are-coded",
-        "codec/layout.py",
+        "codec/layout/batches.py",
         "tokens[~masked] = subject.denoiser.vocab_size - 1",
         "tokens[~masked] = subject.denoiser.mask_id",
         "what comes after an item of given length is not shown to the network",
@@ -2273,7 +2273,7 @@ MUTANTS = (
     # Strangers' files.
     Mutant(
         "symbols-bounded-item-by-item",
-        "codec/container/__init__.py",
+        "codec/container/limits.py",
         "before + size > total",
         "size > total",
         "many small items that cost nothing make more work than the file justifies",
@@ -2297,7 +2297,7 @@ MUTANTS = (
     ),
     Mutant(
         "packed-names-of-any-version",
-        "codec/container/__init__.py",
+        "codec/container/header.py",
         'return PACKED_NAMES if record.get("names") == "packed" else VERSION',
         "return VERSION",
         "an older reader takes packed names for those of entries",
@@ -2313,8 +2313,8 @@ MUTANTS = (
     ),
     Mutant(
         "lost-items-without-end",
-        "codec/container/__init__.py",
-        "following <= listed[0].number < limit",
+        "codec/container/blocks.py",
+        "following <= listed[0].number < most",
         "following <= listed[0].number",
         "a damaged file's reader counts up to whatever number a block claims",
         (HOSTILE + "test_lost_items_are_counted_up_to_what_the_file_could_hold",),
@@ -3089,7 +3089,7 @@ MUTANTS = (
     ),
     Mutant(
         "archives-forget-the-frame",
-        "codec/layout.py",
+        "codec/layout/batches.py",
         "tokens[place == counts[:, None] + i] = symbol",
         "tokens[place == counts[:, None] + i] = fill",
         "rows are coded without their last special token: another law",

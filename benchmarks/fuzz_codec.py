@@ -110,7 +110,9 @@ def indices(chance: random.Random) -> str:
     body = mutated(body, chance) if chance.random() < 0.5 else body
     head = container.END + struct.pack("<Q", len(body))
     end = head + struct.pack("<I", zlib.crc32(body, zlib.crc32(head))) + body
-    close = container.blocks.CLOSING.pack(odd_number(chance) if chance.random() < 0.1 else start, container.CLOSE)
+    close = container.blocks.CLOSING.pack(
+        odd_number(chance) if chance.random() < 0.1 else start, container.CLOSE
+    )
     return outcome(items, data[:start] + end + close, honest=False, chance=chance)
 
 

@@ -335,6 +335,8 @@ def test_golden_archives_decode_for_ever():
         ("archive-v1-network.umz", golden_archives.network(), golden_archives.NETWORK_ITEMS),
         ("archive-v3-threshold.umz", golden_archives.network(), golden_archives.NETWORK_ITEMS),
         ("archive-v3-table.umz", golden_archives.law(), golden_archives.LAW_ITEMS),
+        ("archive-v4.umz", golden_archives.law(), golden_archives.LAW_ITEMS),
+        ("archive-v4-network.umz", golden_archives.network(), golden_archives.NETWORK_ITEMS),
     ):
         data = (folder / name).read_bytes()
         assert returned(items, codec.decompress(who, data, batch=2)), name

@@ -194,12 +194,18 @@ def changed(known: dict[str, Any], chance: random.Random) -> bytes:
 
 
 def originals() -> list[tuple[list[np.ndarray], bytes]]:
-    """Items and their archives: several plans and orders, with and without escapes, long items, fallback blocks."""
+    """Items and their archives: plans and orders, with and without escapes, long items, fallback blocks, bundles."""
     drawn = [row.numpy() for row in MARKOV.sample(12, torch.Generator().manual_seed(1))]
     odd = [np.zeros(0, np.int64), np.array([9, 9]), np.full(80, 7), np.concatenate(drawn), drawn[0][:5]]
     return [
-        (items, codec.compress(SUBJECT, items, plan=plan, order=order, band=band, verify=False))
+        (
+            items,
+            codec.compress(
+                SUBJECT, items, plan=plan, order=order, band=band, verify=False, together=together
+            ),
+        )
         for items in (drawn[:4], odd)
+        for together in (1, 3)
         for plan, order, band in (
             (4, codec.RANDOM, 1e-9),
             (lambda n: (n,), codec.RANDOM, 1e-4),

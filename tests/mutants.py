@@ -44,6 +44,7 @@ PUBLISHED = "test_published.py::"
 AMUSED = "test_published_amused.py::"
 NELBO = "test_objectives.py::test_nelbo_of_the_exact_denoiser_is_the_entropy[markov]"
 CODEC = "test_codec.py::"
+BUNDLES = "test_bundles.py::"
 HF = "test_transformers_models.py::"
 FETCHED = "test_weights.py::"
 LEARNT = "test_learnt_orders.py::"
@@ -2270,6 +2271,62 @@ MUTANTS = (
         "an impossible last symbol gets the remainder of the counts",
         (CODEC + "test_counts_are_positive_add_up_and_follow_the_law",),
     ),
+    Mutant(
+        "bundles-end-anywhere",
+        "codec/container/form.py",
+        'b"".join(varint(len(data)) + data for data in items)',
+        'b"".join(items)',
+        "a byte that passes from one item of a bundle to the next is not noticed",
+        (BUNDLES + "test_the_checksum_tells_where_an_item_ends",),
+    ),
+    Mutant(
+        "bundles-without-a-number",
+        "codec/layout/coding.py",
+        "return container.bundle_crc(number, payload, items)",
+        "return container.bundle_crc(0, payload, items)",
+        "two bundles that change places are not noticed",
+        (BUNDLES + "test_bundles_in_the_place_of_others_are_noticed",),
+    ),
+    Mutant(
+        "one-item-stores-its-bundle",
+        "codec/layout/encoding.py",
+        "return {place: known[place] for place, bits in zip(known, attempt.bits) if worth(place, bits)}",
+        "return dict(known)",
+        "an item of probability zero makes the items beside it stored, too",
+        (BUNDLES + "test_what_the_model_cannot_say_is_stored_beside_what_it_can",),
+    ),
+    Mutant(
+        "bits-of-the-row-before",
+        "codec/coder.py",
+        "self.bits += np.bincount(rows, ",
+        "self.bits += np.bincount(np.maximum(rows - 1, 0), ",
+        "the item before an improbable one is stored in its place",
+        (BUNDLES + "test_items_that_coding_would_make_longer_are_stored",),
+    ),
+    Mutant(
+        "bundles-fill-a-stream-each-item",
+        "codec/layout/coding.py",
+        "return max(GROUP, self.together)",
+        "return 1 if self.together > 1 else GROUP",
+        "items of a bundle have streams of their own, so that each pays for its last byte",
+        (BUNDLES + "test_bundles_take_the_bits_of_their_items_and_little_more",),
+    ),
+    Mutant(
+        "blocks-cut-bundles",
+        "codec/writing.py",
+        "max(together, most // together * together)",
+        "most",
+        "the last bundle of each block is a short one, for no reason",
+        (BUNDLES + "test_parts_of_bundles_make_the_archive_of_one_process",),
+    ),
+    Mutant(
+        "bundles-of-any-version",
+        "codec/container/header.py",
+        'if "together" in record:',
+        "if False:",
+        "an older reader takes a table of bundles for one of items",
+        (BUNDLES + "test_items_come_back_all_and_singly[16]",),
+    ),
     # Strangers' files.
     Mutant(
         "symbols-bounded-item-by-item",
@@ -2278,6 +2335,14 @@ MUTANTS = (
         "size > total",
         "many small items that cost nothing make more work than the file justifies",
         (HOSTILE + "test_certain_symbols_are_bounded_by_the_file_and_max_symbols_accepts_more",),
+    ),
+    Mutant(
+        "bundles-bounded-item-by-item",
+        "codec/container/limits.py",
+        "size = sum(member.size for member in members if member.is_coded == coded)",
+        "size = max((member.size for member in members if member.is_coded == coded), default=0)",
+        "the items of a bundle are each small enough, and together fill the memory",
+        (BUNDLES + "test_what_bundles_claim_is_compared_with_their_size_before_anything_is_computed",),
     ),
     Mutant(
         "windows-forget-what-came-before",

@@ -2317,7 +2317,7 @@ MUTANTS = (
         "max(together, most // together * together)",
         "most",
         "the last bundle of each block is a short one, for no reason",
-        (BUNDLES + "test_parts_of_bundles_make_the_archive_of_one_process",),
+        (BUNDLES + "test_blocks_of_bundles_made_apart_make_the_archive_of_one_process",),
     ),
     Mutant(
         "bundles-of-any-version",

@@ -17,12 +17,15 @@ from test_archive import model
 from test_codec import Noisy
 
 from unmask import codec, laws
-from unmask.codec import container, writing
+from unmask.base.progress import Partly
+from unmask.codec import container
 from unmask.codec.container import CODED, RAW, Bundle, Member, counts
 from unmask.command_line.app import main
 from unmask.command_line.commands.archives import compress as compressing
 from unmask.command_line.commands.archives import decompress as decompressing
 from unmask.data.vocabularies import Characters
+from unmask.training.together import bulk
+from unmask.training.together.world import ALONE
 
 MARKOV = laws.Markov([0.2, 0.5, 0.3], CHAIN, 12)
 SUBJECT = codec.of_denoiser(MARKOV, 12, "test")
@@ -280,22 +283,23 @@ def test_sizes_are_read_back_and_take_little_more_than_their_entropy():
 # --- parts and commands -----------------------------------------------------------------------------------------
 
 
-def test_parts_of_bundles_make_the_archive_of_one_process(tmp_path):
+def test_blocks_of_bundles_made_apart_make_the_archive_of_one_process(tmp_path):
     items = [np.array([n % 3] * (1 + n % 4)) for n in range(500)]
-    out, alone = tmp_path / "out.umz", tmp_path / "alone.umz"
     job = codec.prepare(SUBJECT, codec.Settings(4), verify=False, together=100)
+    alone, joined = io.BytesIO(), io.BytesIO()
     assert job.block_items == 200
-    with codec.replacing(alone) as file:
-        codec.write(file, job, items)
-    for rank in (1, 0):
-        writing.write_part(out, rank, 2, job, items)
-    path = writing.part_path(out, 0, 2)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-30])
-    writing.write_part(out, 0, 2, job, items)
-    assert path.read_bytes() == whole
-    assert writing.join(out, 2, job).items == 500
-    assert out.read_bytes() == alone.read_bytes()
+    wanted = codec.write(alone, job, items)
+
+    def dealt(only=None):
+        pieces = bulk.Dealt(ALONE, tmp_path / "work", only)
+        pieces.of(what="blocks")
+        return pieces
+
+    with pytest.raises(Partly):
+        codec.write(io.BytesIO(), job, items, pieces=dealt(range(200, 400)))
+    assert codec.write(joined, job, items, pieces=dealt()) == wanted
+    assert wanted.items == 500
+    assert joined.getvalue() == alone.getvalue()
     for length, together, size in ((12, 256, 256), (784, 16, 80), (784, 256, 256), (100_000, 2, 16)):
         long = codec.of_denoiser(MARKOV, length, "test")
         assert codec.prepare(long, together=together).block_items == size

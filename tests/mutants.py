@@ -2226,8 +2226,8 @@ MUTANTS = (
     Mutant(
         "impossible-symbols-are-written",
         "codec/coder.py",
-        "self.impossible.update(of[counts[np.arange(len(symbols)), symbols] == 0].tolist())",
-        "self.impossible.update(())",
+        "-np.log2(counts / tables.TOTAL)",
+        "-np.log2(np.maximum(counts, 1) / tables.TOTAL)",
         "the coder writes a symbol of probability zero without complaint; only the likelihood knows",
         (CODEC + "test_impossible_symbols_are_stored",),
     ),

@@ -95,7 +95,7 @@ def headers(chance: random.Random) -> str:
     known = container.read_header(file)
     text = changed(known, chance)
     body = zlib.compress(text, 1)
-    head = container._HEAD.pack(container.MAGIC, container.version_of(known), len(body)) + body
+    head = container.header.HEAD.pack(container.MAGIC, container.version_of(known), len(body)) + body
     header = head + struct.pack("<I", zlib.crc32(head))
     return outcome(items, header + data[file.tell() :], honest=False, chance=chance)
 
@@ -110,7 +110,9 @@ def indices(chance: random.Random) -> str:
     body = mutated(body, chance) if chance.random() < 0.5 else body
     head = container.END + struct.pack("<Q", len(body))
     end = head + struct.pack("<I", zlib.crc32(body, zlib.crc32(head))) + body
-    close = container._CLOSE.pack(odd_number(chance) if chance.random() < 0.1 else start, container.CLOSE)
+    close = container.blocks.CLOSING.pack(
+        odd_number(chance) if chance.random() < 0.1 else start, container.CLOSE
+    )
     return outcome(items, data[:start] + end + close, honest=False, chance=chance)
 
 
@@ -192,12 +194,18 @@ def changed(known: dict[str, Any], chance: random.Random) -> bytes:
 
 
 def originals() -> list[tuple[list[np.ndarray], bytes]]:
-    """Items and their archives: several plans and orders, with and without escapes, long items, fallback blocks."""
+    """Items and their archives: plans and orders, with and without escapes, long items, fallback blocks, bundles."""
     drawn = [row.numpy() for row in MARKOV.sample(12, torch.Generator().manual_seed(1))]
     odd = [np.zeros(0, np.int64), np.array([9, 9]), np.full(80, 7), np.concatenate(drawn), drawn[0][:5]]
     return [
-        (items, codec.compress(SUBJECT, items, plan=plan, order=order, band=band, verify=False))
+        (
+            items,
+            codec.compress(
+                SUBJECT, items, plan=plan, order=order, band=band, verify=False, together=together
+            ),
+        )
         for items in (drawn[:4], odd)
+        for together in (1, 3)
         for plan, order, band in (
             (4, codec.RANDOM, 1e-9),
             (lambda n: (n,), codec.RANDOM, 1e-4),

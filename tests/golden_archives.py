@@ -63,6 +63,10 @@ def archives() -> dict[str, bytes]:
             network(), NETWORK_ITEMS, sampler=IN_BLOCKS, shorter=False
         ),
         "archive-v3-table.umz": codec.compress(law(), LAW_ITEMS, sampler=BY_TABLE),
+        "archive-v4.umz": codec.compress(law(), LAW_ITEMS, plan=3, seed=11, band=1e-5, together=4),
+        "archive-v4-network.umz": codec.compress(
+            network(), NETWORK_ITEMS, sampler=IN_BLOCKS, shorter=False, together=256
+        ),
     }
 
 

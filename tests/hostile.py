@@ -22,7 +22,7 @@ import torch
 import unmask
 from unmask import codec
 from unmask.codec import container
-from unmask.codec.container import CODED, ESCAPED, RAW, ZLIB, ZSTD, Entry, Place
+from unmask.codec.container import CODED, ESCAPED, RAW, ZLIB, ZSTD, Bundle, Entry, Member, Place
 from unmask.command_line.app import main
 from unmask.data.vocabularies import Characters, to_record
 from unmask.denoisers import from_logits
@@ -52,6 +52,15 @@ def archive(*entries: Entry, first: int = 0, more: bytes = b"{}", **changes: obj
     return assembled(container.write_header(HEADER | changes), [block(entries, first)], more)
 
 
+def bundled(*members: tuple[bool, int], coded: bytes = b"", stored: bytes = b"", kind: int = ZSTD) -> bytes:
+    """An archive of one bundle of items (stored, size); all CRCs fit."""
+    header = container.write_header(HEADER | {"together": 256})
+    bundle = Bundle(tuple(Member(*member) for member in members), 0, (CODED, coded), (kind, stored))
+    data = container.write_bundles(0, [bundle], named=False)
+    end = index(len(header) + len(data), [Place(len(header), len(data), 0, len(members))], b"{}")
+    return header + data + end
+
+
 def block(entries: tuple[Entry, ...], first: int = 0) -> bytes:
     return container.write_block(first, entries, named=False)
 
@@ -78,7 +87,7 @@ def index(start: int, places: list[Place], more: bytes) -> bytes:
 def header_of(text: bytes) -> bytes:
     """A header with this text for its record."""
     body = zlib.compress(text, 9)
-    head = container._HEAD.pack(container.MAGIC, container.VERSION, len(body)) + body
+    head = container.header.HEAD.pack(container.MAGIC, container.VERSION, len(body)) + body
     return head + zlib.crc32(head).to_bytes(4, "little")
 
 
@@ -136,6 +145,13 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
     "symbols without end": lambda: archive(Entry(CODED, SIZE, 0, b"abc")),
     "groups that cost nothing": lambda: archive(Entry(CODED, 16 * LENGTH * 90, 0, bytes(89))),
     "many items that cost nothing": lambda: archive(*[Entry(CODED, 16 * LENGTH, 0, b"")] * 100),
+    "a bundle of symbols without end": lambda: bundled((False, SIZE), (False, 1), coded=b"abc"),
+    "a bundle of items that cost nothing": lambda: bundled(*[(False, LENGTH)] * 256),
+    "a bundle of 2 GB": lambda: bundled(*[(True, 2**23)] * 256, stored=zstd_bomb(2**31)),
+    "a bundle of more zlib than it has": lambda: bundled(
+        *[(True, 2**17)] * 256, stored=zlib.compress(bytes(2**24), 9), kind=ZLIB
+    ),
+    "bundles of a number of 4 thousand digits": lambda: archive(together=10**4000),
     "escapes without end": lambda: archive(Entry(ESCAPED, 12, 0, b"\xff\xff\xff\xff\x7f")),
     "zlib of 2 GB": lambda: archive(Entry(ZLIB, 2**31, 0, zlib.compress(bytes(2**24), 9))),
     "zstd of 2 GB": lambda: archive(Entry(ZSTD, 2**31, 0, zstd_bomb(2**31))),
@@ -188,7 +204,7 @@ def many_blocks(start: int) -> bytes:
     body = container.varint(SIZE) + bytes([22, 0]) * 1000
     head = container.END + len(body).to_bytes(8, "little")
     crc = zlib.crc32(body, zlib.crc32(head)).to_bytes(4, "little")
-    return head + crc + body + container._CLOSE.pack(start, container.CLOSE)
+    return head + crc + body + container.blocks.CLOSING.pack(start, container.CLOSE)
 
 
 def zstd_bomb(size: int) -> bytes:

@@ -44,6 +44,7 @@ PUBLISHED = "test_published.py::"
 AMUSED = "test_published_amused.py::"
 NELBO = "test_objectives.py::test_nelbo_of_the_exact_denoiser_is_the_entropy[markov]"
 CODEC = "test_codec.py::"
+BUNDLES = "test_bundles.py::"
 HF = "test_transformers_models.py::"
 FETCHED = "test_weights.py::"
 LEARNT = "test_learnt_orders.py::"
@@ -2225,8 +2226,8 @@ MUTANTS = (
     Mutant(
         "impossible-symbols-are-written",
         "codec/coder.py",
-        "self.impossible.update(of[counts[np.arange(len(symbols)), symbols] == 0].tolist())",
-        "self.impossible.update(())",
+        "-np.log2(counts / tables.TOTAL)",
+        "-np.log2(np.maximum(counts, 1) / tables.TOTAL)",
         "the coder writes a symbol of probability zero without complaint; only the likelihood knows",
         (CODEC + "test_impossible_symbols_are_stored",),
     ),
@@ -2240,7 +2241,7 @@ MUTANTS = (
     ),
     Mutant(
         "items-without-a-number",
-        "codec/container/__init__.py",
+        "codec/container/form.py",
         'zlib.crc32(payload, zlib.crc32(struct.pack("<Q", number)))',
         "zlib.crc32(payload)",
         "two items that change places are not noticed",
@@ -2256,7 +2257,7 @@ MUTANTS = (
     ),
     Mutant(
         "ends-are-coded",
-        "codec/layout.py",
+        "codec/layout/batches.py",
         "tokens[~masked] = subject.denoiser.vocab_size - 1",
         "tokens[~masked] = subject.denoiser.mask_id",
         "what comes after an item of given length is not shown to the network",
@@ -2270,14 +2271,78 @@ MUTANTS = (
         "an impossible last symbol gets the remainder of the counts",
         (CODEC + "test_counts_are_positive_add_up_and_follow_the_law",),
     ),
+    Mutant(
+        "bundles-end-anywhere",
+        "codec/container/form.py",
+        'b"".join(varint(len(data)) + data for data in items)',
+        'b"".join(items)',
+        "a byte that passes from one item of a bundle to the next is not noticed",
+        (BUNDLES + "test_the_checksum_tells_where_an_item_ends",),
+    ),
+    Mutant(
+        "bundles-without-a-number",
+        "codec/layout/coding.py",
+        "return container.bundle_crc(number, payload, items)",
+        "return container.bundle_crc(0, payload, items)",
+        "two bundles that change places are not noticed",
+        (BUNDLES + "test_bundles_in_the_place_of_others_are_noticed",),
+    ),
+    Mutant(
+        "one-item-stores-its-bundle",
+        "codec/layout/encoding.py",
+        "return {place: known[place] for place, bits in zip(known, attempt.bits) if worth(place, bits)}",
+        "return dict(known)",
+        "an item of probability zero makes the items beside it stored, too",
+        (BUNDLES + "test_what_the_model_cannot_say_is_stored_beside_what_it_can",),
+    ),
+    Mutant(
+        "bits-of-the-row-before",
+        "codec/coder.py",
+        "self.bits += np.bincount(rows, ",
+        "self.bits += np.bincount(np.maximum(rows - 1, 0), ",
+        "the item before an improbable one is stored in its place",
+        (BUNDLES + "test_items_that_coding_would_make_longer_are_stored",),
+    ),
+    Mutant(
+        "bundles-fill-a-stream-each-item",
+        "codec/layout/coding.py",
+        "return max(GROUP, self.together)",
+        "return 1 if self.together > 1 else GROUP",
+        "items of a bundle have streams of their own, so that each pays for its last byte",
+        (BUNDLES + "test_bundles_take_the_bits_of_their_items_and_little_more",),
+    ),
+    Mutant(
+        "blocks-cut-bundles",
+        "codec/writing.py",
+        "max(together, most // together * together)",
+        "most",
+        "the last bundle of each block is a short one, for no reason",
+        (BUNDLES + "test_blocks_of_bundles_made_apart_make_the_archive_of_one_process",),
+    ),
+    Mutant(
+        "bundles-of-any-version",
+        "codec/container/header.py",
+        'if "together" in record:',
+        "if False:",
+        "an older reader takes a table of bundles for one of items",
+        (BUNDLES + "test_items_come_back_all_and_singly[16]",),
+    ),
     # Strangers' files.
     Mutant(
         "symbols-bounded-item-by-item",
-        "codec/container/__init__.py",
+        "codec/container/limits.py",
         "before + size > total",
         "size > total",
         "many small items that cost nothing make more work than the file justifies",
         (HOSTILE + "test_certain_symbols_are_bounded_by_the_file_and_max_symbols_accepts_more",),
+    ),
+    Mutant(
+        "bundles-bounded-item-by-item",
+        "codec/container/limits.py",
+        "size = sum(member.size for member in members if member.is_coded == coded)",
+        "size = max((member.size for member in members if member.is_coded == coded), default=0)",
+        "the items of a bundle are each small enough, and together fill the memory",
+        (BUNDLES + "test_what_bundles_claim_is_compared_with_their_size_before_anything_is_computed",),
     ),
     Mutant(
         "windows-forget-what-came-before",
@@ -2297,7 +2362,7 @@ MUTANTS = (
     ),
     Mutant(
         "packed-names-of-any-version",
-        "codec/container/__init__.py",
+        "codec/container/header.py",
         'return PACKED_NAMES if record.get("names") == "packed" else VERSION',
         "return VERSION",
         "an older reader takes packed names for those of entries",
@@ -2313,8 +2378,8 @@ MUTANTS = (
     ),
     Mutant(
         "lost-items-without-end",
-        "codec/container/__init__.py",
-        "following <= listed[0].number < limit",
+        "codec/container/blocks.py",
+        "following <= listed[0].number < most",
         "following <= listed[0].number",
         "a damaged file's reader counts up to whatever number a block claims",
         (HOSTILE + "test_lost_items_are_counted_up_to_what_the_file_could_hold",),
@@ -3089,7 +3154,7 @@ MUTANTS = (
     ),
     Mutant(
         "archives-forget-the-frame",
-        "codec/layout.py",
+        "codec/layout/batches.py",
         "tokens[place == counts[:, None] + i] = symbol",
         "tokens[place == counts[:, None] + i] = fill",
         "rows are coded without their last special token: another law",

@@ -228,8 +228,8 @@ def test_other_models_versions_and_methods_are_refused():
     data = codec.compress(SUBJECT, ITEMS)
     with pytest.raises(ValueError, match=r"field model: written with 'test' .*, got 'other'"):
         codec.decompress(codec.of_denoiser(MARKOV, 12, "other"), data)
-    with pytest.raises(ValueError, match="field version: 4, expected 1 to 3: install a newer unmask"):
-        codec.decompress(SUBJECT, data[:8] + struct.pack("<H", 4) + data[10:])
+    with pytest.raises(ValueError, match="field version: 5, expected 1 to 4: install a newer unmask"):
+        codec.decompress(SUBJECT, data[:8] + struct.pack("<H", 5) + data[10:])
     with pytest.raises(ValueError, match=r"field magic: .*no unmask archive"):
         codec.decompress(SUBJECT, b"PK\3\4" + data)
     wrapper = codec.Wrapper("warm", lambda d: d)
@@ -335,6 +335,8 @@ def test_golden_archives_decode_for_ever():
         ("archive-v1-network.umz", golden_archives.network(), golden_archives.NETWORK_ITEMS),
         ("archive-v3-threshold.umz", golden_archives.network(), golden_archives.NETWORK_ITEMS),
         ("archive-v3-table.umz", golden_archives.law(), golden_archives.LAW_ITEMS),
+        ("archive-v4.umz", golden_archives.law(), golden_archives.LAW_ITEMS),
+        ("archive-v4-network.umz", golden_archives.network(), golden_archives.NETWORK_ITEMS),
     ):
         data = (folder / name).read_bytes()
         assert returned(items, codec.decompress(who, data, batch=2)), name

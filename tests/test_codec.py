@@ -13,7 +13,8 @@ from torch import Tensor
 
 from unmask import codec, denoisers, laws, scores, selectors
 from unmask.base.types import Score, View
-from unmask.codec import coder, layout, subjects, tables
+from unmask.codec import coder, subjects, tables
+from unmask.codec.layout import decoding, encoding
 from unmask.codec.settings import law_of, method_of
 from unmask.denoisers import caches as caching
 from unmask.networks import Transformer
@@ -270,7 +271,9 @@ def check_code(who, items, settings):
 
 
 def streams_of(coding, items):
-    return layout._streams(coding, [np.asarray(i, np.int64) for i in items], (0, len(items) - 1))
+    """The stream of every item, each of one group; None where it has none."""
+    parts = [[np.asarray(item, np.int64)] for item in items]
+    return [attempt.streams[0] for attempt in encoding.attempts(coding, parts, (0, len(items) - 1))]
 
 
 def test_block_caches_code_and_come_back():
@@ -357,8 +360,8 @@ def test_without_escapes_the_same_noise_is_noticed(monkeypatch):
         if e.kind == 1
     )
     assert used >= 100
-    read = layout.read_stream
-    monkeypatch.setattr(layout, "read_stream", lambda d: dataclasses.replace(read(d), escapes=()))
+    read = decoding.read_stream
+    monkeypatch.setattr(decoding, "read_stream", lambda d: dataclasses.replace(read(d), escapes=()))
     found = list(codec.decompress(there, data, errors="skip"))
     assert any(item is None for item in found)
     assert all(item is None or np.array_equal(item, own) for item, own in zip(found, ITEMS))

@@ -1,7 +1,8 @@
 """The encoder and the decoder of a batch: token sources for the loop that samples and scores (`engine.run`).
 
 Source of the coder: constriction (Bamler), its queue: 32-bit words, 64-bit state; the last bytes are cut to what the
-decoder needs. All symbols of one item at one step are one call. A *group* is some rows of one item that share a stream.
+decoder needs. All symbols of a group at one step are one call. A *group* is some rows, of one item or of a bundle, that
+share a stream.
 Rows of a group advance together, so that a stream does not depend on the other groups of the batch.
 """
 
@@ -164,6 +165,10 @@ class Writer:
     impossible: set[int] = field(default_factory=set)
     """Groups with a symbol that the law gives probability zero."""
 
+    def __post_init__(self) -> None:
+        self.bits: Floats = np.zeros(len(self.tokens))
+        """What the symbols of each row cost so far; infinity where one has probability zero."""
+
     def __call__(self, request: Request) -> Tensor:
         """The symbols of the requested rows."""
         took = self.tokens[request.items].gather(1, request.rows)
@@ -171,6 +176,7 @@ class Writer:
         counts, possible = tables.counts(values, self.rounding.law.grid)
         symbols = took[request.valid].cpu().numpy()
         self.impossible.update(of[counts[np.arange(len(symbols)), symbols] == 0].tolist())
+        self._weigh(request, counts[np.arange(len(symbols)), symbols])
         open_ = possible > 1  # a single possible symbol needs no code
         if not open_.all():
             symbols, counts, of = symbols[open_], counts[open_], of[open_]
@@ -178,6 +184,12 @@ class Writer:
             if group not in self.impossible:
                 self.coders[group].push(symbols[rows], counts[rows])
         return took
+
+    def _weigh(self, request: Request, counts: Floats) -> None:
+        """Adds the bits of symbols with these counts to their rows."""
+        rows = self.rounding.asked[request.valid.nonzero()[:, 0].cpu().numpy()]
+        with np.errstate(divide="ignore"):
+            self.bits += np.bincount(rows, -np.log2(counts / tables.TOTAL), len(self.bits))
 
 
 @dataclass
@@ -236,18 +248,29 @@ class Batch:
         return int(self.groups[-1]) + 1 if len(self.groups) else 0
 
 
-def encode(law: Law, batch: Batch, symbols: Tensor) -> list[Stream | None]:
-    """The stream of each group for ``symbols`` int64 [B, L].
+@dataclass(frozen=True)
+class Encoded:
+    """What became of a group: its stream, or None, and the bits of each of its rows float64 [rows].
 
-    None where the law gives a symbol probability zero, or the order is not `steady`.
+    There is no stream where a row takes infinitely many bits: the law gives a symbol probability zero, or the order is
+    not `steady`.
     """
+
+    stream: Stream | None
+    bits: Floats
+
+
+def encode(law: Law, batch: Batch, symbols: Tensor) -> list[Encoded]:
+    """What becomes of each group for ``symbols`` int64 [B, L]."""
     rounding, fragile = Rounding(law, batch.groups), set[int]()
     law = replace(law, selector=steady(law.selector, rounding, fragile))
     writer = Writer(symbols, rounding, [Encoder() for _ in range(batch.count)])
     _run(law, batch, writer, rounding)
+    writer.bits[list(fragile)] = np.inf
+    rows = np.split(writer.bits, np.flatnonzero(np.diff(batch.groups)) + 1)
     return [
-        None if group in writer.impossible | fragile else Stream(coder.finish(), rounding.escapes(group))
-        for group, coder in enumerate(writer.coders)
+        Encoded(Stream(coder.finish(), rounding.escapes(group)) if np.isfinite(bits).all() else None, bits)
+        for group, (coder, bits) in enumerate(zip(writer.coders, rows))
     ]
 
 

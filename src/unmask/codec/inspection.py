@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from unmask.base.numbers import shown
 from unmask.codec import container
-from unmask.codec.container import CODED, ESCAPED, Entry, Listed
+from unmask.codec.container import BLOCK_ITEMS, Listed, units
 from unmask.codec.settings import Method, from_record
 
 Data: TypeAlias = bytes | str | Path | BinaryIO
@@ -40,16 +40,15 @@ class Summary:
         """Payload bits of coded items per symbol of theirs; NaN without any."""
         return 8 * self.coded_bytes / self.symbols if self.symbols else float("nan")
 
-    def add(self, entries: Iterable[Entry | Listed]) -> None:
+    def add(self, listed: Iterable[Listed]) -> None:
         """Counts the items of a block."""
-        for entry in entries:
-            length = len(entry.payload) if isinstance(entry, Entry) else entry.length
-            self.items += 1
-            self.kinds[container.NAMES[entry.kind]] += 1
-            self.payload_bytes += length
-            if entry.kind in (CODED, ESCAPED):
-                self.symbols += entry.size
-                self.coded_bytes += length
+        for unit in units(listed):
+            coded, stored = unit.lengths
+            self.items += len(unit.members)
+            self.kinds.update(container.NAMES[member.kind] for member in unit.members)
+            self.symbols += sum(member.size for member in unit.coded)
+            self.coded_bytes += coded
+            self.payload_bytes += coded + stored
 
     def take(self, counts: dict[str, Any]) -> None:
         """Counts what another summary has counted: its fields, as JSON holds them."""
@@ -73,6 +72,11 @@ class Header:
         return container.PACKED_NAMES if self.record.get("names") == "packed" else int(self.record["named"])
 
     @property
+    def together(self) -> int:
+        """Items of a bundle; 1 where each stands by itself."""
+        return int(self.record.get("together", 1))
+
+    @property
     def returns(self) -> str:
         """What items come back as."""
         return str(self.record["returns"])
@@ -94,6 +98,9 @@ def read_header(file: BinaryIO) -> Header:
     for name, kind in kinds.items():
         if not isinstance(record.get(name), kind):
             raise ValueError(f"field {name}: {shown(record.get(name))}, expected a {kind.__name__}")
+    together = record.get("together", 2)
+    if type(together) is not int or not 2 <= together <= BLOCK_ITEMS:
+        raise ValueError(f"field together: {shown(together)}, expected 2..{BLOCK_ITEMS}")
     for name, kind in (("name", str), ("identity", str), ("length", int)):
         found = record["model"].get(name)
         if not isinstance(found, kind) or len(str(found)[:1001]) > 1000:
@@ -125,10 +132,12 @@ def inspect(data: Data) -> Inspection:
             return inspect(own)
     file = opened(data)
     header = read_header(file)
-    places, more = container.read_index(file, header.length)
+    places, more = container.read_index(file, header.length, header.together)
     summary, names = Summary(source_bytes=None), list[str]()
     for place in places:
-        listed, _ = container.read_table(file, place.offset, place.offset + place.length, header.named)
+        listed, _ = container.read_table(
+            file, place.offset, place.offset + place.length, header.named, header.together
+        )
         summary.add(listed)
         names += [entry.name for entry in listed] if header.named else []
     summary.bytes = file.seek(0, 2)

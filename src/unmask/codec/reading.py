@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from unmask.base.numbers import shown, whole
 from unmask.codec import container, subjects, tables
 from unmask.codec.coder import Damaged
-from unmask.codec.container import Budget, Listed, Place
+from unmask.codec.container import Budget, Listed, Place, Unit
 from unmask.codec.inspection import Data, Header, opened, read_header
-from unmask.codec.layout import Coding, decode_items
+from unmask.codec.layout import Coding, decode_units
 from unmask.codec.settings import Order, Wrapper, law_of
 from unmask.codec.subjects import Item, Subject, subject_of
 
@@ -29,8 +29,8 @@ class Archive:
     """An open archive: ``len``, `item`, `items`; made from its bytes, file name or file, and the model that wrote it.
 
     With ``errors`` "skip" a damaged item is None and damage to the index is worked around; with "raise" each is a
-    ValueError that names the item. An item that claims more than the size of the file justifies (`layout.Budget`) counts as
-    damaged; ``max_symbols`` accepts as many symbols, or bytes of stored items, in any case.
+    ValueError that names the item. An item that claims more than the size of the file justifies (`container.Budget`)
+    counts as damaged; ``max_symbols`` accepts as many symbols, or bytes of stored items, in any case.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Archive:
             subject = subject_of(model)
             check_subject(self.header, subject)
             law = law_of(self.header.method, subject, order, wrapper)
-            self.coding = Coding(subject, law, self.header.method, batch)
+            self.coding = Coding(subject, law, self.header.method, batch, together=self.header.together)
             self.places, self.more = self._index()
             self._bytes = self.file.seek(0, 2)
         except BaseException:
@@ -67,25 +67,28 @@ class Archive:
 
     def _index(self) -> tuple[list[Place], dict[str, Any]]:
         try:
-            return container.read_index(self.file, self.header.length)
+            return container.read_index(self.file, self.header.length, self.header.together)
         except Damaged:
             if self.errors == "raise":
                 raise
-            return list(container.scan(self.file, self.header.length, self.header.named)), {}
+            header = self.header
+            return list(container.scan(self.file, header.length, header.named, header.together)), {}
 
     def __len__(self) -> int:
         """How many items there are; after damage to the index, up to the last one that is left."""
         return self.places[-1].first + self.places[-1].count if self.places else 0
 
     def item(self, number: int) -> Item | None:
-        """One item; only its block's table and its own payload are read."""
+        """One item; only its block's table and its own payload, or its bundle's, are read."""
         if not 0 <= number < len(self):
             raise ValueError(f"item {number}: expected 0..{len(self) - 1} of this archive")
         place = self.places[bisect_right(self.places, number, key=lambda p: p.first) - 1]
-        listed = [entry for entry in self._table(place) if entry.number == number]
+        listed = self._table(place)
         if not listed:
             return self._failed(number, Damaged("its block is lost"))
-        return next(self._decoded(listed, self._budget()))
+        mine = [unit for unit in container.units(listed) if unit.members[-1].number >= number][:1]
+        decoded = dict(self._decoded(mine, self._budget()))
+        return self._item(number, decoded[number])
 
     def items(self) -> Iterator[Item | None]:
         """All items in order."""
@@ -113,11 +116,11 @@ class Archive:
             listed = list[Listed]()
             with suppress(Damaged):  # it is named in its turn
                 listed = self._table(place)
-            for entry in listed:
+            for unit in container.units(listed):
                 try:
-                    budget.take(entry)
+                    budget.take(unit)
                 except Damaged as error:
-                    raise Damaged(f"item {entry.number}: {error}") from None
+                    raise Damaged(f"item {unit.members[0].number}: {error}") from None
 
     def _block(self, place: Place, budget: Budget) -> Iterator[tuple[str, Item | None]]:
         listed = self._table(place)
@@ -125,13 +128,19 @@ class Archive:
             for number in range(place.first, place.first + place.count):
                 yield "", self._failed(number, Damaged("its block is lost"))
             return
-        yield from zip((entry.name for entry in listed), self._decoded(listed, budget))
+        decoded = self._decoded(container.units(listed), budget)
+        for entry, (number, data) in zip(listed, decoded):
+            yield entry.name, self._item(number, data)
 
     def _table(self, place: Place) -> list[Listed]:
         """A block's table; empty if it is damaged and errors are skipped."""
         try:
             listed, end = container.read_table(
-                self.file, place.offset, place.offset + place.length, self.header.named
+                self.file,
+                place.offset,
+                place.offset + place.length,
+                self.header.named,
+                self.header.together,
             )
             first = listed[0].number if listed else place.first
             if (end, first, len(listed)) != (place.offset + place.length, place.first, place.count):
@@ -143,16 +152,17 @@ class Archive:
             return []
         return listed
 
-    def _decoded(self, listed: Sequence[Listed], budget: Budget) -> Iterator[Item | None]:
-        """Items as they are asked for: what is computed ahead is one portion."""
-        for part in portions(listed, max(PORTION, self.coding.batch * self.coding.subject.length)):
-            payloads = [self._payload(entry) for entry in part]
-            for entry, data in zip(part, decode_items(self.coding, part, payloads, budget)):
-                yield self._item(entry.number, data)
+    def _decoded(self, units: Sequence[Unit], budget: Budget) -> Iterator[tuple[int, bytes | Damaged]]:
+        """Numbers and bytes of items as they are asked for: what is computed ahead is one portion."""
+        for part in portions(units, max(PORTION, self.coding.batch * self.coding.subject.length)):
+            payloads = [self._payload(unit) for unit in part]
+            for unit, data in zip(part, decode_units(self.coding, part, payloads, budget)):
+                for place, member in enumerate(unit.members):
+                    yield member.number, data if isinstance(data, Damaged) else data[place]
 
-    def _payload(self, entry: Listed) -> bytes:
-        self.file.seek(entry.offset)
-        return self.file.read(entry.length)
+    def _payload(self, unit: Unit) -> bytes:
+        self.file.seek(unit.offset)
+        return self.file.read(sum(unit.lengths))
 
     def _item(self, number: int, data: bytes | Damaged) -> Item | None:
         if isinstance(data, Damaged):
@@ -169,15 +179,15 @@ class Archive:
         return None
 
 
-def portions(listed: Sequence[Listed], most: int) -> Iterator[list[Listed]]:
-    """Items in stretches of about ``most`` symbols or bytes, or single ones that have more: what is decoded at once."""
-    part, size = list[Listed](), 0
-    for entry in listed:
-        own = max(entry.size, entry.length)
+def portions(units: Sequence[Unit], most: int) -> Iterator[list[Unit]]:
+    """Units in stretches of about ``most`` symbols or bytes, or single ones that have more: what is decoded at once."""
+    part, size = list[Unit](), 0
+    for unit in units:
+        own = max(sum(member.size for member in unit.members), *unit.lengths)
         if part and size + own > most:
             yield part
             part, size = [], 0
-        part.append(entry)
+        part.append(unit)
         size += own
     if part:
         yield part

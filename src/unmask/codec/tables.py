@@ -8,7 +8,7 @@ one count m / 2^24. Derived.
 Before anything reads a law of the model, `Rounding` puts it on the grid. So selectors, wrappers and the coder see whole
 multiples of 2^-grid, the same on both sides. A value that lies within the guard band of a rounding boundary might be
 rounded otherwise on another machine: the encoder writes down which way it went (an *escape*), the decoder obeys. A
-sighted selector computes in floats from there on: where its choice hangs on their last digits, the group is not coded.
+sighted selector computes in floats from there on: where its choice hangs on their last digits, the item is not coded.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ class Rounding:
     found: list[tuple[Ints, Ints, NDArray[np.bool_]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.owner = self.groups
-        """The group of each row that was settled last."""
+        self.asked: Ints = np.arange(len(self.groups))
+        """The place in the batch of each row that was settled last."""
         count = int(self.groups.max(initial=-1)) + 1
         self.passed = np.zeros(count, np.int64)
         self.escaped = self.known is None or any(len(places) for places, _ in self.known)
@@ -191,8 +191,8 @@ class Rounding:
 
     def values(self, request: Request) -> tuple[Floats, Ints]:
         """Whole multiples of the grid float64 [n, V] of the valid rows, and the group of each, int64 [n]."""
-        self.owner = self.groups[request.items.cpu().numpy()]
-        of = self.owner[request.valid.nonzero()[:, 0].cpu().numpy()]
+        self.asked = request.items.cpu().numpy()
+        of = self.groups[self.asked[request.valid.nonzero()[:, 0].cpu().numpy()]]
         log_probs = request.log_probs[request.valid].double().cpu().numpy()
         done = rounded(log_probs, self.law.grid, 2 * self.law.band)
         if self.escaped:
@@ -239,7 +239,7 @@ NUDGE = 2.0**-46
 
 
 def steady(selector: Selector, rounding: Rounding, fragile: set[int]) -> Selector:
-    """The selector, which adds to ``fragile`` the groups where it chooses otherwise when laws move by their last digits.
+    """The selector, which adds to ``fragile`` the rows where it chooses otherwise when laws move by their last digits.
 
     Scores are compared on a grid of 1e-9, so that equal ones tie; another machine's exponential could still move a
     score across a boundary of that grid, a probability across a threshold, or a sum of entropies across a budget.
@@ -255,7 +255,7 @@ def steady(selector: Selector, rounding: Rounding, fragile: set[int]) -> Selecto
             mine, theirs = (
                 F.pad(rows, (0, width - rows.shape[1]), value=-1) for rows in (choice.rows, other)
             )
-            fragile.update(rounding.owner[(mine != theirs).any(1).cpu().numpy()].tolist())
+            fragile.update(rounding.asked[(mine != theirs).any(1).cpu().numpy()].tolist())
         return choice
 
     return replace(selector, choose=choose)

@@ -21,9 +21,9 @@ from unmask.base.numbers import whole
 from unmask.base.progress import IN_TURN, Piece, Pieces, Work
 from unmask.base.types import Plan
 from unmask.codec import container, subjects, tables
-from unmask.codec.container import BLOCK_ITEMS, Entry, Place
+from unmask.codec.container import BLOCK_ITEMS, Listed, Place
 from unmask.codec.inspection import Summary
-from unmask.codec.layout import Coding, encode_items, log_likelihoods, row_sizes, symbols_of
+from unmask.codec.layout import Coding, encode_bundles, encode_items, log_likelihoods, row_sizes, symbols_of
 from unmask.codec.settings import Order, Settings, Wrapper, law_of, method_of, to_record
 from unmask.codec.subjects import Item, Subject, subject_of
 from unmask.orders.samplers import Sampler
@@ -52,27 +52,37 @@ class Job:
 
     @property
     def block_items(self) -> int:
-        """Items of each block but the last: 256, or fewer where rows are long."""
-        return max(16, min(BLOCK_ITEMS, BLOCK_POSITIONS // self.coding.subject.length))
+        """Items of each block but the last: 256, or fewer where rows are long; whole bundles."""
+        most = max(16, min(BLOCK_ITEMS, BLOCK_POSITIONS // self.coding.subject.length))
+        together = self.coding.together
+        return max(together, most // together * together)
 
     def block(
         self, first: int, items: Sequence[Item], names: Sequence[str] = ()
-    ) -> tuple[bytes, list[Entry], int]:
-        """The block of items numbered from ``first``, its entries, and how many bytes the items have.
+    ) -> tuple[bytes, list[Listed], int]:
+        """The block of items numbered from ``first``, its table, and how many bytes the items have.
 
         Packed names count as well: they are a part of the source.
         """
         data = [self._bytes(first + i, item) for i, item in enumerate(items)]
-        entries = encode_items(self.coding, data, first, names)
+        block = self._written(first, data, names)
         told = names if self.named == container.PACKED_NAMES else ()
         source = sum(map(len, data)) + sum(len(name.encode("utf-8", "surrogateescape")) for name in told)
-        return container.write_block(first, entries, self.named), entries, source
+        listed, _ = container.read_table(io.BytesIO(block), 0, len(block), self.named, self.coding.together)
+        return block, listed, source
+
+    def _written(self, first: int, data: Sequence[bytes], names: Sequence[str]) -> bytes:
+        """The block of items of these bytes."""
+        if self.coding.together > 1:
+            bundles = encode_bundles(self.coding, data, first, names)
+            return container.write_bundles(first, bundles, bool(self.named))
+        return container.write_block(first, encode_items(self.coding, data, first, names), self.named)
 
     def piece(self, first: int, items: Sequence[Item], names: Sequence[str] = ()) -> Piece:
         """The block of items numbered from ``first``, and what it counts."""
-        data, entries, source = self.block(first, items, names)
+        data, listed, source = self.block(first, items, names)
         counted = Summary(source_bytes=source)
-        counted.add(entries)
+        counted.add(listed)
         block = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         return {"block": block, "first": first, "counts": vars(counted) | {"kinds": dict(counted.kinds)}}
 
@@ -101,12 +111,14 @@ def prepare(
     batch: int = 64,
     verify: bool = True,
     shorter: bool = True,
+    together: int = 1,
 ) -> Job:
     """Sets up a compression; ``lengths`` are the masked counts of rows, where they are known beforehand.
 
-    ``named`` says whether items have names, and how these stand: see `container.write_block`.
+    ``named`` says whether items have names, and how these stand: see `container.write_block`. So many items ``together``
+    are a bundle.
     """
-    batch = whole(batch, "batch", 1)
+    batch, together = whole(batch, "batch", 1), whole(together, "together", 1, BLOCK_ITEMS)
     subject = subject_of(model)
     kind = subject.returns if returns is None else returns
     method = method_of(settings, subject, None if isinstance(settings.plan, int) else lengths)
@@ -119,10 +131,11 @@ def prepare(
         "named": bool(named),
         "method": to_record(method),
         "table": tables.checksum(method.grid),
-    } | ({"names": "packed"} if named == container.PACKED_NAMES else {})
-    return Job(
-        Coding(subject, law, method, batch, verify, shorter), kind, named, container.write_header(record)
-    )
+    }
+    record |= {"names": "packed"} if named == container.PACKED_NAMES else {}
+    record |= {"together": together} if together > 1 else {}
+    coding = Coding(subject, law, method, batch, verify, shorter, together)
+    return Job(coding, kind, named, container.write_header(record))
 
 
 def write(
@@ -185,6 +198,7 @@ def compress(
     verify: bool = True,
     shorter: bool = True,
     sampler: Sampler | None = None,
+    together: int = 1,
 ) -> bytes:
     """An archive of items, losslessly: texts, bytes of texts, images uint8, or symbols int64 [n] of a bare denoiser.
 
@@ -193,8 +207,9 @@ def compress(
     model) and ``wrapper`` a named change of the law. What the model cannot say is stored by itself; ``verify`` decodes
     every item after encoding and stores those that would not come back, ``shorter`` those that coding would make longer.
     ``batch`` does not change the archive. A ``sampler`` takes the place of plan, order, seed and sub-steps, and stands in
-    the header, so that nothing has to be given again: thresholds and budgets compress too. Source:
-    ARDM, arXiv 2110.02037; guard band and format derived, docs/codec.md.
+    the header, so that nothing has to be given again: thresholds and budgets compress too. So many items ``together`` share
+    one stream, one checksum and one entry, up to 256: smaller, and read and damaged together.
+    Source: ARDM, arXiv 2110.02037; guard band and format derived, docs/codec.md.
     """
     settings = Settings(plan, order, seed, substeps, 0, wrapper, band=band, sampler=sampler)
     subject = subject_of(model)
@@ -203,7 +218,14 @@ def compress(
     if not isinstance(settings.plan, int) and isinstance(items, Sequence):
         lengths = masked_counts(subject, items, returns)
     job = prepare(
-        subject, settings, returns=returns, lengths=lengths, batch=batch, verify=verify, shorter=shorter
+        subject,
+        settings,
+        returns=returns,
+        lengths=lengths,
+        batch=batch,
+        verify=verify,
+        shorter=shorter,
+        together=together,
     )
     file = io.BytesIO()
     write(file, job, items)

@@ -6,9 +6,7 @@ import zlib
 from collections.abc import Sequence
 
 from unmask.codec.coder import Damaged, read_varint, varint
-
-DENSE = 2**8
-"""Symbols for each byte of a file, and bytes of packed names for each byte of their table."""
+from unmask.codec.container.form import DENSE
 
 
 def write(name: str) -> bytes:

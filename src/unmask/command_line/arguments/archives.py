@@ -49,6 +49,12 @@ def compress(
             help="Parts of each step; S cost S - 1 more full passes. Default as suits, within --calls.",
         ),
     ] = None,
+    together: Annotated[
+        int,
+        option(
+            metavar="G", help="Items that share a stream and a checksum, up to 256: smaller, lost together."
+        ),
+    ] = 1,
     seed: Seed = 0,
     no_verify: Annotated[bool, option(help="Do not decode every item after encoding it.")] = False,
     bulk: Shared = BULK,
@@ -76,6 +82,7 @@ def compress(
             sampler=sampler,
             order=order,
             substeps=substeps,
+            together=together,
             seed=seed,
             batch=machine.batch_size,
             verify=not no_verify,

@@ -38,6 +38,7 @@ def run_compress(
     sampler: Path | None = None,
     order: str | None,
     substeps: int | None,
+    together: int = 1,
     seed: int,
     batch: int,
     verify: bool,
@@ -46,6 +47,7 @@ def run_compress(
 ) -> Report:
     """Compresses files, their lines or the images in them; ``pieces`` says who makes the blocks."""
     in_range("substeps", substeps, 1, 2**16)
+    in_range("together", together, 1, container.BLOCK_ITEMS)
     check_seed(seed)
     alone(sampler, calls=calls, order=order, substeps=substeps, seed=seed)
     model = load(model_name)
@@ -73,6 +75,7 @@ def run_compress(
         named=pile.named,
         batch=batch,
         verify=verify,
+        together=together,
     )
     if pieces.shared:
         said = container.read_header(io.BytesIO(job.header))

@@ -59,6 +59,7 @@ def run_inspect(path: Path) -> Report:
             else {"order": method.order, "seed": method.seed, "plan": plan}
         ),
         "substeps": method.substeps,
+        **({"together": found.header.together} if found.header.together > 1 else {}),
         "full_passes": _passes(method),
         "block": method.block,
         "grid": f"2^-{method.grid}",
@@ -118,6 +119,7 @@ FACTS = [
     "rule",
     "temperature",
     "substeps",
+    "together",
     "full_passes",
     "grid",
     "band",

@@ -22,7 +22,7 @@ check: $(READY)
 
 docs: $(DOCS)/.ready  ## the site, in build/site; links are checked, and that no page asks another host
 	@$(DOCS)/bin/python docs/tools/records.py
-	@$(DOCS)/bin/python docs/tools/site.py
+	@$(DOCS)/bin/python docs/tools/site_pages.py
 
 format: $(READY)
 	@$(BIN)/ruff check --fix .
@@ -41,7 +41,7 @@ $(READY): pyproject.toml constraints.txt
 # The site reads the sources and runs nothing of them: it needs no torch.
 $(DOCS)/.ready: pyproject.toml constraints.txt
 	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
-	@$(DOCS)/bin/pip install -q -c constraints.txt $$($(DOCS)/bin/python docs/tools/site.py --needs)
+	@$(DOCS)/bin/pip install -q -c constraints.txt $$($(DOCS)/bin/python docs/tools/site_pages.py --needs)
 	@touch $@
 
 clean:

@@ -1,7 +1,7 @@
 """Draws the pictures of docs/concepts.md from exact laws, as SVG of our own: docs/pictures/*.svg.
 
-Run: python docs/tools/pictures.py. Every number in a picture is computed here; colours are told apart by the colour-blind,
-and follow the reader's light or dark setting.
+Run: python docs/tools/pictures.py. Every number in a picture is computed here; colours are told apart by the
+colour-blind, and follow the reader's light or dark setting.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ STYLE = """
 .back{fill:#fbfbf9;stroke:#d5d5cf}text{font:13px system-ui,sans-serif;fill:#333}.small{font-size:11px;fill:#666}
 .head{font-weight:600}.mid{text-anchor:middle}.end{text-anchor:end}.digit{font-size:15px}.cell{fill:none;stroke:#999}
 .axis{stroke:#888;fill:none}.one{fill:#0072b2}.two{fill:#d55e00}.three{fill:#009e73}.soft{fill:#0072b2;opacity:.22}
-.warm{fill:#d55e00;opacity:.3}.l1{stroke:#0072b2}.l2{stroke:#d55e00;stroke-dasharray:7 3}.l3{stroke:#009e73;stroke-dasharray:2 3}
-.line{fill:none;stroke-width:2}
+.warm{fill:#d55e00;opacity:.3}.l1{stroke:#0072b2}.l2{stroke:#d55e00;stroke-dasharray:7 3}
+.l3{stroke:#009e73;stroke-dasharray:2 3}.line{fill:none;stroke-width:2}
 @media(prefers-color-scheme:dark){.back{fill:#1d1f23;stroke:#44474d}text{fill:#ddd}.small{fill:#aaa}
 .one,.soft{fill:#56b4e9}.two,.warm{fill:#f0914e}.three{fill:#3fc79a}.l1{stroke:#56b4e9}.l2{stroke:#f0914e}.l3{stroke:#3fc79a}}
 """
@@ -71,7 +71,9 @@ def loop() -> str:
     chosen, names = (2, 4), "ABC"
     drawn = [max(range(3), key=probs[i].__getitem__) for i in range(6)]
 
-    def row(y: float, label: str, note: str, cell: Callable[[int], str], fill: Callable[[int], str]) -> Iterator[str]:
+    def row(
+        y: float, label: str, note: str, cell: Callable[[int], str], fill: Callable[[int], str]
+    ) -> Iterator[str]:
         yield text(20, y + 18, label, "head")
         yield text(20, y + 34, note, "small")
         for i in range(6):
@@ -151,7 +153,11 @@ def steps() -> str:
             yield text(75 + 130 * k, 28, f"call {k + 1}: {sizes[k]} cell{'s' * (sizes[k] > 1)}", "head mid")
             yield from board(21 + 130 * k, 40, 27, symbols, fresh)
         said = f"log-probability of this grid in this order: {result.log_prob.item():.2f} nats"
-        yield text(20, 178, f"{said}, against -ln 288 = {GRID.log_prob(GRID.sample(1, torch.Generator())).item():.2f}")
+        yield text(
+            20,
+            178,
+            f"{said}, against -ln 288 = {GRID.log_prob(GRID.sample(1, torch.Generator())).item():.2f}",
+        )
 
     return picture(670, 194, "One grid of 4x4 Sudoku, unmasked in five calls", parts())
 
@@ -163,7 +169,9 @@ def sighted() -> str:
 
     def when(score: unmask.Score) -> tuple[list[int], int]:
         """The call in which each cell is unmasked, 0 where it was given, and how many rows the denoiser answered."""
-        traced = unmask.sample(GRID, puzzle, selectors.top_k(score, 1), generator=torch.Generator().manual_seed(0))
+        traced = unmask.sample(
+            GRID, puzzle, selectors.top_k(score, 1), generator=torch.Generator().manual_seed(0)
+        )
         calls, masked, rows = [0] * 16, int((puzzle == 4).sum()), 0
         for k, info in enumerate(traced.trace):
             calls[int(info.rows[0, 0])] = k + 1

@@ -1,7 +1,7 @@
 """Writes docs/reproduce.md from the records' headers and the benchmarks' docstrings: the newest record of each name.
 
-Run: python docs/tools/records.py. A record tells its command, commit and date; the benchmark's docstring tells its question and, where
-it does, how long it takes and what it needs.
+Run: python docs/tools/records.py. A record tells its command, commit and date; the benchmark's docstring tells its
+question and, where it does, how long it takes and what it needs.
 """
 
 from __future__ import annotations
@@ -18,20 +18,24 @@ RENAMED = {"coverage.py": "interval_coverage.py"}
 
 HEAD = """# Reproduce
 
-Figures of the README and of [measured](measured.md) come from records below `benchmarks/records/`; a record tells its command, commit
-and machine. This page lists the newest record of each name. It is made by `python docs/tools/records.py`; do not edit it.
+Figures of the README and of [measured](measured.md) come from records below `benchmarks/records/`; a record tells its
+command, commit and machine. This page lists the newest record of each name. It is made by `python
+docs/tools/records.py`; do not edit it.
 
-Run from a clone in its environment (`make check` makes it). `--write` adds a record of today beside the old ones. Commands stand as
-records have them, without quotation marks: options of two words, such as `"17 clues"`, need them. A commit with `+changes` had
-changes that were committed later. MODEL, FOLDER, RUN and `runs/..` are yours to make ([training](train.md)). Data and models come by
-`unmask data fetch` ([data](data.md)). How long a command takes, and what it needs, is told where its program tells it.
+Run from a clone in its environment (`make check` makes it). `--write` adds a record of today beside the old ones.
+Commands stand as records have them, without quotation marks: options of two words, such as `"17 clues"`, need them. A
+commit with `+changes` had changes that were committed later. MODEL, FOLDER, RUN and `runs/..` are yours to make
+([training](train.md)). Data and models come by `unmask data fetch` ([data](data.md)). How long a command takes, and
+what it needs, is told where its program tells it.
 """
-
 
 
 def newest() -> dict[str, Path]:
     """The newest record of each name."""
-    found = (re.fullmatch(r"(.+)_(\d{4}-\d\d-\d\d)\.md", p.name) for p in (ROOT / "benchmarks/records").glob("*.md"))
+    found = (
+        re.fullmatch(r"(.+)_(\d{4}-\d\d-\d\d)\.md", p.name)
+        for p in (ROOT / "benchmarks/records").glob("*.md")
+    )
     return {m[1]: ROOT / "benchmarks/records" / m[0] for m in sorted(filter(None, found), key=lambda m: m[0])}
 
 
@@ -54,7 +58,9 @@ def told(place: str) -> tuple[str, str, str]:
     text = " ".join((ast.get_docstring(ast.parse((ROOT / place).read_text())) or "").split())
     sentences = re.split(r"(?<=[.?])\s+(?=[A-Z])", text)
     clauses = [c.strip(" .") for s in sentences[1:] for c in re.split(r";|\. ", s)]
-    time = next((c for c in clauses if re.search(r"\b(minutes?|hours?|seconds? a)\b", c) and "--" not in c), "")
+    time = next(
+        (c for c in clauses if re.search(r"\b(minutes?|hours?|seconds? a)\b", c) and "--" not in c), ""
+    )
     needs = next((c for c in clauses if re.search(r"\b[Nn]eeds?\b", c) and "--" not in c), "")
     return sentences[0], time, "" if needs == time else needs
 
@@ -68,7 +74,9 @@ def entries() -> Iterator[str]:
     for place in sorted(groups, key=lambda place: Path(place).name):
         question, time, needs = told(place)
         yield f"## {Path(place).stem}\n"
-        yield " ".join([question, *(f"{said[0].upper()}{said[1:]}." for said in (time, needs) if said)]) + "\n"
+        yield (
+            " ".join([question, *(f"{said[0].upper()}{said[1:]}." for said in (time, needs) if said)]) + "\n"
+        )
         yield from (_entry(place, *found) for found in groups[place])
         yield ""
 
@@ -78,7 +86,8 @@ def _entry(place: str, name: str, record: Path, about: dict[str, str]) -> str:
     command = re.sub(r"python \S+\.py", f"python {place}", command) or f"python {place}"
     known = "" if "command" in about else " (its settings are told in the record)"
     date = about.get("date", record.stem[-10:])[:10]
-    return f"- [{name}](../benchmarks/records/{record.name}), {date}, commit {about.get('commit', '?')}{known}\n  `{command}`"
+    link = f"[{name}](../benchmarks/records/{record.name})"
+    return f"- {link}, {date}, commit {about.get('commit', '?')}{known}\n  `{command}`"
 
 
 def page() -> str:

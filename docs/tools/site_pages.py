@@ -1,8 +1,10 @@
-"""Builds the site: stages the pages, and what they link to outside of docs/, then runs zensical, which checks all links.
+"""Builds the site: stages the pages, and what they link to outside of docs/, then runs zensical, which checks all
+links.
 
-Run: python docs/tools/site.py, or `make docs`. Pages of docs/ keep their places. Records, pictures and source files that a page
-links to (``../benchmarks/records/x.md``, ``../src/unmask/engine/loop.py#step``) stand in no site by themselves: they are
-copied beside the pages under their paths in the repository, source files as a page with a heading for every function.
+Run: python docs/tools/site_pages.py, or `make docs`. Pages of docs/ keep their places. Records, pictures and source
+files that a page links to (``../benchmarks/records/x.md``, ``../src/unmask/engine/loop.py#step``) stand in no site by
+themselves: they are copied beside the pages under their paths in the repository, source files as a page with a
+heading for every function.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +45,7 @@ def relinked(text: str, change: Callable[[str], str]) -> str:
     return "".join(a + b for a, b in zip(plain, [*parts[1::2], ""], strict=True))
 
 
+@cache
 def names(code: str) -> dict[str, int]:
     """Functions, classes, methods and constants of a module, with the line where each begins, from 1."""
     found: dict[str, int] = {}
@@ -135,7 +139,9 @@ def main() -> int:
     command = [Path(sys.executable).with_name("zensical"), "build", "--clean", "--strict"]
     code = subprocess.run(command, cwd=ROOT, env=os.environ | {"NO_COLOR": "1"}, check=False).returncode
     asked = [] if code else foreign()
-    print("\n".join(["pages ask other hosts:", *asked]) if asked else f"the site is in {SITE.relative_to(ROOT)}")
+    print(
+        "\n".join(["pages ask other hosts:", *asked]) if asked else f"the site is in {SITE.relative_to(ROOT)}"
+    )
     return code or len(asked) > 0
 
 

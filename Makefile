@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine with python3 and make:  make demo   make test
+# These commands do everything on a fresh machine with python3 and make:  make demo   make test   make docs
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 BIN    := .venv/bin

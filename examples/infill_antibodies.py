@@ -1,7 +1,7 @@
 """Real antibodies with the loop CDR3 hidden: how well is it filled in, in which order, in how many calls?
 
-    unmask data fetch antiberty && unmask data fetch antibodies      # 97 MB and 2 MB
-    python examples/infill_antibodies.py [--num 24] [--calls 8] [--model antiberty] [--chains FILE]
+    unmask data fetch sapiens_vh && unmask data fetch antibodies
+    python examples/infill_antibodies.py [--num 24] [--calls 8] [--model sapiens_vh] [--chains FILE]
 
 Needs the extra `hf`. FILE holds lines of a chain and the range that is hidden, `EVQLVE.. 96 108`; without it heavy
 chains come from the fetched set, one of each clone. Each row says the mean log-probability of the true loop (exact,
@@ -21,7 +21,7 @@ from unmask.data.sources import antibodies
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--num", type=int, default=24, help="chains")
 parser.add_argument("--calls", type=int, default=8, help="network calls for a loop")
-parser.add_argument("--model", default="antiberty", help="a fetched model, or a folder of transformers")
+parser.add_argument("--model", default="sapiens_vh", help="a fetched model, or a folder of transformers")
 parser.add_argument("--chains", type=Path, help="lines of a chain, first and end of what is hidden")
 options = parser.parse_args()
 

@@ -6,7 +6,17 @@
 Needs the extra `hf`. FILE holds lines of a chain and the range that is hidden, `EVQLVE.. 96 108`; without it heavy
 chains come from the fetched set, one of each clone. Each row says the mean log-probability of the true loop (exact,
 nats a residue: higher is better) and how many residues a greedy filling has right. Published models saw 15 % masked
-in training, and may have seen such chains. It printed, in RESULT
+in training, and may have seen such chains. It printed, in 19 s of
+processor (`--num 12 --calls 4`; no order differs beyond its error):
+
+    12 chains, loops of 18 to 35 residues, sapiens_vh
+    random, one by one            -1.73 +- 0.13 nats, 40% right, 24.3 calls
+    random, 4 calls               -1.74 +- 0.12 nats, 38% right, 4.0 calls
+    left to right, one by one     -1.72 +- 0.13 nats, 39% right, 24.3 calls
+    left to right, 4 calls        -1.93 +- 0.09 nats, 39% right, 4.0 calls
+    confidence, one by one        -1.71 +- 0.14 nats, 40% right, 24.3 calls
+    confidence, 4 calls           -1.81 +- 0.13 nats, 39% right, 4.0 calls
+    the first loop ARVKRRGWRRNSLWFGESTPSDAHRWFDP drawn LRDQGCRVFVVSPGCDLYGDMGGANALDP ..
 """
 
 import argparse

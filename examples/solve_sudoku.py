@@ -5,7 +5,14 @@
 Puzzles are generated afresh and have one solution each; needs the extra `puzzles`. One cell per call takes as many
 calls as cells are empty. A threshold fills all cells at once of which the model is sure; backtracking returns to the
 best choice that it passed by. Each row says how many puzzles came out right, with a 95 % interval, and the mean of
-network calls. It printed, in RESULT
+network calls. It printed, in 26 s of
+processor (`--num 12`), below a picture of the first puzzle:
+
+    random                  50% [25%, 75%] in 57.0 calls
+    confidence              92% [65%, 99%] in 57.0 calls
+    margin                 100% [76%, 100%] in 57.0 calls
+    p >= .99                92% [65%, 99%] in 10.1 calls
+    p >= .99, 8 ways back   92% [65%, 99%] in 11.0 calls
 """
 
 import argparse

@@ -7,7 +7,13 @@ for each.
 
 Items are split by a hash of their content: 90 % train, 10 % held out. The commands that do the same, with the
 recipe's own network, are printed. A few hundred steps show that it learns; a good model takes thousands (`unmask
-train RECIPE --dry-run` tells how long). It printed, in RESULT
+train RECIPE --dry-run` tells how long). It printed, in 12 s of processor
+(1,148 real heavy chains of antibodies, one of each clone, `--steps 100`, long before it is good):
+
+    unmask data prepare chains.fasta -o run/data --as fasta --split train=0.9 test=0.1
+    unmask train records --out run --data.folder run/data --optimiser.steps 100
+    held out: 2.80 nats a symbol (bound); a blind guess costs 3.00
+    16 calls: ['TSALSGLVLSSYGVPWMSYGHVRAQSASSSSKWYKQQVSQYYARRSTIRYRCSQNCRGCTYHISASLQVAA', ..]
 """
 
 import argparse

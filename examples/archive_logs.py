@@ -4,8 +4,8 @@
     python examples/archive_logs.py [--num 8] [--symbols 128] [--model records] [--log FILE]
 
 FILE holds JSON lines; without it records of browsers serve that the shipped model has not seen (`fingerprints/test`).
-A model of your own log makes yours small: `unmask data prepare`, `unmask train records --data.folder`. It printed, in 6 s of
-processor (`--num 4`):
+A model of your own log makes yours small: `unmask data prepare`, `unmask train records --data.folder`. It printed, in
+6 s of processor (`--num 4`):
 
     4 records of 434 bytes, written and verified in 60 s      (on a very busy machine)
     archive    43.2 bytes a record, and 339 for header and index

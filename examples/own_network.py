@@ -6,7 +6,15 @@ nothing.
 
 The network below knows nothing of this library: two GRUs, one from each side. It is trained by the order-agnostic
 bound, which is four lines, and then sampled, scored exactly and planned for. FILE is any text; without it the fetched
-set serves. It printed, in RESULT
+set serves. It printed, in 29 s of
+processor (`--steps 200`):
+
+    held out: 3.14 bits a character (bound); a blind guess costs 4.75
+    exactly, from left to right: 3.05
+    8 calls by the plan (4, 3, 5, 4, 3, 4, 5, 4):
+    t ancel etoun whyinght go acire
+     yoe nitic xiow alf theve tarisa
+    iaded tete tom wheve he be cow h
 """
 
 import argparse

@@ -80,7 +80,7 @@ def test_each_is_of_one_page_and_says_what_it_printed():
     for example in EXAMPLES.glob("*.py"):
         lines = example.read_text().splitlines()
         assert len(lines) <= 90, f"{example.name} has {len(lines)} lines"
-        assert "It printed, in " in example.read_text()
+        assert "It printed, in" in example.read_text()
         assert "RESULT" not in example.read_text(), f"{example.name} does not say what it printed"
 
 

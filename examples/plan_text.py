@@ -1,5 +1,5 @@
-"""Planned sampling of text: measure a profile on real text, plan a few calls, and see that the plan costs what it
-said.
+"""Planned sampling of text: measure a profile on real text, plan a few calls, compare what that should cost
+with what it costs.
 
     unmask data fetch text
     python examples/plan_text.py [--calls 24] [--num 32] [--model text] [--text FILE]

@@ -1,11 +1,12 @@
-# Two commands do everything on a fresh machine with python3 and make:  make demo   make test
+# These commands do everything on a fresh machine with python3 and make:  make demo   make test   make docs
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 BIN    := .venv/bin
 READY  := .venv/.ready
+DOCS   := .venv/docs
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format mutants clean
+.PHONY: demo test check docs format mutants clean
 
 demo: $(READY)  ## solve Sudoku puzzles with the shipped model
 	@$(BIN)/unmask demo
@@ -18,6 +19,10 @@ check: $(READY)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+docs: $(DOCS)/.ready  ## the site, in build/site; links are checked, and that no page asks another host
+	@$(DOCS)/bin/python docs/tools/records.py
+	@$(DOCS)/bin/python docs/tools/site_pages.py
 
 format: $(READY)
 	@$(BIN)/ruff check --fix .
@@ -33,5 +38,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/pip install -q -c constraints.txt -e '.[puzzles,plots,dev]'
 	@touch $(READY)
 
+# The site reads the sources and runs nothing of them: it needs no torch.
+$(DOCS)/.ready: pyproject.toml constraints.txt
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/pip install -q -c constraints.txt $$($(DOCS)/bin/python docs/tools/site_pages.py --needs)
+	@touch $@
+
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf build .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -25,6 +25,7 @@ class Browser:
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Performance.enable", timeDomain="threadTicks")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """The result of a command; events that come before it are kept."""
@@ -80,6 +81,11 @@ class Browser:
             "new Promise(done => requestAnimationFrame(() => setTimeout(() => done(performance.now()), 0)))"
         )
         return float(self.evaluate(drawn)) / 1000
+
+    def computed(self) -> float:
+        """Seconds of a processor that the page's main thread has taken since it was opened."""
+        found = self.call("Performance.getMetrics")["metrics"]
+        return float(next(m["value"] for m in found if m["name"] == "TaskDuration"))
 
     def press(self, key: str, code: str = "") -> None:
         """A key goes down and up."""

@@ -116,6 +116,14 @@ def test_the_area_between_staircase_and_profile_is_the_cost_of_the_plan(sizes):
     assert outer - inner == pytest.approx(cost, abs=0.01)
 
 
+def test_series_at_the_same_place_stand_side_by_side():
+    text = pictures.chart("t", [Series(n, [1.0], [1.0], [0.5], [2.0]) for n in "ab"], "x", "y", apart=4.0)
+    assert [g.get("transform") for g in Parsed(text).all("g") if "data-name" in g] == [
+        "translate(-2 0)",
+        "translate(2 0)",
+    ]
+
+
 def test_one_plan_is_shown_and_all_can_be_chosen():
     found = Parsed(plans.profile("h", [2.0, 1.0], [Staircase("first", (2,)), Staircase("second", (1, 1))]))
     assert [g.get("style") for g in found.all("g") if "um-plan" in g["class"]] == [None, "display:none"]

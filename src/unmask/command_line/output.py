@@ -33,9 +33,9 @@ def emit(
 
 
 def document(report: Report) -> Report:
-    """A report as JSON has it: under its schema and kind, without NaN."""
-    found: Report = without_nan(stamped(kind_of(report)) | report)
-    return found
+    """A report as JSON has it: under its schema and kind, without NaN; what tells of a part of work has no kind."""
+    found: Report = without_nan(report)
+    return stamped(kind_of(report)) | found if "command" in report else found
 
 
 def one_document(out: Path | None, as_json: bool) -> bool:

@@ -52,6 +52,9 @@ TUNING = "test_tuning.py::"
 TOGETHER = "test_together.py::"
 BULK = "test_bulk.py::"
 HOSTILE = "contract/test_hostile.py::"
+PICTURES = "test_pictures.py::"
+REPORT = "test_report.py::"
+TERMINAL = "test_terminal.py::"
 TIES = "test_scores_selectors.py::test_scores_within_the_grid_tie_and_the_lowest_position_wins"
 
 PEEK = """view = look.at_masked(view)
@@ -197,6 +200,111 @@ MUTANTS = (
         "held.enter_context(opening)",
         "eight processes write every step eight times",
         ("test_together.py::test_only_the_first_process_tells_trackers",),
+    ),
+    # What people look at.
+    Mutant(
+        "a-film-lets-data-end-its-script",
+        "pictures/films.py",
+        '.replace("<", "\\\\u003c")',
+        "",
+        "data of a user cannot become markup",
+        (PICTURES + "test_pages_are_well_formed_and_escape_what_they_show",),
+    ),
+    Mutant(
+        "a-page-may-ask-for-things",
+        "pictures/pages.py",
+        "default-src 'none'; ",
+        "",
+        "a report loads nothing",
+        (PICTURES + "test_a_page_asks_for_nothing",),
+    ),
+    Mutant(
+        "a-chart-stands-on-its-head",
+        "pictures/charts.py",
+        "HEIGHT - BOTTOM, TOP, log_y, zero)",
+        "TOP, HEIGHT - BOTTOM, log_y, zero)",
+        "more stands higher",
+        (PICTURES + "test_a_line_goes_through_the_numbers_given",),
+    ),
+    Mutant(
+        "a-staircase-starts-where-its-steps-end",
+        "pictures/plans.py",
+        "float(entropies[a])) for a, b",
+        "float(entropies[b - 1])) for a, b",
+        "the hatched area is the cost of the plan",
+        (PICTURES + "test_the_area_between_staircase_and_profile_is_the_cost_of_the_plan",),
+    ),
+    Mutant(
+        "a-map-of-the-order-forgets-which-step",
+        "pictures/heat.py",
+        "for k, size in enumerate(sizes) for _ in range(size)]",
+        "for k, _ in enumerate(positions)]",
+        "positions of one step are equally late",
+        (PICTURES + "test_ranks_are_the_middle_of_their_step",),
+    ),
+    Mutant(
+        "a-film-shows-log-probabilities-as-probabilities",
+        "pictures/films.py",
+        "math.exp(min(v, 0.0))",
+        "-v",
+        "confidence is a probability",
+        (PICTURES + "test_a_film_holds_what_was_given",),
+    ),
+    Mutant(
+        "a-molecule-has-open-rings",
+        "pictures/molecules.py",
+        "        graph.bonds.append((first, last, max(order, before)))\n",
+        "",
+        "two equal ring numbers are a bond",
+        (PICTURES + "test_smiles_have_their_atoms_and_bonds",),
+    ),
+    Mutant(
+        "any-schema-is-read",
+        "base/records.py",
+        "    if schema != SCHEMA:",
+        "    if schema is None:",
+        "a result of a newer schema is not guessed at",
+        (REPORT + "test_what_is_no_result_is_refused",),
+    ),
+    Mutant(
+        "an-older-trace-loses-what-was-given",
+        "command_line/commands/report/films.py",
+        "for k, v in (given | texts).items()",
+        "for k, v in texts.items()",
+        "older results still show",
+        (REPORT + "test_an_older_trace_plays_too",),
+    ),
+    Mutant(
+        "a-curve-shows-one-step-of-many",
+        "command_line/commands/train/curves.py",
+        "sum(part) / len(part) for part in losses",
+        "part[0] for part in losses",
+        "long logs are averaged",
+        (REPORT + "test_long_logs_are_averaged_and_keep_their_extremes",),
+    ),
+    Mutant(
+        "a-watch-forgets-earlier-batches",
+        "command_line/boards.py",
+        "self.advance(self.before + self.size",
+        "self.advance(self.size",
+        "time left counts all sequences",
+        (TERMINAL + "test_a_watch_counts_sequences_in_parts_up_to_all_of_them",),
+    ),
+    Mutant(
+        "pixels-without-colours-are-blocks",
+        "command_line/commands/sample/animation.py",
+        "plain=self.console.no_color",
+        "plain=False",
+        "NO_COLOR leaves shades",
+        (TERMINAL + "test_no_color_leaves_no_colours",),
+    ),
+    Mutant(
+        "remasking-tells-only-the-last-step",
+        "kernels/remask/chain.py",
+        "            for info in infos:\n",
+        "            for info in infos[:0]:\n",
+        "every step is seen",
+        (TERMINAL + "test_kernels_tell_every_step_and_change_nothing",),
     ),
     # Costs of papers' recipes, their files, and what they are measured on.
     Mutant(

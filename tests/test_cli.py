@@ -812,6 +812,11 @@ class TestModels:
 
 
 class TestDemo:
+    @pytest.fixture(autouse=True)
+    def elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The demo leaves a page where it runs."""
+        monkeypatch.chdir(tmp_path)
+
     def test_report(self, trained: Path, document: Callable[..., Any]) -> None:
         report = document("demo", "--model", trained, "--num", 4, "--seed", 2, "--quiet")
         assert report["puzzles"] == {"34 clues": 2, "minimal": 2}
@@ -827,8 +832,12 @@ class TestDemo:
         assert all(s["minimal"]["exact_match"]["of"] == 2 for s in rows.values())
 
     def test_text_ends_with_a_board(self, trained: Path, run: Run) -> None:
-        code, out, _ = run("demo", "--model", trained, "--num", 2, "--precision", "bfloat16")
+        code, out, err = run("demo", "--model", trained, "--num", 2, "--precision", "bfloat16")
         assert code == 0
+        assert "wrote unmask-demo.html" in err
+        page = Path("unmask-demo.html").read_text()
+        assert all(f"<h2>{name}</h2>" in page for name in ("Step by step", "Order", "Orders by calls"))
+        assert "margin: sudoku, margin, arg-max" in page
         assert "Wilson" in out
         last = out.splitlines()[-11:]
         assert len(sudoku.pretty(sudoku.parse(SOLUTION)).splitlines()) == len(last)

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from unmask import pictures
 from unmask.base.numbers import listed, shown, whole
-from unmask.base.records import read_record, write_text
+from unmask.base.records import read_record, stamped, write_text
 from unmask.base.statistics import contrast, t_quantile
 from unmask.base.types import Plan
 
@@ -192,10 +193,19 @@ class Profile:
 
     def to_json(self) -> str:
         """The profile as a JSON text: version, unit, entropies and whatever else is known."""
-        record = {"format": "unmask.profile", "version": 1, "unit": "nats", "exact": self.exact}
+        known = {"format": "unmask.profile", "version": 1, "unit": "nats", "exact": self.exact}
+        record: dict[str, Any] = stamped("profile") | known
         arrays = {"entropies": self.entropies, "stderr": self.stderr, "counts": self.counts}
         record |= {name: None if a is None else a.tolist() for name, a in arrays.items()}
         return json.dumps(record | {"provenance": self.provenance}, indent=1, allow_nan=False)
+
+    def _repr_html_(self) -> str:
+        """The profile as a notebook shows it, and what it amounts to."""
+        sums = {"H(X)": self.entropy, "TC": self.total_correlation, "DTC": self.dual_total_correlation}
+        stderr = None if self.stderr is None else self.stderr.tolist()
+        shown = pictures.profile("Information profile", self.entropies.tolist(), (), stderr)
+        about = pictures.table(list(sums), [[f"{v:.4f} nats" for v in sums.values()]])
+        return pictures.fragment(shown + about + pictures.listed("How it was made", self.provenance))
 
     @classmethod
     def from_json(cls, text: str) -> Profile:

@@ -27,7 +27,7 @@ class Progress:
     def __init__(self, label: str, total: int, start: int = 0, *, quiet: bool = False) -> None:
         self.label, self.total, self.start, self.quiet = label, total, start, quiet
         self.began = self.printed = time.monotonic()
-        self.step = start
+        self.step: float = start
         terminal = sys.stderr.isatty() and not quiet
         self.bar = _bar() if terminal else None
         self.task = self.bar.add_task(label, total=total, completed=start, note="") if self.bar else None
@@ -45,7 +45,7 @@ class Progress:
         if self.bar:
             self.bar.stop()
 
-    def advance(self, step: int, **values: float) -> dict[str, Any]:
+    def advance(self, step: float, **values: float) -> dict[str, Any]:
         """Shows a step and its values; returns them as a record with rate (steps per second) and seconds."""
         self.step = step
         seconds = time.monotonic() - self.began
@@ -57,7 +57,7 @@ class Progress:
             self.printed = time.monotonic()
             left = (self.total - step) / max(rate, 1e-9)
             print(
-                f"{self.label} {step}/{self.total} {note} {left / 60:.1f} min left",
+                f"{self.label} {step:.0f}/{self.total} {note} {left / 60:.1f} min left",
                 file=sys.stderr,
                 flush=True,
             )

@@ -33,6 +33,43 @@ def _brief(value: object) -> str:
     return " ".join(str(value)[:60].split())
 
 
+# --- results of commands ------------------------------------------------------------------------------
+
+
+SCHEMA = "unmask/1"
+"""How results are written; fields are added under the same number, a changed meaning takes the next."""
+
+FORMATS = {
+    "unmask.profile": "profile",
+    "unmask.plan": "plan",
+    "unmask.tuned": "tune",
+    "unmask.sampler": "sampler",
+}
+"""Kinds of results that have a format of their own."""
+
+
+def stamped(kind: str) -> dict[str, Any]:
+    """The fields that say what a result is: its schema and its kind, such as sample or profile."""
+    return {"schema": SCHEMA, "result": kind}
+
+
+def kind_of(record: object) -> str:
+    """The kind of a result, older ones (from before there were schemas) included; ValueError where it is none."""
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"got {_brief(type(record).__name__)}, expected the JSON object that a command wrote"
+        )
+    schema, kind = record.get("schema", SCHEMA), record.get("result")
+    if schema != SCHEMA:
+        raise ValueError(
+            f"got a result of schema {_brief(schema)}, expected {SCHEMA}; read it with a newer unmask"
+        )
+    named = kind if "schema" in record else record.get("command") or FORMATS.get(str(record.get("format")))
+    if not isinstance(named, str) or not named:
+        raise ValueError("got a JSON object that no command of unmask wrote; expected what --json prints")
+    return named.split()[0]
+
+
 TEMPORARY = ".tmp"
 """How the names of unfinished files and folders end; they begin with a dot."""
 

@@ -21,12 +21,16 @@ order_ids       int64 [B]                  which public random order each row fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import islice
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from unmask import pictures
+from unmask.pictures import Item, Look
 
 Plan: TypeAlias = tuple[int, ...] | int | Callable[[int], tuple[int, ...]]
 """Sizes of the steps: a tuple that sums to the masked count, k per step, or masked count -> tuple."""
@@ -269,6 +273,10 @@ class Info:
     dtype: torch.dtype | None = None
 
 
+SHOWN = 16
+"""Rows of a result that a notebook shows."""
+
+
 @dataclass(frozen=True)
 class Result:
     """A finished batch: tokens int64 [B, L], log_prob float64 [B] (nats), nfe float64 [B], trace, manifest.
@@ -283,6 +291,35 @@ class Result:
     nfe: Tensor
     trace: tuple[Info, ...] = ()
     manifest: dict[str, Any] = field(default_factory=dict)
+    look: Look | None = field(default=None, repr=False, compare=False)
+    """How the symbols look to people, where a model said it; None: as numbers."""
+
+    def items(self, most: int | None = None) -> list[Item]:
+        """Each row, or the first ones, as it was at the start, and its steps, as `unmask.pictures.film` takes them."""
+        look = self.look or Look()
+        rows = zip(self.tokens[:most].tolist(), steps_of(self.trace, len(self.tokens)))
+        return [Item.before(row, steps, look.mask, f"sample {k + 1}") for k, (row, steps) in enumerate(rows)]
+
+    def _repr_html_(self) -> str:
+        """The first rows step by step, as a notebook shows them, and the manifest."""
+        told = zip(self.log_prob.tolist(), self.nfe.tolist())
+        note = "; ".join(f"{p:.4g} nats in {n:g} calls" for p, n in islice(told, 4))
+        title = f"Unmasking, {min(len(self.tokens), SHOWN)} of {len(self.tokens)} rows"
+        shown = pictures.film(title, self.look or Look(), self.items(SHOWN), f"Log-probability: {note}.")
+        return pictures.fragment(shown + pictures.listed("How it was made", self.manifest))
+
+
+def steps_of(trace: Sequence[Info], count: int) -> list[list[dict[str, Any]]]:
+    """What each step did to each of ``count`` sequences: positions, symbols, log-probabilities and entropies (nats)."""
+    steps: list[list[dict[str, Any]]] = [[] for _ in range(count)]
+    for info in trace:
+        for place, item in enumerate(info.items.tolist()):
+            kept = info.rows[place] >= 0
+            values = {"positions": info.rows, "symbols": info.symbols, "log_probs": info.log_probs}
+            record: dict[str, Any] = {k: v[place][kept].tolist() for k, v in values.items()}
+            known = None if info.entropies is None else info.entropies[place][kept].tolist()
+            steps[item].append(record | {"entropies": known})
+    return steps
 
 
 @dataclass(frozen=True)

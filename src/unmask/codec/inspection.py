@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+from unmask import pictures
 from unmask.base.numbers import shown
 from unmask.codec import container
 from unmask.codec.container import BLOCK_ITEMS, Listed, units
@@ -39,6 +40,14 @@ class Summary:
     def bits_per_symbol(self) -> float:
         """Payload bits of coded items per symbol of theirs; NaN without any."""
         return 8 * self.coded_bytes / self.symbols if self.symbols else float("nan")
+
+    def _repr_html_(self) -> str:
+        """Sizes as a notebook shows them."""
+        sizes = {"source": self.source_bytes or 0, "archive": self.bytes, "of it items": self.payload_bytes}
+        rows = [(name, float(size), f"{size} bytes") for name, size in sizes.items() if size]
+        return pictures.fragment(
+            pictures.bars("Archive", rows, f"{self.items} items, {self.symbols} symbols.")
+        )
 
     def add(self, listed: Iterable[Listed]) -> None:
         """Counts the items of a block."""

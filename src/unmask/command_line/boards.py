@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unmask.base import noise
 from unmask.base.progress import IN_TURN, Piece, Pieces, Work
-from unmask.base.types import Info, Result
+from unmask.base.types import Info, Result, steps_of
 from unmask.command_line.options import MACHINE, Machine, in_range
 from unmask.command_line.output import Report, number, share
 from unmask.data import sudoku
@@ -87,6 +87,31 @@ def generate(clues: str, count: int, seed: int) -> Boards:
     return Boards(name, torch.as_tensor(puzzles), torch.as_tensor(solutions))
 
 
+@dataclass
+class Watch:
+    """Hears every step of a sampler: tells how many sequences are done, in parts, and shows those of the first batch."""
+
+    mask_id: int
+    advance: Callable[[float], object] = lambda _: None
+    show: Callable[[Info, Tensor], object] | None = None
+    before: int = 0
+    size: int = 0
+    hidden: int = 1
+
+    def begin(self, before: int, tokens: Tensor) -> None:
+        """A batch of tokens int64 [B, L] comes after ``before`` sequences."""
+        self.before, self.size, self.hidden = before, len(tokens), max(self._left(tokens), 1)
+
+    def each(self, info: Info, tokens: Tensor) -> None:
+        """A step was done, which led to ``tokens``."""
+        self.advance(self.before + self.size * (1 - self._left(tokens) / self.hidden))
+        if self.show is not None and not self.before:
+            self.show(info, tokens)
+
+    def _left(self, tokens: Tensor) -> int:
+        return int((tokens == self.mask_id).sum())
+
+
 def solve(
     puzzles: Tensor,
     sampler: Sampler,
@@ -96,8 +121,11 @@ def solve(
     machine: Machine = MACHINE,
     advance: Callable[[int], object] = lambda _: None,
     pieces: Pieces = IN_TURN,
+    watch: Watch | None = None,
 ) -> Solved:
     """Unmasks the blanks of puzzles int64 [n, 81], batch by batch; ``advance`` hears how many are done.
+
+    ``watch``, if any, is what the sampler tells its steps.
 
     Orders and symbols of a puzzle are functions of the seed and its number, whatever batch it is in.
     """
@@ -105,6 +133,8 @@ def solve(
 
     def solved(rows: Tensor) -> Piece:
         posed, ids = puzzles[rows].to(machine.device), rows.to(machine.device)
+        if watch is not None:
+            watch.begin(int(rows[0]), posed)
         result = sampler(posed, ids, noise.seeded(seed))
         values = {k: getattr(result, k).cpu() for k in ("tokens", "log_prob", "nfe")}
         steps = steps_of(result.trace, len(rows)) if trace else []
@@ -139,19 +169,6 @@ def manifest_of(
     start = None if all(r["start"] is None for r in records) else checksum(puzzles)
     done = {"start": start, "tokens": checksum(tokens)}
     return records[0] | own | ids | done | {"network_seconds": spent}
-
-
-def steps_of(trace: Sequence[Info], count: int) -> list[list[Report]]:
-    """What each step did to each of ``count`` sequences: positions, symbols, log-probabilities and entropies (nats)."""
-    steps: list[list[Report]] = [[] for _ in range(count)]
-    for info in trace:
-        for place, item in enumerate(info.items.tolist()):
-            kept = info.rows[place] >= 0
-            values = {"positions": info.rows, "symbols": info.symbols, "log_probs": info.log_probs}
-            record: Report = {k: v[place][kept].tolist() for k, v in values.items()}
-            known = None if info.entropies is None else info.entropies[place][kept].tolist()
-            steps[item].append(record | {"entropies": known})
-    return steps
 
 
 def exact(boards: Boards, solved: Solved) -> Tensor:

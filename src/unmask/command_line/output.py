@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from rich.console import Console
 
-from unmask.base.records import write_bytes
+from unmask.base.records import kind_of, stamped, write_bytes
 from unmask.base.statistics import wilson
 from unmask.data.files import STANDARD
 
@@ -27,9 +27,15 @@ def emit(
     Names of files and models print as they are: brackets in them are no markup.
     """
     if as_json:
-        print(json.dumps(without_nan(report), indent=1, allow_nan=False))
+        print(json.dumps(document(report), indent=1, allow_nan=False))
     else:
         render(report, Console(highlight=False, soft_wrap=True, markup=False, stderr=aside))
+
+
+def document(report: Report) -> Report:
+    """A report as JSON has it: under its schema and kind, without NaN; what tells of a part of work has no kind."""
+    found: Report = without_nan(report)
+    return stamped(kind_of(report)) | found if "command" in report else found
 
 
 def one_document(out: Path | None, as_json: bool) -> bool:

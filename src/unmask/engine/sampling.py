@@ -97,7 +97,7 @@ def sampled(
     items = noise.checked_ids(ids[1], tokens, places, "item_ids")
     state = engine.init(tokens, denoiser.mask_id, orders, item_ids=items)
     settings = {"substeps": substeps, "seed": seed, "entropies": entropies}
-    steps = engine.run if each is None else partial(_told, each)
+    steps = engine.run if each is None else partial(telling, each)
     state, trace = steps(state, denoiser, selector, source, **settings)
     record = manifest(denoiser, tokens, selector, source, substeps, seed, ids) | took(
         began, trace, state.tokens
@@ -105,7 +105,7 @@ def sampled(
     return Result(state.tokens, state.log_prob, state.nfe, trace, record)
 
 
-def _told(each: Each, state: State, *choices: Any, **settings: Any) -> tuple[State, tuple[Info, ...]]:
+def telling(each: Each, state: State, *choices: Any, **settings: Any) -> tuple[State, tuple[Info, ...]]:
     """`engine.run`, where ``each`` hears of every step."""
     trace: list[Info] = []
     while any(state.left):

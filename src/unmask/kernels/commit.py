@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -27,7 +28,7 @@ from unmask.base.numbers import per_step, real, whole
 from unmask.base.profile import accepted
 from unmask.base.types import Choice, Denoiser, PerStep, Plan, Request, Result, Selector, TokenSource, View
 from unmask.denoisers import take_symbols
-from unmask.engine.sampling import check_tokens, manifest, took
+from unmask.engine.sampling import Each, check_tokens, manifest, telling, took
 from unmask.orders.rules import law_of, rows_of
 from unmask.orders.scores import at_step, setting, spread
 from unmask.orders.selectors import in_blocks, step_sizes, take
@@ -74,13 +75,14 @@ def sample(
     generator: torch.Generator,
     item_ids: Tensor | None = None,
     entropies: bool = False,
+    each: Each | None = None,
 ) -> Result:
     """Unmasks every position of tokens int64 [B, L] that holds ``denoiser.mask_id``; log_prob [B] is NaN.
 
     One network call per step and unfinished row. Each step of the trace holds the kept positions, their
     symbols and the log-probabilities, nats, of these under the denoiser, and with ``entropies`` the
-    entropies there. A row depends on the generator's next number and on its id in ``item_ids`` only, as in
-    `unmask.sample`.
+    entropies there. A row depends on the generator's next number and on its id in ``item_ids`` only; ``each``
+    hears of every step: both as in `unmask.sample`.
     """
     began = time.perf_counter()
     check_tokens(tokens, denoiser, masks=True)
@@ -89,7 +91,8 @@ def sample(
     seed = noise.drawn_seed(generator)
     selector = _peeking(rule, seed)
     state = engine.init(tokens, denoiser.mask_id, items, item_ids=items)
-    state, trace = engine.run(state, denoiser, selector, rule.source, seed=seed, entropies=entropies)
+    steps = engine.run if each is None else partial(telling, each)
+    state, trace = steps(state, denoiser, selector, rule.source, seed=seed, entropies=entropies)
     record = manifest(denoiser, tokens, selector, rule.source, 1, seed) | took(began, trace, state.tokens)
     return Result(state.tokens, torch.full_like(state.log_prob, torch.nan), state.nfe, trace, record)
 

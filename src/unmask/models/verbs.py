@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,15 @@ from unmask.base.numbers import whole
 from unmask.base.profile import Profile
 from unmask.base.progress import IN_TURN, Pieces
 from unmask.base.types import Plan, Result, Selector
-from unmask.data.vocabularies import word_starts
+from unmask.data.vocabularies import Levels, word_starts
 from unmask.denoisers import take_symbols, tempered
 from unmask.engine.sampling import check_tokens, sample
+from unmask.networks.sceptr import RESIDUES
 from unmask.orders import presets
 from unmask.orders.samplers import Sampler
 from unmask.orders.selectors import in_blocks
 from unmask.orders.sources import draw, greedy
+from unmask.pictures import Look
 from unmask.planning import estimators, plans, profiles
 from unmask.variants import upscale
 
@@ -65,6 +68,35 @@ def _device(model: Model, tokens: Tensor) -> torch.device:
     return next((p.device for p in model.denoiser.network.parameters()), tokens.device)
 
 
+# --- looking ----------------------------------------------------------------------------------------
+
+
+SMILES = set("()=#Cc")
+
+
+def look(model: Model) -> Look:
+    """How the symbols of a model look to people: boards and images in rows, residues in tens, molecules drawn."""
+    network, mask = model.config["network"], model.denoiser.mask_id
+    if model.sudoku:
+        return Look("grid", {k: str(k + 1) for k in range(9)}, mask, 9)
+    stages = upscale.stages_of(network)
+    if isinstance(model.vocabulary, Levels) and stages == 1:
+        width = int(network.get("width") or 0) if "height" in network else math.isqrt(model.length)
+        return Look("image", {}, mask, width, model.vocabulary.size - 1)
+    ids = range(len(model.symbols)) if model.frame is None else model.frame.drawn
+    texts = dict(zip(ids, model.symbols)) | ({} if model.end is None else {model.end: ""})
+    return Look(_kind({t for t in texts.values() if t}), texts, mask)
+
+
+def _kind(signs: set[str]) -> str:
+    """What sequences of these symbols are taken for."""
+    if all(sign.isdigit() for sign in signs):
+        return "symbols"
+    if signs >= set(RESIDUES) and len(signs) < 40 and not any(sign.islower() for sign in signs):
+        return "residues"
+    return "molecule" if signs >= SMILES and not signs & {" ", "a", "e"} else "text"
+
+
 # --- drawing ----------------------------------------------------------------------------------------
 
 
@@ -86,14 +118,16 @@ def drawn(
             raise ValueError(
                 "a sampler says calls, plan, temperature and symbols itself; expected none beside it"
             )
-        return sample(model.denoiser, tokens.to(device), order, generator=noise.seeded(seed))
-    return sample(
+        found = sample(model.denoiser, tokens.to(device), order, generator=noise.seeded(seed))
+        return replace(found, look=look(model))
+    found = sample(
         tempered(model.denoiser, temperature),
         tokens.to(device),
         ordered(model, order, calls, plan, seed),
         generator=noise.seeded(seed),
         source=_greedy if greedy else draw,
     )
+    return replace(found, look=look(model))
 
 
 _greedy = greedy

@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from unmask import pictures
 from unmask.base.numbers import real, shown, whole
 from unmask.base.profile import Profile, check
-from unmask.base.records import read_record, write_text
+from unmask.base.records import read_record, stamped, write_text
 from unmask.planning import guarantees, search
 from unmask.planning.continuum import continuum, predicted_kl, square_root
 from unmask.planning.families import (
@@ -186,6 +187,17 @@ class PlanReport:
     bounds: dict[str, float]
     interval: tuple[float, float] | None = None
 
+    def _repr_html_(self) -> str:
+        """The plan as a notebook shows it, with its cost."""
+        shown = pictures.staircase_alone("Plan", self.plan)
+        facts = {
+            "calls": self.calls,
+            "KL, nats": self.kl,
+            "95 %": list(self.interval or ()),
+            "bounds": self.bounds,
+        }
+        return pictures.fragment(shown + pictures.listed("What it costs", facts))
+
 
 def describe(plan: Sequence[int], profile: Profile) -> PlanReport:
     """Cost, certificates and bounds of a plan for a profile, in nats, KL with the order disclosed.
@@ -238,7 +250,7 @@ def save(
     """Write a plan as JSON, whole or not at all, with its KL under ``profile`` (nats, order disclosed; see `describe`)."""
     judge = None if profile is None else heldout_of(profile)
     sizes = check(plan, boundaries(plan)[-1] if profile is None else profile.length)
-    record = {
+    record = stamped("plan") | {
         "format": FORMAT,
         "version": 1,
         "length": sum(sizes),

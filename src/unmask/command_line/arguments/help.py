@@ -76,6 +76,10 @@ EXAMPLES = {
         "unmask decompress log.umz --item 7",
     ),
     "inspect": ("unmask inspect book.umz", "unmask inspect book.umz --json"),
+    "report": (
+        "unmask sample text -n 4 --json --trace > text.json && unmask report text.json",
+        "unmask report profile.json plan.json tuned runs/digits log.umz -o look.html",
+    ),
     "data": (),
     "data prepare": (
         "unmask data prepare book.txt --as text8 -o book",

@@ -292,7 +292,7 @@ def judge(
     output: Told = OUTPUT,
 ) -> int:
     """Judge samples: validity, novelty and FCD of SMILES, a language model's view of text, Fréchet distance of images."""
-    from unmask.command_line.commands import judge as work
+    from unmask.command_line.commands.evaluate import judge as work
     from unmask.command_line.output import emit
 
     with running(Cores(threads)):

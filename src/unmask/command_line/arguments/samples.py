@@ -40,6 +40,9 @@ def demo(
     seed: Seed = 0,
     tau: Annotated[float, option(metavar="P", help="Probability that suffices in the threshold rule.")] = 0.9,
     model: ModelName = "sudoku",
+    report: Annotated[Path, option(metavar="FILE", help="Where a page of what was found goes, HTML.")] = Path(
+        "unmask-demo.html"
+    ),
     no_animation: Annotated[bool, option(help="Do not show one board step by step at the end.")] = False,
     precision: Annotated[
         Literal["auto", "bfloat16", "float32"],
@@ -52,10 +55,10 @@ def demo(
     from rich.console import Console
 
     from unmask.command_line.commands import demo as work
-    from unmask.command_line.output import emit
+    from unmask.command_line.output import emit, say
 
     with running(machine):
-        report, loaded = work.run(
+        found, loaded, denoiser = work.run(
             model,
             num=num,
             seed=seed,
@@ -64,9 +67,11 @@ def demo(
             batch_size=machine.batch_size,
             quiet=output.quiet,
         )
-        emit(report, work.render, output.json)
+        emit(found | {"report": str(report)}, work.render, output.json)
+        work.page(found, loaded, denoiser, report)
         if not no_animation and not output.json:
-            work.animate(loaded, seed, Console(highlight=False))
+            work.animate(denoiser, seed, Console(highlight=False))
+    say(f"wrote {report}: open it in a browser to play the puzzle and look at the plans", output.quiet)
     return 0
 
 
@@ -100,7 +105,10 @@ def sample(
         ),
     ] = None,
     pretty: Annotated[bool, option(help="Boards as nine lines.")] = False,
-    trace: Annotated[bool, option(help="With --json: what each step did, with entropies.")] = False,
+    trace: Annotated[
+        bool, option(help="With --json: what each step did, with entropies; for report.")
+    ] = False,
+    watch: Annotated[bool, option(help="Watch the first sample being unmasked.")] = False,
     how: How = ORDER,
     search: Sought = SEARCH,
     bulk: Shared = BULK,
@@ -127,6 +135,7 @@ def sample(
             prompt=prompt,
             out=out,
             trace=trace,
+            watch=watch,
             length=length,
             hide=hide,
             search=search,
@@ -140,4 +149,34 @@ def sample(
             output.json,
             aside=aside,
         )
+    return 0
+
+
+@command("report")
+def report(
+    results: Annotated[
+        Positional[tuple[Path, ...]],
+        option(
+            metavar="RESULT...",
+            help="What --json wrote, profiles, plans, archives, folders of train and tune; - reads one.",
+        ),
+    ],
+    *,
+    out: Annotated[Path, option(aliases=("-o",), metavar="FILE", help="The page, HTML; - prints it.")] = Path(
+        "report.html"
+    ),
+    title: Annotated[
+        str | None, option(metavar="TEXT", help="The heading; default the models' names.")
+    ] = None,
+    output: Told = OUTPUT,
+) -> int:
+    """Make one page of results to look at: unmasking step by step, orders, profiles, plans, training, archives.
+
+    The page is one file that loads nothing. Samples play where they were made with --json --trace.
+    """
+    from unmask.command_line.commands import report as work
+    from unmask.command_line.output import emit, one_document
+
+    aside = one_document(out, output.json)
+    emit(work.run(results, out, title), work.render, output.json, aside=aside)
     return 0

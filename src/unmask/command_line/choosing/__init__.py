@@ -20,7 +20,7 @@ from unmask.command_line.options import SEARCH, Options, Search, check_values, v
 from unmask.command_line.output import Report
 from unmask.denoisers import nucleus, tempered
 from unmask.engine.likelihood import log_likelihood
-from unmask.engine.sampling import sample
+from unmask.engine.sampling import Each, sample
 from unmask.engine.searching import Found, backtrack, best_of, judged
 from unmask.engine.searching import search as beam
 from unmask.kernels import commit, remask
@@ -69,7 +69,9 @@ def _arranged(selector: Selector, options: Options) -> Selector:
     return spaced if options.blocks is None else selectors.in_blocks(spaced, options.blocks)
 
 
-def _choosing(selector: Selector, options: Options, denoiser: Denoiser, entropies: bool) -> Sampler:
+def _choosing(
+    selector: Selector, options: Options, denoiser: Denoiser, entropies: bool, each: Each | None
+) -> Sampler:
     """A selector's sampler."""
     chosen = _arranged(selector, options)
     return lambda tokens, ids, generator: sample(
@@ -82,33 +84,39 @@ def _choosing(selector: Selector, options: Options, denoiser: Denoiser, entropie
         order_ids=ids,
         item_ids=ids,
         entropies=entropies,
+        each=each,
     )
 
 
-def _by_file(found: Filing, denoiser: Denoiser, entropies: bool) -> Sampler:
+def _by_file(found: Filing, denoiser: Denoiser, entropies: bool, each: Each | None) -> Sampler:
     """That of a sampler file."""
+    told: dict[str, Any] = {"entropies": entropies, "each": each}
     return lambda tokens, ids, generator: sample(
-        denoiser, tokens, found, generator=generator, order_ids=ids, item_ids=ids, entropies=entropies
+        denoiser, tokens, found, generator=generator, order_ids=ids, item_ids=ids, **told
     )
 
 
-def _drawing(rule: commit.Rule, options: Options, denoiser: Denoiser, entropies: bool) -> Sampler:
+def _drawing(
+    rule: commit.Rule, options: Options, denoiser: Denoiser, entropies: bool, each: Each | None
+) -> Sampler:
     """A rule that draws first, in blocks if asked."""
     source = greedy if options.greedy else rule.source
     rule = replace(rule, source=source, block_length=options.blocks)
     return lambda tokens, ids, generator: commit.sample(
-        denoiser, tokens, rule, generator=generator, item_ids=ids, entropies=entropies
+        denoiser, tokens, rule, generator=generator, item_ids=ids, entropies=entropies, each=each
     )
 
 
-def _remasking(kernels: tuple[Kernel, ...], _: Options, denoiser: Denoiser, __: bool) -> Sampler:
+def _remasking(
+    kernels: tuple[Kernel, ...], _: Options, denoiser: Denoiser, __: bool, each: Each | None
+) -> Sampler:
     """Kernels that hide symbols again."""
     return lambda tokens, ids, generator: remask.sample(
-        denoiser, tokens, kernels, generator=generator, item_ids=ids
+        denoiser, tokens, kernels, generator=generator, item_ids=ids, each=each
     )
 
 
-SAMPLERS: dict[Kind, Callable[[Any, Options, Denoiser, bool], Sampler]] = {
+SAMPLERS: dict[Kind, Callable[[Any, Options, Denoiser, bool, Each | None], Sampler]] = {
     CHOOSES: _choosing,
     DRAWS: _drawing,
     REMASKS: _remasking,
@@ -259,15 +267,20 @@ def changed(options: Options, denoiser: Denoiser) -> Denoiser:
     return nucleus(tempered(denoiser, options.temperature), options.top_p)
 
 
-def sampler(options: Options, denoiser: Denoiser, length: int, *, entropies: bool = False) -> Sampler:
-    """What unmasks ``length`` positions as the options say; ``entropies`` puts them into the trace where possible."""
+def sampler(
+    options: Options, denoiser: Denoiser, length: int, *, entropies: bool = False, each: Each | None = None
+) -> Sampler:
+    """What unmasks ``length`` positions as the options say; ``entropies`` puts them into the trace where possible.
+
+    ``each`` hears of every step, as in `unmask.sample`.
+    """
     check_values(options)
     if (found := said(options)) is not None:
-        return _spoken(_by_file(found, denoiser, entropies), options)
+        return _spoken(_by_file(found, denoiser, entropies, each), options)
     order = find(options)
     law = changed(options, denoiser)
     built = BUILD[str(options.order)](options, Task(law, length))
-    return _spoken(SAMPLERS[order.kind](built, options, law, entropies), options)
+    return _spoken(SAMPLERS[order.kind](built, options, law, entropies, each), options)
 
 
 def searcher(search: Search, options: Options, denoiser: Denoiser, length: int, num: int) -> Sampler:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from unmask.base.progress import Progress
 from unmask.command_line.options import check_seed, in_range
 from unmask.command_line.output import Report
 from unmask.data import files, tokens
@@ -169,7 +170,12 @@ def run_fetch(name: str, quiet: bool) -> Report:
 def run_check(folder: Path) -> Report:
     """Reads a token folder, or every one below a folder, and compares all checksums."""
     found = sorted(p.parent for p in folder.rglob("manifest.json")) or [folder]
-    return {"command": "data check", "folders": [describe(tokens.verify(place)) for place in found]}
+    described = []
+    with Progress("check", len(found)) as progress:
+        for place in found:
+            described.append(describe(tokens.verify(place)))
+            progress.advance(len(described))
+    return {"command": "data check", "folders": described}
 
 
 def run_list() -> Report:

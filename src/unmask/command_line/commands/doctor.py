@@ -21,6 +21,7 @@ from torch import Tensor
 
 import unmask
 from unmask import laws
+from unmask.base.progress import Progress
 from unmask.command_line.output import Report
 from unmask.data import sudoku
 from unmask.engine.likelihood import log_likelihood, nelbo
@@ -46,10 +47,12 @@ GRID = "534678912672195348198342567859761423426853791713924856961537284287419635
 
 def run() -> Report:
     """Versions, devices, room, and checks; ``ok`` is False when a check fails."""
-    checks = [
-        _check("engine", engine),
-        *(_check(f"model {name}", partial(probe, name)) for name in shipped()),
-    ]
+    wanted = {"engine": engine} | {f"model {name}": partial(probe, name) for name in shipped()}
+    with Progress("doctor", len(wanted)) as progress:
+        checks = []
+        for name, check in wanted.items():
+            checks.append(_check(name, check))
+            progress.advance(len(checks))
     return {
         "command": "doctor",
         "ok": all(c["ok"] for c in checks),

@@ -14,12 +14,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.base.records import write_bytes, write_text
+from unmask import pictures
+from unmask.base.records import stamped, write_bytes, write_text
 from unmask.base.statistics import paired_difference, t_quantile, wilson
 from unmask.evaluation.tuning import racing
 from unmask.evaluation.tuning.candidates import Candidate
 from unmask.evaluation.tuning.tasks import Metric
 from unmask.orders.samplers import Sampler
+from unmask.pictures import Series
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -121,7 +123,7 @@ class Tuned:
     def record(self) -> dict[str, Any]:
         """All that was found, as JSON; numbers that are not finite are null."""
         kinds = zip(self.budgets, self.winners, self.defaults, self.gains, self.needed, strict=True)
-        return {
+        return stamped("tune") | {
             "format": FORMAT,
             "version": 1,
             "metric": {"name": self.metric.name, "unit": self.metric.unit, "better": "lower"},
@@ -162,6 +164,10 @@ class Tuned:
         written.append(place / "tune.json")
         write_text(written[-1], json.dumps(self.record(), indent=1, allow_nan=False) + "\n")
         return tuple(written)
+
+    def _repr_html_(self) -> str:
+        """The front as a notebook shows it, and the table."""
+        return pictures.fragment(pictured(self.record(), self.metric.name))
 
     def __repr__(self) -> str:
         record = self.record()
@@ -276,6 +282,25 @@ def _ranged(found: dict[str, Any] | None, name: str) -> str:
     digits = min(max(1 - math.floor(math.log10(half)), 0), 9) if half > 0 else 3
     value, *ends = ("?" if v is None else f"{v:.{digits}f}" for v in (found[name], low, high))
     return f"{value} [{', '.join(ends)}]"
+
+
+def pictured(record: dict[str, Any], name: str) -> str:
+    """What winners and defaults of a record cost and lose as a picture, with its table and what is said below that."""
+    kinds = {"tuned": "winner", "best default of equal steps": "default"}
+    series = [_series(label, [b[kind] for b in record["budgets"]]) for label, kind in kinds.items()]
+    axes, note = ("network calls per item", f"{record['metric']['unit']}, lower is better"), UNITS["loss"]
+    chart = pictures.chart(f"Tuning: {name}", series, *axes, log_x=2.0, note=f"{note}; {UNITS['interval']}.")
+    more = "".join(pictures.note(line) for line in lines_of(record))
+    return chart + pictures.figure(
+        f"Samplers: {name}", pictures.table(heading(record), rows_of(record)) + more
+    )
+
+
+def _series(label: str, rows: Sequence[dict[str, Any] | None]) -> Series:
+    """Rows by rising calls."""
+    known = sorted((r for r in rows if r is not None and r["calls"] is not None), key=lambda r: r["calls"])
+    low, high = ([r["interval"][end] for r in known] for end in (0, 1))
+    return Series(label, [r["calls"] for r in known], [r["loss"] for r in known], low, high)
 
 
 def draw(tuned: Tuned, path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unmask.base import noise
 from unmask.base.types import Denoiser, Info, Result
-from unmask.engine.sampling import check_tokens, manifest, took
+from unmask.engine.sampling import Each, check_tokens, manifest, took
 from unmask.orders.sources import draw
 
 
@@ -47,12 +47,13 @@ def sample(
     generator: torch.Generator,
     prompt: Tensor | None = None,
     item_ids: Tensor | None = None,
+    each: Each | None = None,
 ) -> Result:
     """Runs the kernels one after the other on tokens int64 [B, L]; log_prob [B] is NaN.
 
     ``prompt`` bool [B, L] marks what must stay, by default all that is visible; give less to correct a
     complete sequence. Noise belongs to ``item_ids`` as in `unmask.sample`. A trace entry with symbol
-    ``mask_id`` says which positions were hidden again.
+    ``mask_id`` says which positions were hidden again. ``each`` hears of every step as in `unmask.sample`.
     ValueError if positions are still masked after the last kernel.
     """
     began = clock.perf_counter()
@@ -63,6 +64,9 @@ def sample(
         names[getattr(kernel, "__name__", "kernel")] += 1
         state, infos = kernel(state, denoiser, seed)
         trace.extend(infos)
+        if each is not None:
+            for info in infos:
+                each(info, state.tokens.clone())
     if state.masked.any():
         raise ValueError(
             f"{int(state.masked.sum())} positions are masked after the last kernel; expected none: "

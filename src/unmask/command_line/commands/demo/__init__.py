@@ -5,10 +5,10 @@ Each part returns its piece of the report; a further part is one more function o
 
 from __future__ import annotations
 
+import json
 import time
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -20,19 +20,21 @@ from unmask.base.devices import has_bfloat16
 from unmask.base.profile import Profile
 from unmask.base.progress import Progress
 from unmask.base.statistics import sign_test
-from unmask.base.types import Cache, Denoiser, Selector, TokenSource
+from unmask.base.types import Denoiser, Result, Selector, TokenSource, steps_of
 from unmask.command_line import boards
 from unmask.command_line.boards import Boards
 from unmask.command_line.commands import plan as work
-from unmask.command_line.commands.demo import animation
+from unmask.command_line.commands import report as pages
+from unmask.command_line.commands.demo.speed import Remembering, in_bfloat16
+from unmask.command_line.commands.sample import animation
 from unmask.command_line.options import MACHINE, Machine, above_zero, check_seed, in_range
 from unmask.command_line.output import Report, percent, say
 from unmask.data import sudoku
-from unmask.denoisers import NetworkDenoiser, take_rows
 from unmask.engine.sampling import sample
 from unmask.models import Model, load, measured_profile, verbs
 from unmask.orders import scores, selectors
 from unmask.orders.sources import draw, greedy
+from unmask.pictures import Look
 from unmask.planning import plans, profiles
 
 
@@ -61,8 +63,8 @@ def settings(seed: int, tau: float) -> list[Setting]:
 
 def run(
     model_name: str, *, num: int, seed: int, tau: float, precision: str, batch_size: int, quiet: bool
-) -> tuple[Report, Denoiser]:
-    """The report of the demo, and the denoiser as it computed (for `animate`)."""
+) -> tuple[Report, Model, Denoiser]:
+    """The report of the demo, the model, and the denoiser as it computed (for `animate` and `page`)."""
     in_range("num", num, 2, more=" puzzles, one of each difficulty")
     above_zero("tau", tau, 1)
     check_seed(seed)
@@ -86,7 +88,7 @@ def run(
         "pairs": paired(rows, ("random", "margin"), "arg-max"),
     }
     report["planning"] = planning(model, denoiser, seed, quiet)
-    return report | {"seconds": time.monotonic() - began}, denoiser
+    return report | {"seconds": time.monotonic() - began}, model, denoiser
 
 
 ALIKE = 3.0
@@ -114,17 +116,34 @@ def planning(model: Model, denoiser: Denoiser, seed: int, quiet: bool) -> Report
     heldout = profiles.heldout_of(profile)
     tokens = torch.as_tensor(sudoku.full_grids(GRIDS, work.FRESH_GRIDS + 2**32 + noise.narrowed(seed, 60)))
     say("scoring fresh grids under each plan", quiet)
-    alone = work.in_random_order(denoiser, tokens, plans.one_by_one(profile.length), seed)
-    rows = []
-    for calls in CALLS:
-        plan = plans.optimal(profile, steps=calls)
-        uniform = work.predicted(profile, plans.uniform(profile.length, calls))
-        said = work.predicted(profile, plan)
-        found = work.realised(denoiser, tokens, plan, alone, seed)
-        rows.append(
-            {"calls": calls, "plan": list(plan), "predicted": said, "realised": found, "uniform": uniform}
-        )
+    with Progress("plans", 1 + len(CALLS), quiet=quiet) as progress:
+        alone = work.in_random_order(denoiser, tokens, plans.one_by_one(profile.length), seed)
+        progress.advance(1)
+        rows = [_planned(profile, denoiser, calls, tokens, alone, seed, progress) for calls in CALLS]
     return {"grids": GRIDS, "bound": heldout.entropy, "plans": rows}
+
+
+def _planned(
+    profile: Profile,
+    denoiser: Denoiser,
+    calls: int,
+    tokens: Tensor,
+    alone: Tensor,
+    seed: int,
+    progress: Progress,
+) -> Report:
+    """The best plan of so many calls: what it should cost, and what it does on tokens int64 [n, 81]."""
+    plan = plans.optimal(profile, steps=calls)
+    uniform = work.predicted(profile, plans.uniform(profile.length, calls))
+    found = work.realised(denoiser, tokens, plan, alone, seed)
+    progress.advance(progress.step + 1)
+    return {
+        "calls": calls,
+        "plan": list(plan),
+        "predicted": work.predicted(profile, plan),
+        "realised": found,
+        "uniform": uniform,
+    }
 
 
 def _measured(model: Model, seed: int, quiet: bool) -> Profile:
@@ -259,72 +278,40 @@ def render_planning(report: Report, console: Console) -> None:
     )
 
 
+FILMS = {"margin": selectors.top_k(scores.margin, 1), "random": selectors.top_k(scores.at_random(0), 1)}
+"""Orders in which one puzzle is solved before the eyes of the reader."""
+
+
+def filmed(denoiser: Denoiser, seed: int) -> dict[str, tuple[Tensor, Result]]:
+    """One minimal puzzle, solved by the most probable digits in each order: the puzzle [1, 81] and what was done."""
+    puzzle = boards.generate("minimal", 1, seed).puzzles
+    chosen = {"generator": noise.seeded(seed), "source": greedy, "entropies": True}
+    return {name: (puzzle, sample(denoiser, puzzle, order, **chosen)) for name, order in FILMS.items()}  # type: ignore[arg-type]
+
+
 def animate(denoiser: Denoiser, seed: int, console: Console) -> None:
     """Solves one minimal puzzle in margin order before the eyes of the reader."""
-    puzzle = boards.generate("minimal", 1, seed).puzzles
-    selector, generator = selectors.top_k(scores.margin, 1), noise.seeded(seed)
-    result = sample(denoiser, puzzle, selector, generator=generator, source=greedy)
+    puzzle, result = filmed(denoiser, seed)["margin"]
     console.print(
         "\nOne minimal puzzle in margin order: first the cell whose two best digits are furthest apart."
     )
     animation.show(console, puzzle[0], animation.moves(result))
 
 
-# --- speed ----------------------------------------------------------------------------------------
+def page(report: Report, model: Model, denoiser: Denoiser, out: Path) -> Report:
+    """Writes what the demo found as a page: the table, the plans, and one puzzle in each order."""
+    look, found = verbs.look(model), [pages.Result("demo", "demo", report)]
+    for name, (puzzle, result) in filmed(denoiser, report["seed"]).items():
+        found.append(pages.Result(name, "sample", _film(model, look, name, puzzle, result)))
+    profile = measured_profile(model)
+    if profile is not None:
+        found.append(pages.Result("profile", "profile", json.loads(profile.to_json())))
+    return pages.write(found, out, f"unmask demo: {model.name}")
 
 
-def in_bfloat16(denoiser: NetworkDenoiser) -> NetworkDenoiser:
-    """The denoiser with its network's matrix products in bfloat16, as it was trained; on a CPU."""
-    network = denoiser.network
-
-    def evaluate(tokens: Tensor, rows: Tensor | None = None) -> Tensor:
-        with _autocast():
-            logits: Tensor = network(tokens, rows)
-            return logits
-
-    return replace(denoiser, network=evaluate)
-
-
-def _autocast() -> AbstractContextManager[Any]:
-    return torch.autocast("cpu", torch.bfloat16)
-
-
-@dataclass(frozen=True)
-class Remembering:
-    """A denoiser that runs each board once: settings that meet the same board share the work.
-
-    Good settings mostly meet the same boards, which saves about 40 % of the demo. A board takes 3 kB. The
-    loop counts calls as if nothing were remembered.
-    """
-
-    base: Denoiser
-    known: dict[bytes, Tensor] = field(default_factory=dict)
-
-    @property
-    def mask_id(self) -> int:
-        """Symbol id of the mask."""
-        return self.base.mask_id
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of symbols."""
-        return self.base.vocab_size
-
-    def __call__(self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None) -> Tensor:
-        """Log-probabilities float [B, R, V] at rows."""
-        keys = [board.tobytes() for board in tokens.to(torch.uint8).numpy()]
-        fresh = {key: i for i, key in enumerate(keys) if key not in self.known}
-        if fresh:
-            self.known.update(zip(fresh, self.base(tokens[list(fresh.values())], time=time)))
-        log_probs = torch.stack([self.known[key] for key in keys])
-        return log_probs if rows is None else take_rows(log_probs, rows)
-
-    def full(
-        self, tokens: Tensor, rows: Tensor | None = None, *, time: Tensor | None = None
-    ) -> tuple[Tensor, Cache]:
-        """As the base: caches are not remembered."""
-        return self.base.full(tokens, rows, time=time)
-
-    def partial(self, tokens: Tensor, rows: Tensor, cache: Cache, *, time: Tensor | None = None) -> Tensor:
-        """As the base."""
-        return self.base.partial(tokens, rows, cache, time=time)
+def _film(model: Model, look: Look, name: str, puzzle: Tensor, result: Result) -> Report:
+    """One puzzle as `unmask sample --json --trace` tells it."""
+    made = {"start": puzzle[0].tolist(), "steps": steps_of(result.trace, 1)[0], "nfe": float(result.nfe)}
+    kept = {"text": model.decode(result.tokens)[0], "log_prob": float(result.log_prob), **made}
+    about = {"command": "sample", "model": model.name, "order": name, "symbols": "arg-max"}
+    return about | {"look": look.record(range(9)), "samples": [kept], "manifest": result.manifest}

@@ -41,13 +41,16 @@ def run(
     in_range("samples", samples, 1)
     posed = with_solutions(posed)
     options = choosing.suited(options, model)
-    sampler = choosing.sampler(options, model.denoiser, model.length)
+    watch = boards.Watch(model.denoiser.mask_id)
+    each = None if quiet or pieces.shared else watch.each
+    sampler = choosing.sampler(options, model.denoiser, model.length, each=each)
     if pieces.shared:
         asked = {"samples": samples, "data": posed.puzzles, "solutions": posed.solutions}
         pieces.of(**facts(model, machine, options, command="eval", **asked))
 
     def solve() -> boards.Solved:
         with Progress("eval", len(posed.puzzles), quiet=quiet) as progress:
+            watch.advance = progress.advance
             return boards.solve(
                 posed.puzzles,
                 sampler,
@@ -55,10 +58,11 @@ def run(
                 machine=machine,
                 advance=progress.advance,
                 pieces=pieces,
+                watch=watch,
             )
 
     solved, bounds = pieces.every(
-        solve, lambda: _bounds(model, posed, samples, options.seed, machine, pieces)
+        solve, lambda: _bounds(model, posed, samples, options.seed, machine, pieces, quiet)
     )
     return {
         "command": "eval",
@@ -100,7 +104,9 @@ def _mean_clues(puzzles: Tensor) -> float:
     return float((puzzles != sudoku.BLANK).sum(1).double().mean())
 
 
-def _bounds(model: Model, posed: Boards, samples: int, seed: int, machine: Machine, pieces: Pieces) -> Report:
+def _bounds(
+    model: Model, posed: Boards, samples: int, seed: int, machine: Machine, pieces: Pieces, quiet: bool
+) -> Report:
     """The bound of the solutions on their own, and given the clues."""
     grids = posed.solutions
     if grids is None:
@@ -109,7 +115,7 @@ def _bounds(model: Model, posed: Boards, samples: int, seed: int, machine: Machi
     hidden = {"nelbo": torch.zeros_like(clues), "nelbo_given_clues": clues}
     found = pieces.every(
         *(
-            partial(_bound, model, grids, visible, samples, seed, machine, pieces.within(name))
+            partial(_bound, model, grids, visible, samples, seed, machine, pieces.within(name), quiet)
             for name, visible in hidden.items()
         )
     )
@@ -124,6 +130,7 @@ def _bound(
     seed: int,
     machine: Machine,
     pieces: Pieces = IN_TURN,
+    quiet: bool = True,
 ) -> Report:
     """NELBO of grids int64 [n, 81], nats per grid and bits per scored cell; standard error over grids."""
 
@@ -138,7 +145,9 @@ def _bound(
         )
         return {"value": found.value.cpu(), "stderr": found.stderr.cpu()}
 
-    parts = list(pieces.each("grids", boards.batched(len(grids), machine.batch_size, measured)))
+    batches = boards.batched(len(grids), machine.batch_size, measured)
+    with Progress("bound", len(grids), quiet=quiet) as progress:
+        parts = list(pieces.each("grids", batches, progress.advance))
     values = torch.cat([p["value"] for p in parts])
     within = float(torch.cat([p["stderr"] for p in parts]).mean())
     error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else within

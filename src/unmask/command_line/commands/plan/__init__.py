@@ -146,6 +146,8 @@ def _report(fitted: Profile, heldout: Profile, count: int, lengths: Tensor | Non
             "stderr": error,
             "of": "cross-entropy minus model entropy per position",
         },
+        "entropies": fitted.entropies.tolist(),
+        "provenance": fitted.provenance,
     }
 
 

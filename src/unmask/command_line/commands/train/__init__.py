@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from unmask.command_line.commands.train import tuning
+from unmask.command_line.commands.train import curves, tuning
 from unmask.command_line.output import Report, number, say
 from unmask.recipes import Run, all_recipes
 from unmask.recipes.run import describe, override
@@ -88,6 +88,7 @@ def _trained(
         "steps": _steps_done(folder),
         "resumed_from": before,
         "loss": _loss(folder),
+        "curve": curves.curve(curves.read(folder)),
         "seconds": time.monotonic() - began,
         "changes": dict(changes),
     }
@@ -163,7 +164,7 @@ def _steps_done(folder: Path) -> int:
 
 def _loss(folder: Path, last: int = 50) -> Report | None:
     """The mean of the last logged losses."""
-    losses = [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()[-last:]]
+    losses = [line["loss"] for line in curves.read(folder)[-last:]]
     if not losses:
         return None
     return number(

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from unmask.base.progress import Progress
 from unmask.command_line import sequences
 from unmask.command_line.output import Report, number, say
 from unmask.data.prepare import fraction
@@ -88,16 +89,19 @@ def measured(found: Task, place: Path, quiet: bool) -> Report | None:
     some = found.held_out[torch.as_tensor(sequences.drawn(len(found.held_out), MOST, 0))]
     say(f"measuring {len(some)} held-out sequences, before and after", quiet)
     models = {"before": found.model, "after": load(place)}
-    rows = []
-    for share in shares.SHARES:
-        row: Report = {"hidden": share}
-        for when, model in models.items():
-            mean, error = shares.ratio(*shares.by_share(model, some, share))
-            row[when] = number(
-                mean, "nats per hidden symbol", f"{100 * share:g} % hidden at random", stderr=error
-            )
-        rows.append(row)
+    rows: list[Report] = []
+    with Progress("held out", len(shares.SHARES), quiet=quiet) as progress:
+        for share in shares.SHARES:
+            told = {when: _by_share(model, some, share) for when, model in models.items()}
+            rows.append({"hidden": share} | told)
+            progress.advance(len(rows))
     return {"sequences": len(some), "shares": rows}
+
+
+def _by_share(model: Model, tokens: Tensor, share: float) -> Report:
+    """What a model knows of so many hidden symbols."""
+    mean, error = shares.ratio(*shares.by_share(model, tokens, share))
+    return number(mean, "nats per hidden symbol", f"{100 * share:g} % hidden at random", stderr=error)
 
 
 def render(report: Report, console: Console) -> None:

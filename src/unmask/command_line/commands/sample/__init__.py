@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -16,6 +18,7 @@ from unmask.base.progress import IN_TURN, Pieces, Progress
 from unmask.command_line import boards, catalogue, choosing, sequences
 from unmask.command_line.boards import Boards, Solved
 from unmask.command_line.choosing.files import facts
+from unmask.command_line.commands.sample.animation import Stage
 from unmask.command_line.options import MACHINE, SEARCH, Machine, Options, Search, check_search, in_range
 from unmask.command_line.output import Report, percent, put, say
 from unmask.data import files, sudoku
@@ -41,14 +44,21 @@ def run(
     search: Search = SEARCH,
     machine: Machine = MACHINE,
     pieces: Pieces = IN_TURN,
+    watch: bool = False,
 ) -> Report:
     """``num`` samples, or ``num`` of every puzzle of a prompt file, with their log-probabilities (nats).
 
     ``length`` is that of samples of models with special tokens; ``hide`` names ranges of symbols of each prompt to draw.
     With a ``search`` they are the ``num`` most probable fillings that it finds of each puzzle, or of one wholly masked
-    sequence.
+    sequence. With ``watch`` the first sample is seen on standard error while it is unmasked.
     """
     in_range("num", num, 1)
+    if watch and search.given:
+        raise ValueError("--watch beside a search; expected one of them: a search follows no one sequence")
+    if watch and pieces.shared:
+        raise ValueError(
+            "--watch beside shared work; expected one of them: nobody sees another process's steps"
+        )
     check_search(search, options, num, trace)
     in_range("length", length, 1)
     hidden = _ranges(hide, prompt)
@@ -57,9 +67,9 @@ def run(
     model = load(model_name, device=machine.device)
     options = choosing.suited(options, model)
     out = _checked_out(model, out)
-    each = 1 if search.given else num
-    posed = None if prompt is None else _posed(model, prompt, each, hidden)
-    tokens = _hidden(model, each, length, options.seed) if posed is None else posed.puzzles
+    count = 1 if search.given else num
+    posed = None if prompt is None else _posed(model, prompt, count, hidden)
+    tokens = _hidden(model, count, length, options.seed) if posed is None else posed.puzzles
     if posed is not None and length is not None:
         raise ValueError("--length beside --prompt; expected one of them, a prompt has a length of its own")
     if search.given:
@@ -67,11 +77,17 @@ def run(
     if pieces.shared:
         asked = {"search": asdict(search), "trace": trace, "num": num}
         pieces.of(**facts(model, machine, options, command="sample", **asked, data=tokens))
-    with Progress("sample", len(tokens), quiet=quiet) as progress:
+    with (
+        _seen(model, tokens[0], watch) as stage,
+        Progress("sample", len(tokens), quiet=quiet or watch) as progress,
+    ):
+        show = None if stage is None else stage.each
+        told = boards.Watch(model.denoiser.mask_id, progress.advance, show)
         if search.given:
             sampler = choosing.searcher(search, options, model.denoiser, model.length, num)
         else:
-            sampler = choosing.sampler(options, model.denoiser, model.length, entropies=trace)
+            each = None if pieces.shared or (quiet and not watch) else told.each
+            sampler = choosing.sampler(options, model.denoiser, model.length, entropies=trace, each=each)
         solved = boards.solve(
             tokens,
             sampler,
@@ -80,6 +96,7 @@ def run(
             machine=machine,
             advance=progress.advance,
             pieces=pieces,
+            watch=told,
         )
     if search.given:
         tokens, posed, solved = _found(tokens, posed, solved, num)
@@ -91,6 +108,7 @@ def run(
         "units": UNITS
         | (SEARCH_UNITS if search.given else {})
         | (TRACE_UNITS | {"mask_id": model.denoiser.mask_id} if trace else {}),
+        **({"look": _look(model, tokens, solved)} if trace else {}),
         "samples": _samples(model, tokens, solved, posed is not None),
         "file": None if out is None else _picture(model, solved, out),
         "accuracy": _accuracy(model, posed, solved),
@@ -98,6 +116,12 @@ def run(
         "network_seconds": solved.manifest["network_seconds"],
         "manifest": solved.manifest,
     }
+
+
+def _seen(model: Model, tokens: Tensor, watch: bool) -> AbstractContextManager[Stage | None]:
+    """The stage on which the first of the sequences is watched, if it is."""
+    console = Console(stderr=True, highlight=False)
+    return Stage(console, tokens.tolist(), verbs.look(model)) if watch else nullcontext()
 
 
 UNITS = {
@@ -109,6 +133,7 @@ SEARCH_UNITS = {
     "nfe": "network calls of all fillings of a sequence that were compared, full forward passes",
 }
 TRACE_UNITS = {
+    "start": "tokens before the first step",
     "steps": "in sequence; a symbol mask_id hides its position again",
     "log_probs": "nats, of the symbols",
     "entropies": "nats, of the laws that the symbols came from; null if not known",
@@ -241,7 +266,14 @@ def _samples(model: Model, tokens: Tensor, solved: Solved, prompted: bool) -> li
     records: list[Report] = [{"text": text, "log_prob": value, "nfe": nfe} for text, value, nfe in values]
     if asked is not None:
         records = [{"prompt": question} | r for question, r in zip(asked, records)]
-    return [r | {"steps": s} for r, s in zip(records, solved.steps)] if solved.steps else records
+    if not solved.steps:
+        return records
+    return [r | {"start": t, "steps": s} for r, t, s in zip(records, tokens.tolist(), solved.steps)]
+
+
+def _look(model: Model, tokens: Tensor, solved: Solved) -> Report:
+    """How the symbols of a trace look to people."""
+    return verbs.look(model).record({*tokens.flatten().tolist(), *solved.grids.flatten().tolist()})
 
 
 def _checked_out(model: Model, out: Path | None) -> Path | None:

@@ -1,0 +1,181 @@
+"""Films of unmasking: what stands where after each call, how probable it was, and how much was open."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from unmask.pictures import heat, molecules
+from unmask.pictures.svg import tag, text
+
+KINDS = ("text", "grid", "image", "molecule", "residues", "symbols")
+"""What a sequence looks like: running text, a board, pixels, SMILES, letters in tens, or symbols with gaps between."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A sequence at the start, tokens with masks, and its steps: each with ``positions``, ``symbols``, ``log_probs``
+
+    and ``entropies`` (nats; None where not known), lists of equal length.
+    """
+
+    start: Sequence[int]
+    steps: Sequence[Mapping[str, Any]]
+    title: str = ""
+
+    @classmethod
+    def before(
+        cls, tokens: Sequence[int], steps: Sequence[Mapping[str, Any]], mask: int, title: str = ""
+    ) -> Item:
+        """The item whose steps led to ``tokens``: what they unmasked was masked."""
+        touched = {at for step in steps for at in step["positions"]}
+        return cls([mask if at in touched else t for at, t in enumerate(tokens)], steps, title)
+
+    def column(self, name: str) -> list[Any]:
+        """One of the lists, of all steps together; Nones for a step that has none."""
+        return [v for step in self.steps for v in step[name] or [None] * len(step["positions"])]
+
+    def final(self) -> list[int]:
+        """The tokens after the last step."""
+        found = list(self.start)
+        for at, symbol in zip(self.column("positions"), self.column("symbols")):
+            found[at] = symbol
+        return found
+
+    def ranks(self) -> list[float | None]:
+        """How late each position is unmasked, 0 to 1: see `heat.ranks`."""
+        sizes = [len(step["positions"]) for step in self.steps]
+        return heat.ranks(len(self.start), sizes, self.column("positions"))
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the symbols of a model look: one of `KINDS`, their texts (numbers where there is none), the mask.
+
+    ``columns``: of a board or an image; ``levels``: of an image, the symbol that is white.
+    """
+
+    kind: str = "symbols"
+    texts: Mapping[int, str] = field(default_factory=dict)
+    mask: int = -1
+    columns: int = 0
+    levels: int = 0
+
+    def record(self, used: Iterable[int]) -> dict[str, Any]:
+        """The look as JSON, with the texts of the symbols that are used."""
+        texts = {str(t): self.texts[t] for t in sorted(set(used)) if t in self.texts}
+        sizes = {"columns": self.columns, "levels": self.levels}
+        return {"kind": self.kind, "texts": texts, "mask": self.mask, **sizes}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Look:
+        """The look of a record; a kind that this version does not know shows as symbols."""
+        texts = {int(t): str(text) for t, text in record["texts"].items()}
+        kind = record["kind"] if record["kind"] in KINDS else "symbols"
+        return cls(kind, texts, *(int(record[name]) for name in ("mask", "columns", "levels")))
+
+    def signs(self, tokens: Sequence[int]) -> list[str]:
+        """The text of each token."""
+        return ["_" if t == self.mask else self.texts.get(t, str(t)) for t in tokens]
+
+    def written(self, tokens: Sequence[int]) -> str:
+        """Tokens as text: boards and images in rows."""
+        signs = self.signs(tokens)
+        if self.kind not in ("grid", "image") or not self.columns:
+            return (" " if self.kind == "symbols" else "").join(signs)
+        rows = range(0, len(signs), self.columns)
+        return "\n".join(" ".join(signs[k : k + self.columns]) for k in rows)
+
+
+def film(title: str, look: Look, items: Sequence[Item], note: str = "") -> str:
+    """The stage with its controls: buttons, a slider, keys; without a script the first finished item stands there."""
+    data = json.dumps(record(look, items), separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    store = tag("script", data, type="application/json", class_="um-data")
+    stage = tag(
+        "div",
+        tag("pre", text(look.written(items[0].final()) if items else "")),
+        class_="um-stage",
+        role="img",
+        aria_label=title,
+    )
+    talk = tag("p", "", class_="um-said", aria_live="polite")
+    along = tag("div", "", class_="um-along")
+    label = f"{title}, step by step. Space plays and stops, arrow keys step, Home and End go to the ends"
+    key = "" if look.kind == "image" else _key()
+    inside = stage + _controls(items) + talk + key + along
+    body = tag(
+        "div", inside, class_="um-film", tabindex="0", role="group", aria_label=label, data_kind=look.kind
+    )
+    below = tag("p", text(note), class_="um-note") if note else ""
+    return tag("figure", tag("figcaption", text(title)), store, body, below, class_="um-figure")
+
+
+BUTTONS = (
+    ("first", "M4 3v10M12 3L7 8l5 5", "Start"),
+    ("back", "M10 3L5 8l5 5", "One call back"),
+    ("play", "M5 3l8 5-8 5Z", "Play"),
+    ("next", "M6 3l5 5-5 5", "Next call"),
+    ("last", "M4 3l5 5-5 5M12 3v10", "End"),
+)
+"""What buttons do, how they look in a square of 16, and what they are called."""
+
+KEY = (
+    ("um-q0", "below 0.5"),
+    ("um-q1", "below 0.9"),
+    ("um-q2", "above"),
+    ("um-given", "given"),
+    ("um-new", "this call"),
+)
+
+
+def _key() -> str:
+    """What underlines and frames mean."""
+    items = [tag("span", text(said), class_=f"um-sign {name}") for name, said in KEY]
+    return tag("p", "Probability when unmasked: ", " ".join(items), class_="um-note um-key")
+
+
+def _icon(path: str) -> str:
+    return tag("svg", tag("path", d=path), viewBox="0 0 16 16", aria_hidden="true", class_="um-icon")
+
+
+def _controls(items: Sequence[Item]) -> str:
+    """Hidden until the script runs."""
+    buttons = [
+        tag("button", _icon(path), type="button", aria_label=label, title=label, data_do=name)
+        for name, path, label in BUTTONS
+    ]
+    slider = tag("input", type="range", min="0", max="1", value="0", step="1", aria_label="Call").replace(
+        "</input>", ""
+    )
+    names = [tag("option", text(item.title or f"sample {k + 1}"), value=k) for k, item in enumerate(items)]
+    choice = tag("label", "Sample ", tag("select", *names, class_="um-items")) if len(names) > 1 else ""
+    return tag("div", *buttons, slider, choice, class_="um-controls", hidden=True)
+
+
+def record(look: Look, items: Sequence[Item]) -> dict[str, Any]:
+    """What the script reads: per item the sizes of the steps, positions, symbols, 1000 probability and 100 entropy."""
+    used = (t for item in items for t in [*item.start, *item.column("symbols")] if t != look.mask)
+    return look.record(used) | {"items": [_item(item, look) for item in items]}
+
+
+def _item(item: Item, look: Look) -> dict[str, Any]:
+    told = any(step["entropies"] is not None for step in item.steps)
+    hidden = all(t == look.mask for t in item.start)
+    return {
+        "t": item.title,
+        "b": len(item.start) if hidden else list(item.start),
+        "n": [len(step["positions"]) for step in item.steps],
+        "p": item.column("positions"),
+        "s": item.column("symbols"),
+        "c": [_whole(None if v is None else math.exp(min(v, 0.0)), 1000) for v in item.column("log_probs")],
+        "e": [_whole(v, 100) for v in item.column("entropies")] if told else None,
+        **({"m": molecules.drawing(look.signs(item.final()))} if look.kind == "molecule" else {}),
+    }
+
+
+def _whole(value: float | None, times: int) -> int:
+    """A number as a whole one; -1 where it is not known."""
+    return -1 if value is None or not math.isfinite(value) else round(times * value)

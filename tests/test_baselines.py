@@ -134,7 +134,7 @@ def test_an_autoregressive_network_learns_the_law_exactly():
     run = baselines.autoregressive(tiny(), draw)
     network = run.build(run.network)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
-    for step in range(150):
+    for step in range(250):
         loss = run.objective(network, run.batch(run, step))
         optimiser.zero_grad()
         loss.backward()

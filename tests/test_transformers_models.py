@@ -526,7 +526,7 @@ def test_code_length_is_the_likelihood_given_the_length() -> None:
     told = codec.layout.log_likelihoods(job.coding, data)
     assert told == pytest.approx(nats.tolist(), abs=1e-6)
     for entry, value in zip(entries, nats.tolist()):
-        assert 8 * len(entry.payload) == pytest.approx(-value / 0.6931, abs=16)
+        assert 8 * entry.length == pytest.approx(-value / 0.6931, abs=16)
     assert subject.length == 30
 
 

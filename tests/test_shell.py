@@ -1,7 +1,6 @@
 """What a person at a terminal meets: help, mistakes, short names, files that are named, and Ctrl-C."""
 
 import json
-import math
 import os
 import re
 import shlex
@@ -293,12 +292,12 @@ def test_kinds_exclude_each_other(run, tmp_path):
 # --- Ctrl-C -----------------------------------------------------------------------------------------
 
 
-def processor_seconds(process):
-    """Processor time of a process so far; endless where the system does not tell."""
+def processor_seconds(process, began):
+    """Processor time of a process so far; seconds since it began where the system does not tell."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return math.inf
+        return time.monotonic() - began
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -316,7 +315,8 @@ def stopped(words, after, folder, until=None):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         env=os.environ | {"PYTHONPATH": str(Path(unmask.__file__).parents[1])},
     )
-    began, ready = time.monotonic(), until or (lambda: processor_seconds(process.pid) >= after)
+    began = time.monotonic()
+    ready = until or (lambda: processor_seconds(process.pid, began) >= after)
     while not ready() and process.poll() is None and time.monotonic() - began < 120:
         time.sleep(0.02)
     time.sleep(after if until else 0)

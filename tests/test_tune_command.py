@@ -503,7 +503,9 @@ def test_a_search_takes_a_sampler_file(way: str, model: Path, tmp_path: Path, ca
 
 
 def test_samplers_that_come_with_models_are_for_their_weights_and_calls():
-    there = {name: pretrained.tuned_calls(name) for name in ("sudoku", "text", "molecules", "digits", "records")}
+    there = {
+        name: pretrained.tuned_calls(name) for name in ("sudoku", "text", "molecules", "digits", "records")
+    }
     assert set(there.values()) == {(4, 8, 16)}
     for name, calls in there.items():
         model = unmask.load(name)

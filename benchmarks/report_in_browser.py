@@ -1,6 +1,6 @@
 """Does a report open without complaints and requests, step by keys, and in how long with 200 items?
 
-python benchmarks/report_in_browser.py [PAGE ...] [--chromium /usr/bin/chromium] [--pictures FOLDER]
+Run: python benchmarks/report_in_browser.py [PAGE ...] [--chromium /usr/bin/chromium] [--pictures FOLDER]
 
 Without pages it makes one: 200 Sudoku puzzles, text, molecules, digits and residues step by step, a profile with plans, a
 tuning, trainings, an archive. Every check that fails is an error; screenshots are for people to look at.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 
 from unmask.codec.coder import Damaged, read_varint, varint
 from unmask.codec.container import counts, names
@@ -45,7 +46,7 @@ def read(table: bytes, offset: int, payloads: int, named: bool, together: int) -
     known, at = (names.unpack(table, at, count), len(table)) if named else ([""] * count, at)
     if at != len(table) or offset != end:
         raise Damaged("the table of the block contradicts itself")
-    return [_called(entry, name) for entry, name in zip(found, known)]
+    return [replace(entry, name=name) for entry, name in zip(found, known)]
 
 
 def _bundle(
@@ -65,8 +66,3 @@ def _bundle(
         kind, start, length = parts[stored]
         listed.append(Listed(number, kind, size, crc, start, length, "", first))
     return listed, at, offset
-
-
-def _called(entry: Listed, name: str) -> Listed:
-    """The item with its name."""
-    return Listed(**vars(entry) | {"name": name}) if name else entry

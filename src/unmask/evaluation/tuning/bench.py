@@ -109,10 +109,6 @@ class Bench:
         losses, calls = self._measured(candidate, items, np.arange(len(items)))
         return losses, calls, np.array([(time.perf_counter() - began) / len(items)])
 
-    def costs(self, space: Space, items: Items, name: str, sizes: tuple[int, ...]) -> stepping.StepCosts:
-        """Costs of steps of an order along a plan, on the first items."""
-        return self.costs_of(space, items, [(name, sizes)])[0]
-
     def costs_of(
         self, space: Space, items: Items, paths: Sequence[tuple[str, tuple[int, ...]]]
     ) -> list[stepping.StepCosts]:

@@ -108,21 +108,16 @@ def plans_of(
     for budget, _, name in wanted:
         tell(f"measuring what steps of {name} cost in {budget:.0f} calls")
     equal = [(n, families.uniform(space.count, steps)) for _, steps, n in wanted if n not in LEVELLED]
-    bench.costs_of(space, items, equal)
+    costs = dict(zip(equal, bench.costs_of(space, items, equal)))
     for budget, steps, name in wanted:
         if name in LEVELLED:
             best = bench.levels(space, items, LEVELLED[0], steps)
         else:
-            best = _optimal(bench, space, items, name, families.uniform(space.count, steps))
+            best = functools.partial(
+                costs[name, families.uniform(space.count, steps)].optimal, count=space.count
+            )
         found |= {c.name: c for c in planned(space, int(budget), name, best)}
     return found
-
-
-def _optimal(
-    bench: Bench, space: Space, items: Items, name: str, path: tuple[int, ...]
-) -> Callable[[int], tuple[int, ...]]:
-    """The best plans of an order by costs along a path."""
-    return functools.partial(bench.costs(space, items, name, path).optimal, count=space.count)
 
 
 def _best_orders(
@@ -165,9 +160,9 @@ def once_more(
     both = [(budget, won) for budget, won in both if won.plan == "planned" and won.order not in LEVELLED]
     for _, won in both:
         tell(f"measuring along the path of {won.name}")
-    bench.costs_of(space, items, [(won.order, won.sizes) for _, won in both])
-    for budget, won in both:
-        best = _optimal(bench, space, items, won.order, won.sizes)
+    costs = bench.costs_of(space, items, [(won.order, won.sizes) for _, won in both])
+    for (budget, won), along in zip(both, costs):
+        best = functools.partial(along.optimal, count=space.count)
         found |= {c.name: c for c in planned(space, int(budget), won.order, best, "planned twice")}
     return found
 

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.skipif(
 
 STANDINS = {
     "srun": '[[ $1 == --kill-on-bad-exit=1 ]] && shift\nexec "$@"',
-    "scontrol": 'if [[ $1 == show ]]; then printf "first\\nsecond\\n"; else echo "$@" >> "$SAID"; fi',
+    # the second name comes late: who stops reading after the first ends it by SIGPIPE
+    "scontrol": 'if [[ $1 == show ]]; then echo first; sleep 0.1; echo second; else echo "$@" >> "$SAID"; fi',
     "torchrun": """echo "torchrun $OMP_NUM_THREADS $*" >> "$SAID"
 trap 'echo saved >> "$SAID"; exit 130' TERM
 if [[ $HOLD == yes ]]; then for _ in {1..200}; do sleep 0.05; done; fi

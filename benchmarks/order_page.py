@@ -86,6 +86,26 @@ SECTIONS = (
         ("puzzles", "symbols", "order", "n", "solved %", "95 %"),
     ),
     Section(
+        "Hard Sudoku",
+        """What training takes further: a network of 64 thousand parameters to which digits, rows, columns and boxes have
+        no names (`unmask.recipes.sudoku_equivariant`), arg-max symbols, one cell a call by margin, or all beyond a
+        threshold. One puzzle of each symmetry class of published collections; very hard ones take a solver with singles
+        126 guesses (median):""",
+        "sudoku_equivariant",
+        "rows",
+        ("puzzles", "order", "n", "solved %", "95 %", "calls"),
+    ),
+    Section(
+        "Guesses between two",
+        """The same network with a search (`unmask.backtrack`, 64 ways at most) that uses no rule of Sudoku, only the
+        model's own exact log-probability. What matters is where it guesses: margin guesses where the model is least in
+        doubt, which tells little; `presets.fork` where two symbols share the probability, so that either tells most.
+        "arg-max" is one way, the calls are those of all ways together:""",
+        "searching_sudoku_fork",
+        "rows",
+        ("task", "way", "n", "calls", "most probable solved %", "any %", "certain %"),
+    ),
+    Section(
         "Masked against autoregressive",
         """A masked model of 0.3 million parameters against autoregressive ones of 1 and 7 times its size, the same puzzles
         and geometry. **Not converged**: the autoregressive ones have only begun, so this says who learns faster, not who

@@ -2,7 +2,8 @@
 
 Run: python benchmarks/searching.py [--part sudoku | zebra | molecules] [--models ..] [--num 100] [--write]
 
-    sudoku     --sets minimal "very hard" [--every]   --every: one cell a call instead of all that are sure
+    sudoku     --sets minimal "very hard" [--every | --fork] [--compile]
+               --every: one cell a call instead of all that are sure; --fork: guesses where two symbols are as probable
     zebra      --models FOLDER ..    fresh puzzles of the size that a model was trained on
     molecules  half of the symbols hidden, from left to right and by margin; drawn from the model where no data are there
 
@@ -64,6 +65,8 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=100)
     parser.add_argument("--sets", nargs="+", default=["minimal", "very hard"])
     parser.add_argument("--every", action="store_true")
+    parser.add_argument("--fork", action="store_true")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--ways", nargs="+", default=[name for name in WAYS if "judged" not in name])
     parser.add_argument("--split", default="valid")
     parser.add_argument("--write", metavar="NAME")
@@ -94,7 +97,8 @@ that one then, and the seconds are those of judging. "finished": no way is given
 NOTES = {
     "sudoku": """
 Models {models}, {half}, part {split} of each set. Margin order; where the order is not told, all cells whose best symbol
-has probability .999 or more go together, otherwise the one of largest margin.
+has probability .999 or more go together, otherwise the one of largest margin (fork: `presets.fork`, one where two symbols
+are about as probable).
 """,
     "zebra": """
 Models {models}, float32; fresh zebra puzzles of one solution, minimal in their clues. Margin order, one cell a call.
@@ -106,7 +110,7 @@ found again, which nothing asks for: there are many good fillings.
 }
 
 
-def cast(network: torch.nn.Module) -> Callable[..., Tensor]:
+def cast(network: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The network in bfloat16, its logits in float32."""
 
     def run(tokens: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -123,14 +127,18 @@ def cast(network: torch.nn.Module) -> Callable[..., Tensor]:
 def sudokus(name: str, options: argparse.Namespace) -> Iterator[Task]:
     """Puzzles of each set."""
     network = unmask.load(name).denoiser.network
+    if options.compile:
+        network = torch.compile(network, dynamic=True)
     denoiser = unmask.from_logits(cast(network) if has_bfloat16() else network, 9, 9, with_rows=True)
+    order, said = (MARGIN, "a cell a call") if options.every else (sure, "")
+    order, said = (presets.fork(SURE), "fork") if options.fork else (order, said)
     for group in options.sets:
         puzzle, truth = (torch.as_tensor(x) for x in sudoku_hard.puzzles(group, options.split, options.num))
         yield Task(
-            f"{name}, {group}{', a cell a call' if options.every else ''}",
+            ", ".join(part for part in (name, group, said) if part),
             denoiser,
             puzzle,
-            MARGIN if options.every else sure,
+            order,
             lambda found, part, truth=truth: (found == truth[part, None]).all(2),
         )
 
@@ -268,7 +276,7 @@ WAYS: dict[str, Way] = {
     "arg-max": beam(1),
     **{f"beam {n}": beam(n) for n in (2, 4, 8)},
     **{f"best of {n} draws": draws(n) for n in (4, 8, 16)},
-    **{f"backtrack {n}": back(n) for n in (4, 8, 16)},
+    **{f"backtrack {n}": back(n) for n in (4, 8, 16, 64)},
     **{f"backtrack {n}, finished": back(n, finish=True) for n in (4, 8, 16)},
 }
 WAYS = {name: once(name, way) for name, way in WAYS.items()}

@@ -95,15 +95,17 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["34 clues", "minimal", *PUBLISHED])
     parser.add_argument("--tau", nargs="+", default=["none"], help="'none' is one cell a call")
     parser.add_argument("--bfloat16", action="store_true")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--write", metavar="NAME")
     options = parser.parse_args()
     model = unmask.load(options.model)
+    network = model.denoiser.network
+    if options.compile:
+        network = torch.compile(network, dynamic=True)
     rows = []
     for name in options.sets:
         for tau in options.tau:
-            rows.append(
-                measured(model.denoiser.network, name, options, None if tau == "none" else float(tau))
-            )
+            rows.append(measured(network, name, options, None if tau == "none" else float(tau)))
             print(json.dumps(rows[-1]), flush=True)
     notes = f"Model `{options.model}`, weights {model.hash}. Exact match; Wilson 95 % interval."
     print("\n".join([notes, *record.table(rows)]))

@@ -1565,6 +1565,22 @@ MUTANTS = (
         ("test_scores_selectors.py::test_masked_positions_go_before_visible_ones_whatever_they_score",),
     ),
     Mutant(
+        "otherwise-always",
+        "orders/selectors.py",
+        "torch.where(reached.any(1, keepdim=True), values, otherwise(view))",
+        "otherwise(view)",
+        "a threshold takes as many as reach it, but others",
+        ("test_scores_selectors.py::test_threshold_asks_another_score_only_where_nothing_reaches_it",),
+    ),
+    Mutant(
+        "fork-is-no-fork",
+        "orders/scores.py",
+        "second - 3 * third",
+        "second - third",
+        "a guess among three looks as good as one between two",
+        ("test_scores_selectors.py::test_confidence_margin_and_entropy_by_hand",),
+    ),
+    Mutant(
         "no-rounding-grid",
         "orders/selectors.py",
         "/ GRID).round_()",

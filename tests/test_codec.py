@@ -199,6 +199,7 @@ SELECTORS = {
     "noisy margin": made(lambda plan, seed: presets.noisy_margin(plan, seed=seed)),
     "entropy budget": made(lambda _, __: presets.eb(0.3)),
     "threshold": made(lambda _, __: presets.threshold(0.7)),
+    "fork": made(lambda _, __: presets.fork(0.7)),
     "moment": made(lambda plan, seed: presets.moment(plan, 2.0, seed)),
     "moment sampler": made(lambda plan, seed: presets.moment_sampler(plan, 1.0, seed)),
     "race": made(lambda plan, seed: presets.race(plan, 2.0, seed)),

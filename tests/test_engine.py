@@ -92,6 +92,7 @@ def several_at_a_time(length):
         selectors.in_blocks(selectors.entropy_budget(1.0), 3),
         selectors.ancestral(schedules.linear(), schedules.uniform_grid(3), 6),
         selectors.ancestral(schedules.geometric(eps=1e-3), schedules.cosine_grid(5), 6),
+        selectors.threshold(scores.confidence, 0.8, scores.fork),
     ]
 
 

@@ -26,6 +26,7 @@ TABLE = samplers.plans_by_count({9: (2, 3, 4), 4: (1, 3)})
 RULES = {
     "random": presets.random(2, 7),
     "threshold": presets.threshold(0.6),
+    "fork": presets.fork(0.7),
     "eb": presets.eb(0.7),
     "factor": presets.factor(0.9),
     "margin by a table": presets.margin(TABLE),

@@ -138,6 +138,7 @@ def for_any_count(law):
         presets.hybrid(2, explore=scores.at_random(3), exploit=scores.left_to_right),
         presets.eb(0.4),
         presets.threshold(0.6),
+        presets.fork(0.8),
         presets.factor(1.5),
         presets.klass(tau=0.3, eps=0.2, plan=2),
         presets.pc(background(law), 2),

@@ -52,6 +52,7 @@ def test_confidence_margin_and_entropy_by_hand():
             sum(p * math.log(p) for p in (0.45, 0.4, 0.15)),
             -math.log(3),
         ],
+        scores.fork: [0.5, 0.1 - 0.3, -INF, 0.4 - 0.45, 1 / 3 - 1],
         scores.left_to_right: [0, -1, -INF, -3, -4],
     }
     for score, wanted in first.items():
@@ -260,6 +261,19 @@ def test_threshold_takes_all_that_reach_it_and_the_best_otherwise():
     assert chosen(selectors.threshold(scores.confidence, -INF)(view_of())) == [[1, 0, 3, 4], [3, 0, 2]]
 
 
+def test_threshold_asks_another_score_only_where_nothing_reaches_it():
+    assert chosen(selectors.threshold(scores.confidence, 0.9, scores.fork)(view_of())) == [[0], [3]]
+    assert chosen(selectors.threshold(scores.confidence, 0.5, scores.fork)(view_of())) == [[1, 0], [3, 0, 2]]
+    assert not selectors.threshold(scores.at_random(1), 2.0, scores.fork).blind
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_fork_of_few_symbols_has_no_third(size):
+    probs = torch.tensor([[[0.7, 0.3][:size]]], dtype=torch.float64)
+    view = View(torch.tensor([[9]]), torch.tensor([[True]]), probs.log())
+    assert scores.fork(view).item() == pytest.approx(0.3 if size == 2 else 0)
+
+
 def test_entropy_budget_by_hand():
     """Beyond the largest entropy of the batch, the sum of the others stays within gamma."""
     for gamma in (0.0, 0.3, 0.65, 1.4, 1.75, 9.0):
@@ -332,9 +346,11 @@ def test_names_tell_what_was_chosen():
         selectors.top_k(scores.margin, (3, 2)).name,
         selectors.top_k(scores.with_noise(scores.at_random(3), 0.5, 1), 4).name,
         selectors.in_blocks(selectors.threshold(scores.confidence, 0.9), 32).name,
+        selectors.threshold(scores.confidence, 0.9, scores.fork).name,
     ]
     assert names == [
         "top_k(margin, 2 steps: 3, 2)",
         "top_k(with_noise(at_random(3), 0.5, 1), 4)",
         "in_blocks(threshold(confidence, 0.9), 32)",
+        "threshold(confidence, 0.9, fork)",
     ]

@@ -88,6 +88,7 @@ def test_rows_of_a_batch_do_not_feel_each_other(way):
 
 OTHERS = {
     "threshold": selectors.threshold(scores.confidence, 0.5),
+    "fork": presets.fork(0.9),
     "two at once": selectors.top_k(scores.margin, 2),
     "noise of each step": presets.moment(2, 2.0, 3),
 }

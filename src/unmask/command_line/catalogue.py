@@ -93,6 +93,11 @@ ORDERS = {
     "margin-threshold": Order(
         "all positions whose margin is tau or more, at least one (tau 0.9)", ("tau",), ADAPTIVE
     ),
+    "fork": Order(
+        "all of probability tau or more, else a guess between two, for --backtrack (tau 0.999)",
+        ("tau",),
+        ADAPTIVE,
+    ),
     "entropy-budget": Order(
         "the most certain positions whose entropies fit a budget of gamma nats a call (gamma 0.1)",
         ("gamma",),

@@ -18,6 +18,7 @@ law.
 * ``eb``: entropies within a budget. KL at most gamma times the calls.
 * ``threshold``: all above tau; ``factor``: all as certain as their number asks. With arg-max symbols and limit <= 1,
   ``factor`` takes the arg-max of the joint law.
+* ``fork``: all above tau, or a guess where two symbols are about equally probable, for a search that goes back.
 * ``klass``: all that are certain and stable. No guarantee.
 * ``punt``: all that a look ahead finds independent of better ones, within eps nats.
 * ``pc``: early, certain and rare; ``information_gain``: the best of several by one look ahead. Exact at 1.
@@ -172,6 +173,15 @@ def eb(gamma: float = 0.1) -> Selector:
 def threshold(tau: float = 0.9) -> Selector:
     """All positions whose best probability is at least tau, and always one (Fast-dLLM, arXiv 2505.22618)."""
     return selectors.threshold(CERTAIN, tau)
+
+
+@described
+def fork(tau: float = 0.999) -> Selector:
+    """As `threshold`; where nothing is that sure, the position where two symbols share the probability (`scores.fork`).
+
+    For `unmask.backtrack`, which tries one symbol and then the other. Without a search `threshold` guesses better.
+    """
+    return selectors.threshold(CERTAIN, tau, scores.on_base(scores.fork))
 
 
 @described

@@ -45,17 +45,24 @@ def top_k(score: Score, plan: Plan) -> Selector:
 
 
 @described
-def threshold(score: Score, tau: float) -> Selector:
-    """All positions that score at least ``tau``, and always the best one (arXiv 2505.22618 with confidence, tau 0.9)."""
+def threshold(score: Score, tau: float, otherwise: Score | None = None) -> Selector:
+    """All positions that score at least ``tau``, and always the best one (arXiv 2505.22618 with confidence, tau 0.9).
+
+    Where none does, the best one by the score ``otherwise``, if that is given.
+    """
     tau = real(tau, "tau")
     level = on_grid(torch.tensor(tau, dtype=torch.float64)).item()
+    names = [_name(score), str(tau)] + ([] if otherwise is None else [_name(otherwise)])
 
     def choose(view: View) -> Choice:
         values = score(view)
         reached = view.masked & (on_grid(values) >= level)
+        if otherwise is not None:
+            values = torch.where(reached.any(1, keepdim=True), values, otherwise(view))
         return take(view, values, reached.sum(1).clamp(min=1))
 
-    return Selector(choose, blind=is_blind(score), name=f"threshold({_name(score)}, {tau})")
+    blind = is_blind(score) and (otherwise is None or is_blind(otherwise))
+    return Selector(choose, blind=blind, name=f"threshold({', '.join(names)})")
 
 
 @described

@@ -196,6 +196,7 @@ BUILD: dict[str, Callable[[Options, Task], Any]] = {
     ),
     "threshold": lambda o, _: presets.threshold(value(o.tau, 0.9)),
     "margin-threshold": lambda o, _: selectors.threshold(scores.on_base(scores.margin), value(o.tau, 0.9)),
+    "fork": lambda o, _: presets.fork(value(o.tau, 0.999)),
     "entropy-budget": lambda o, _: presets.eb(value(o.gamma, 0.1)),
     "eb": lambda o, _: presets.eb(value(o.gamma, 0.1)),
     "factor": lambda o, _: presets.factor(value(o.limit, 1.0)),

@@ -127,8 +127,7 @@ def cast(network: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def sudokus(name: str, options: argparse.Namespace) -> Iterator[Task]:
     """Puzzles of each set."""
     network = unmask.load(name).denoiser.network
-    if options.compile:
-        network = torch.compile(network, dynamic=True)
+    network = sudoku_hard.compiled(network) if options.compile else network
     denoiser = unmask.from_logits(cast(network) if has_bfloat16() else network, 9, 9, with_rows=True)
     order, said = (MARGIN, "a cell a call") if options.every else (sure, "")
     order, said = (presets.fork(SURE), "fork") if options.fork else (order, said)

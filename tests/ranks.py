@@ -123,10 +123,10 @@ def _free_port() -> int:
 # --- what they do ---------------------------------------------------------------------------------
 
 
-def losses(folder: str, changes: dict[str, Any], **machine: Any) -> list[float]:
+def losses(folder: str, changes: dict[str, Any], seed: int = 0, **machine: Any) -> list[float]:
     """The losses of a training of `tiny` without dropout, with some settings of the optimiser and the machine."""
     run = tiny(often(**{"save_minutes": 60} | machine), dropout=0.0, **changes)
-    train(run, Path(folder), quiet=True)
+    train(replace(run, seed=seed), Path(folder), quiet=True)
     return [record["loss"] for record in log_of(Path(folder))]
 
 

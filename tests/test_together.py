@@ -164,13 +164,19 @@ def test_one_process_is_told_to_stop_and_all_stop_at_one_step(tmp_path, whole):
 
 
 def test_fewer_or_more_processes_go_on(tmp_path, alone):
-    """Two that share the weights, then one, then two: losses, and the weights at the end, are those of one all the way."""
+    """Two that share the weights, then one, then two: losses, and the weights at the end, are those of one all the way.
+
+    What is left is far below what three seeds differ by.
+    """
     rest = {"decay": 0.0}
     given(together(partial(losses, strategy="fsdp"), str(tmp_path), {"steps": 6} | rest))
     losses(str(tmp_path), {"steps": 9} | rest)
     given(together(losses, str(tmp_path), {"steps": 12} | rest))
     wanted = losses(str(tmp_path / "one"), {"steps": 12} | rest)
-    assert [record["loss"] for record in log_of(tmp_path)] == pytest.approx(wanted, abs=1e-5)
+    found = [record["loss"] for record in log_of(tmp_path)]
+    assert found == pytest.approx(wanted, abs=1e-5)
+    ends = [wanted[-1], *(losses(str(tmp_path / f"{n}"), {"steps": 12} | rest, seed=n)[-1] for n in (1, 2))]
+    assert abs(found[-1] - wanted[-1]) < 0.01 * (max(ends) - min(ends))
     mine, theirs = joined(tmp_path, 12), joined(tmp_path / "one", 12)
     for name, value in theirs.items():
         torch.testing.assert_close(mine[name], value, atol=2e-5, rtol=1e-3, msg=name)

@@ -4,7 +4,7 @@ Run: python benchmarks/searching.py [--part sudoku | zebra | molecules] [--model
 
     sudoku     --sets minimal "very hard" [--every | --fork] [--compile]
                --every: one cell a call instead of all that are sure; --fork: guesses where two symbols are as probable
-    zebra      --models FOLDER ..    fresh puzzles of the size that a model was trained on
+    zebra      --models FOLDER .. [--fork]    fresh puzzles of the size that a model was trained on
     molecules  half of the symbols hidden, from left to right and by margin; drawn from the model where no data are there
 
 No rule of a task is used: what counts is the model's own exact log-probability along the order. "found": mean of the most
@@ -101,7 +101,8 @@ has probability .999 or more go together, otherwise the one of largest margin (f
 are about as probable).
 """,
     "zebra": """
-Models {models}, float32; fresh zebra puzzles of one solution, minimal in their clues. Margin order, one cell a call.
+Models {models}, float32; fresh zebra puzzles of one solution, minimal in their clues. Margin order, one cell a call, or
+`presets.fork(.999)`: all that are sure go together, guesses are made where two symbols are about as probable.
 """,
     "molecules": """
 Models {models}, float32. Half of each molecule's symbols hidden at random, one a call. "Solved": the hidden symbols are
@@ -129,8 +130,7 @@ def sudokus(name: str, options: argparse.Namespace) -> Iterator[Task]:
     network = unmask.load(name).denoiser.network
     network = sudoku_hard.compiled(network) if options.compile else network
     denoiser = unmask.from_logits(cast(network) if has_bfloat16() else network, 9, 9, with_rows=True)
-    order, said = (MARGIN, "a cell a call") if options.every else (sure, "")
-    order, said = (presets.fork(SURE), "fork") if options.fork else (order, said)
+    order, said = forked(options, (MARGIN, "a cell a call") if options.every else (sure, ""))
     for group in options.sets:
         puzzle, truth = (torch.as_tensor(x) for x in sudoku_hard.puzzles(group, options.split, options.num))
         yield Task(
@@ -140,6 +140,11 @@ def sudokus(name: str, options: argparse.Namespace) -> Iterator[Task]:
             order,
             lambda found, part, truth=truth: (found == truth[part, None]).all(2),
         )
+
+
+def forked(options: argparse.Namespace, other: tuple[Any, str]) -> tuple[Any, str]:
+    """The order that --fork asks for, or another, and what it is called."""
+    return (presets.fork(SURE), "fork") if options.fork else other
 
 
 def sure(view: unmask.View) -> unmask.Choice:
@@ -164,8 +169,9 @@ def zebras(name: str, options: argparse.Namespace) -> Iterator[Task]:
         each = [zebra.is_solved(clues[part], filled[:, w].numpy(), size) for w in range(filled.shape[1])]
         return torch.as_tensor(np.stack(each, 1))
 
-    title = f"{size.houses} houses, {size.attributes} attributes ({Path(name).parent.name or name})"
-    yield Task(title, model.denoiser, tokens, MARGIN, right)
+    order, said = forked(options, (MARGIN, "margin"))
+    title = f"{size.houses} houses, {size.attributes} attributes ({Path(name).parent.name or name}), {said}"
+    yield Task(title, model.denoiser, tokens, order, right)
 
 
 def molecules(name: str, options: argparse.Namespace) -> Iterator[Task]:

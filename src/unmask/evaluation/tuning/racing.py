@@ -246,17 +246,24 @@ def _nearest(race: Race) -> tuple[int, int] | None:
     means = np.nanmean(race.calls, axis=1)
     missing = means * (race.losses.shape[1] - np.array(lengths))
     usual = math.sqrt(float(np.nanvar(race.losses, axis=1, ddof=1).mean()))
-    done, left, found = np.flatnonzero(missing == 0).tolist(), MOST * race.full - race.spent, {}
-    for budget, winner in zip(race.budgets, race.winners):
-        for arm in np.flatnonzero(means <= budget * ROUNDING).tolist() if winner is not None else ():
-            if arm != winner and 0 < missing[arm] + missing[winner] <= left:
-                seen = min(lengths[arm], lengths[winner])
-                worse, error = _gap(race.losses[arm, :seen], race.losses[winner, :seen], usual)
-                found[arm, winner] = worse / error if error else math.inf
-    near = sorted((ratio, pair) for pair, ratio in found.items() if ratio < NEAR)
-    return next(
-        (pair for _, pair in near if not _known(race.losses, pair[0], {*done, pair[1]} - {pair[0]})), None
+    done, left = set(np.flatnonzero(missing == 0).tolist()), MOST * race.full - race.spent
+    found: dict[tuple[int, int], float] = {}
+    pairs = (
+        (arm, w) for b, w in zip(race.budgets, race.winners) if w is not None for arm in _keeping(means, b)
     )
+    for arm, winner in pairs:
+        if arm != winner and 0 < missing[arm] + missing[winner] <= left:
+            seen = min(lengths[arm], lengths[winner])
+            worse, error = _gap(race.losses[arm, :seen], race.losses[winner, :seen], usual)
+            found[arm, winner] = worse / error if error else math.inf
+    near = sorted((ratio, pair) for pair, ratio in found.items() if ratio < NEAR)
+    others = ((pair, (done | {pair[1]}) - {pair[0]}) for _, pair in near)
+    return next((pair for pair, known in others if not _known(race.losses, pair[0], known)), None)
+
+
+def _keeping(calls: Array, budget: float) -> list[int]:
+    """Arms whose calls are within a budget."""
+    return [arm for arm, value in enumerate(calls.tolist()) if value <= budget * ROUNDING]
 
 
 def _to_the_end(race: Race, arm: int, measure: Measure) -> None:

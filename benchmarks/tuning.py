@@ -80,7 +80,8 @@ Six exact laws, whose KL (order disclosed) is known by enumeration; orders that 
 
 "costs": steps measured on 256 draws along the path of the plan that is told of, two equal steps and the best plan of three;
 predicted mean and standard error against the exact KL, nats. "choice": `tuning.choose` on 256 draws (half to choose
-by, half to judge by), budgets of 2, 3 and 4 calls, {repeats} repeats: how often the winner's exact nats (entropy plus KL)
+by, half to judge by), budgets of 2, 3 and 4 calls, {repeats} repeats, of which those count that a plan won, for rules
+choose their own number of calls: how often the winner's exact nats (entropy plus KL)
 are more than one standard error of the mean of 128 items above those of the best candidate within its budget, Wilson 95 %;
 how often those of the best of all candidates on all items of the same half are ("full grid", which the race cannot know);
 how often they are more than 2 % above; calls of the race, those for the best defaults and the last look with it, as a share

@@ -14,8 +14,9 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ from unmask.planning import families
 
 F64 = torch.float64
 BUDGETS = (2, 3, 4)
+MORE = (1024, 4096)
+"""Draws to choose and judge by, beside 256."""
+
 ORDER_IDS = 128
 """Random orders that items of a half go along, over which the cost of one is averaged."""
 
@@ -76,10 +80,14 @@ Six exact laws, whose KL (order disclosed) is known by enumeration; orders that 
 
 "costs": steps measured on 256 draws along the path of the plan that is told of, two equal steps and the best plan of three;
 predicted mean and standard error against the exact KL, nats. "choice": `tuning.choose` on 256 draws (half to choose
-by, half to judge by), budgets of 2, 3 and 4 calls, {repeats} repeats: how often the winner's exact nats (entropy plus KL)
+by, half to judge by), budgets of 2, 3 and 4 calls, {repeats} repeats, of which those count that a plan won, for rules
+choose their own number of calls: how often the winner's exact nats (entropy plus KL)
 are more than one standard error of the mean of 128 items above those of the best candidate within its budget, Wilson 95 %;
-how often they are more than 2 % above; calls of the race, those for the best defaults with it, as a share of those of the
-full grid, and beside it those that measured what steps cost. Laws and samplers are looked up in tables of all sequences.
+how often those of the best of all candidates on all items of the same half are ("full grid", which the race cannot know);
+how often they are more than 2 % above; calls of the race, those for the best defaults and the last look with it, as a share
+of those of the full grid, mean and the most of a repeat, and beside it those that measured what steps cost. "more draws":
+the same by more of them, {fewer} repeats; errors are those of half as many items. Laws and samplers are looked up in tables
+of all sequences.
 """
 
 
@@ -140,19 +148,30 @@ class Looked:
 
 def on_laws(repeats: int, state: Path | None) -> tuple[dict[str, list[Row]], str]:
     """Predicted costs, and choices by draws."""
-    found: dict[str, list[Row]] = {"costs": [], "choice": []}
+    found: dict[str, list[Row]] = {"costs": [], "choice": [], "more draws": []}
     for name, law in six_laws().items():
         path = None if state is None else state / f"{name}, {repeats} repeats.json"
         make = functools.partial(of_law, name, law, repeats)
         for part, rows in kept_rows(path, make).items():
             found[part] += rows
         print(found["choice"][-1], flush=True)
-    return found, LAW_NOTES.format(ids=ORDER_IDS, repeats=repeats)
+    for (name, law), num in itertools.product(six_laws().items(), MORE):
+        path = None if state is None else state / f"{name}, {num} draws.json"
+        make = functools.partial(with_more, name, law, repeats // 10, num)
+        for part, rows in kept_rows(path, make).items():
+            found[part] += rows
+            print(*rows, flush=True)
+    return found, LAW_NOTES.format(ids=ORDER_IDS, repeats=repeats, fewer=repeats // 10)
 
 
 def of_law(name: str, law: Any, repeats: int) -> dict[str, list[Row]]:
     """The rows of one law."""
     return {"costs": cost_rows(name, law), "choice": [choice_row(name, law, repeats)]}
+
+
+def with_more(name: str, law: Any, repeats: int, num: int) -> dict[str, list[Row]]:
+    """The row of one law for more draws."""
+    return {"more draws": [choice_row(name, law, repeats, num)]}
 
 
 def kept_rows(path: Path | None, make: Callable[[], dict[str, list[Row]]]) -> dict[str, list[Row]]:
@@ -205,32 +224,50 @@ def divergence(law: Any, make: Callable[[int], unmask.Selector], orders: int, su
     return float(np.mean(values))
 
 
-def choice_row(name: str, law: Any, repeats: int) -> Row:
-    """How often the choice by draws is far from the best, and what it takes."""
+def choice_row(name: str, law: Any, repeats: int, num: int = 256) -> Row:
+    """How often the choice by draws is far from the best, and that of a full grid on the same items, and what it takes."""
     listed = Listed(law)
     looked = Looked(listed)
     metric = tasks.Metric("nats", "nats per item", looked.of)
-    wrong, far, share, more, trials = 0, 0, [], [], 0
+    outcomes, share, more = [], [], []
     for repeat in range(repeats):
-        draws = law.sample(256, torch.Generator().manual_seed(1000 + repeat))
+        draws = law.sample(num, torch.Generator().manual_seed(1000 + repeat))
         items = tasks.Items(draws, torch.zeros_like(draws, dtype=torch.bool))
-        found = tuning.choose(listed, items, BUDGETS, seed=repeat, metric=metric)
-        nats = {c.name: looked.exact(c.sampler) for c in found.candidates if c.calls}
+        found = tuning.choose(listed, items, BUDGETS, most=num // 2, seed=repeat, metric=metric)
         share.append(found.race.spent / found.race.full)
         more.append(found.measuring / found.race.full)
-        for budget, winner in zip(found.budgets, found.winners):
-            if winner is None or not winner.candidate.calls:
-                continue
-            best = min(nats[c.name] for c in found.candidates if c.calls and c.calls <= budget)
-            error = (winner.interval[1] - winner.interval[0]) / 4
-            mine, trials = nats[winner.candidate.name], trials + 1
-            wrong, far = wrong + (mine > best + error), far + (mine > 1.02 * best)
+        outcomes += list(judged(looked, found, tasks.halves(items, repeat)[0]))
+    wrong, far, grid = np.array(outcomes).sum(0).tolist()
+    trials = len(outcomes)
     low, high = (100 * x for x in wilson(wrong, trials))
     tokens, shares = everything(law)
-    row = {"law": name, "entropy": -float((shares * law.log_prob(tokens)).sum()), "choices": trials}
+    row = {
+        "law": name,
+        "draws": num,
+        "entropy": -float((shares * law.log_prob(tokens)).sum()),
+        "choices": trials,
+    }
     row |= {"far %": 100 * wrong / trials, "95 %": f"{low:.1f} to {high:.1f}"}
-    row |= {"2 % above %": 100 * far / trials, "calls, % of the grid": 100 * float(np.mean(share))}
+    row |= {"full grid far %": 100 * grid / trials, "2 % above %": 100 * far / trials}
+    row |= {"calls, % of the grid": 100 * float(np.mean(share)), "at most": 100 * max(share)}
     return row | {"for costs, %": 100 * float(np.mean(more))}
+
+
+def judged(looked: Looked, found: Tuned, items: tasks.Items) -> Iterator[tuple[bool, bool, bool]]:
+    """For each budget that a plan won: whether it is an error above the best, 2 % above, and the full grid's an error."""
+    planned = [c for c in found.candidates if c.calls]
+    nats = np.array([looked.exact(c.sampler) for c in planned])
+    ids = torch.arange(len(items))
+    losses = np.stack([looked.of(None, items, c.sampler, ids)[0] for c in planned])
+    for budget, winner in zip(found.budgets, found.winners):
+        if winner is None or not winner.candidate.calls:
+            continue
+        within = np.array([c.calls <= budget for c in planned])
+        best, mine = nats[within].min(), looked.exact(winner.candidate.sampler)
+        error = (winner.interval[1] - winner.interval[0]) / 4
+        grid = np.where(within, losses.mean(1), np.inf).argmin()
+        other = losses[grid].std(ddof=1) / math.sqrt(len(items))
+        yield mine > best + error, mine > 1.02 * best, nats[grid] > best + other
 
 
 # --- models -------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import unmask
-from unmask.evaluation.tuning import costs, tasks
+from unmask.evaluation.tuning import costs, racing, tasks, tuning
 from unmask.evaluation.tuning.bench import Bench, Kept
 from unmask.evaluation.tuning.candidates import ORDERS, Space, sized, usual
 from unmask.evaluation.tuning.heats import _best_orders, best_defaults, first_heat
@@ -73,6 +73,15 @@ def test_what_the_races_of_defaults_take_counts():
     assert after.spent == pytest.approx(measured)
     assert after.winners == race.winners
     assert all(tried[arm].default for arm in usual_)
+
+
+def test_a_choice_leaves_no_arm_near_a_winner_that_there_are_calls_for():
+    law = unmask.laws.Markov([0.6, 0.4], [[0.9, 0.1], [0.2, 0.8]], 6)
+    tokens = law.sample(192, torch.Generator().manual_seed(0))
+    found = tuning.choose(law, tasks.Items(tokens, torch.zeros_like(tokens, dtype=torch.bool)), (2, 3))
+    looked = racing.last_look(found.race, lambda *_: pytest.fail("measured"))
+    assert looked.winners == found.race.winners
+    assert found.race.spent <= racing.MOST * found.race.full
 
 
 def test_no_sampler_is_tried_under_two_names():

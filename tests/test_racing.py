@@ -129,3 +129,86 @@ def test_of_arms_that_do_the_same_the_cheaper_one_stays():
     found = raced(losses, np.array([8.0, 4.0, 8.0]), (8,))
     assert found.winners == (1,)
     assert found.spent == racing.FIRST * (8 + 4 + 8)
+
+
+def test_arms_that_do_the_same_go_on_once():
+    """The first alike stays for both, whether it leads or not; shares that agree so far need not stay so."""
+    random = np.random.default_rng(0)
+    calls = np.full((4, 8), 4.0)
+    losses = random.random((4, 8)) + np.array([0.0, 0.1, 0.1, 0.1])[:, None]
+    losses[3] = losses[1] + 1e-14
+    assert 3 not in racing.contenders(losses, calls, (4,), range(4))[0]
+    assert {1, 2} <= set(racing.contenders(losses, calls, (4,), range(4))[0])
+    assert racing.contenders(np.round(losses), calls, (4,), range(4))[0] == [0, 1, 2, 3]
+
+
+def dropped(items=64, first=8):
+    """A race of 20 arms of 4 calls: 0 won it, 1 led to the end, the others were dropped; of these 2 would have won."""
+    random = np.random.default_rng(1)
+    truth = random.normal(size=items) + random.normal(size=(20, items)) * 0.3 + np.arange(20)[:, None] / 2
+    truth[2] = truth[0] - 0.2
+    truth[2, :first] = truth[0, :first] + 0.1 * random.normal(size=first) + 0.02
+    losses = truth.copy()
+    losses[2:, first:] = np.nan
+    return racing.Race((4.0,), losses, np.where(np.isnan(losses), np.nan, 4.0), (0,)), truth
+
+
+def looked(race_, truth, calls=4.0):
+    """A race after a last look, and what that measured."""
+    seen = []
+    measure = lambda a, i: seen.append((a, i[0])) or (truth[a, i], np.full(len(i), calls))  # noqa: E731
+    return racing.last_look(race_, measure), seen
+
+
+def test_who_was_dropped_near_a_winner_is_measured_on_all_items_and_may_win():
+    race_, truth = dropped()
+    found, seen = looked(race_, truth)
+    assert found.winners == (2,)
+    assert seen[:3] == [(2, 8), (2, 16), (2, 32)]  # what was measured is not measured again
+    assert {arm for arm, _ in seen} == {2}  # nobody far from the winner
+    assert np.isnan(race_.losses[2, 8:]).all()
+    np.testing.assert_array_equal(found.losses[2], truth[2])
+
+
+@pytest.mark.parametrize(("most", "reached"), [(0.22, False), (0.27, True)])
+def test_a_last_look_takes_the_calls_that_are_left(monkeypatch, most, reached):
+    """Two of 20 arms to the end and 18 on an eighth of the items are 21 % of all calls; one more to the end are 26 %."""
+    monkeypatch.setattr(racing, "MOST", most)
+    race_, truth = dropped()
+    found, seen = looked(race_, truth)
+    assert bool(seen) == reached
+    assert found.spent <= most * found.full
+
+
+def test_a_last_look_leaves_who_does_the_same_as_a_known_arm():
+    race_, truth = dropped()
+    truth[2] = truth[1] = truth[0] + 0.01
+    race_.losses[1], race_.losses[2, :8] = truth[1], truth[2, :8]
+    assert (2, 8) not in looked(race_, truth)[1]
+
+
+def test_who_takes_too_many_calls_on_all_items_does_not_win_by_a_last_look():
+    race_, truth = dropped()
+    assert looked(race_, truth, 4.5)[0].winners == (0,)
+
+
+def test_all_items_decide_where_a_winner_was_not_measured_on_all():
+    """A race that ended early: its winner too goes to the end beside who is near."""
+    race_, truth = dropped()
+    for arm in (0, 1):
+        race_.losses[arm, 32:] = race_.calls[arm, 32:] = np.nan
+    found, seen = looked(race_, truth)
+    assert found.winners == (2,)
+    assert (0, 32) in seen
+
+
+@pytest.mark.parametrize("make", [gaussian, solved])
+def test_a_last_look_misses_no_more_and_stays_within_a_third(make):
+    wrong, after = 0, 0
+    for seed in range(20):
+        losses, means = make(seed)
+        before = raced(losses)
+        found = racing.last_look(before, lambda a, i: (losses[a, i], np.full(len(i), CALLS[a])))  # noqa: B023
+        wrong, after = wrong + misses(losses, means, before), after + misses(losses, means, found)
+        assert before.spent <= found.spent <= max(before.spent, racing.MOST * found.full)
+    assert after <= wrong

@@ -7,7 +7,9 @@ could gain is the end of an interval of its mean difference by Student's t. Few 
 shares solved often none: so one more difference is counted, as far from the mean as items are spread (of a loss that
 takes many values, `GUARD` times as far). Of arms that lost the same on items that differ, the one of fewer calls stays.
 Where many arms are as good, a race would take them all to the end: so of those that may win only the best of each budget
-go on, as many as a race may take calls (`SHARE`), spread evenly over the rounds that are left.
+go on, as many as a race may take calls (`SHARE`), spread evenly over the rounds that are left. What was dropped so on few
+items may yet be the best: where calls are left at the end (`MOST`), who is nearest to a winner, in standard errors of the
+difference, is measured on all items, one after another, and all items decide (`last_look`).
 
 Rules that count themselves take more calls for some items than for others. Such an arm may lead a budget, and win it, only
 if the 95 % interval of its mean calls is within; it is out only if the interval is above. Derived; how often the winner is
@@ -17,8 +19,9 @@ more than a standard error worse than the best is tested.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise, zip_longest
 from typing import TypeAlias
 
@@ -33,6 +36,12 @@ Measure: TypeAlias = Callable[[int, NDArray[np.int64]], tuple[Array, Array]]
 
 SHARE = 0.27
 """Of the calls of all arms on all items, what a race takes at most, but for the first round and `KEPT` arms."""
+
+MOST = 0.33
+"""Of the calls of all arms on all items, what races take with a last look."""
+
+NEAR = 1.0
+"""Standard errors of the difference from a winner within which an arm that was dropped is looked at again."""
 
 KEPT = 2
 """Arms of each budget that go on whatever they take."""
@@ -156,7 +165,8 @@ def contenders(
     for budget in budgets:
         may = [arm for arm in alive if spans[arm][0] <= budget * ROUNDING]
         arms = sorted(may, key=lambda a: (spans[a][1] > budget * ROUNDING, *ranks[a], a))
-        found.append([a for a in arms if a == arms[0] or _may_win(losses, a, arms[0], seen, usual, level)])
+        open_ = [a for a in arms if a == arms[0] or _may_win(losses, a, arms[0], seen, usual, level)]
+        found.append([a for i, a in enumerate(open_) if not _known(losses, a, open_[:i])])
     return found
 
 
@@ -193,14 +203,90 @@ def _may_win(losses: Array, arm: int, rival: int, seen: int, usual: float, level
     if seen < 2 or (usual == 0 and seen < SILENT):
         return True
     own, other = losses[arm, :seen], losses[rival, :seen]
-    worse, spread, many = own - other, float(other.std(ddof=1)), len(np.unique(other)) >= VALUES
-    if many and np.allclose(own, other, rtol=1e-9, atol=1e-12):
-        return False
-    noise = (GUARD if many else 1) * max(spread, float(own.std(ddof=1)), usual)
-    variance = (float(((worse - worse.mean()) ** 2).sum()) + noise**2) / seen
+    worse, error = _gap(own, other, usual)
     level = level if 2 * seen < losses.shape[1] else min(level, LATE)
-    reach = t_quantile(level, seen - 1) * math.sqrt(variance / seen)
-    return bool(worse.mean() - reach < -ZONE * spread / math.sqrt(losses.shape[1]))
+    reach = t_quantile(level, seen - 1) * error
+    return worse - reach < -ZONE * float(other.std(ddof=1)) / math.sqrt(losses.shape[1])
+
+
+def _gap(own: Array, other: Array, usual: float) -> tuple[float, float]:
+    """The mean difference of losses of two arms on the same items, and its standard error with one difference more."""
+    worse, share = own - other, GUARD if len(np.unique(other)) >= VALUES else 1
+    noise = share * max(float(other.std(ddof=1)), float(own.std(ddof=1)), usual)
+    variance = (float(((worse - worse.mean()) ** 2).sum()) + noise**2) / len(own)
+    return float(worse.mean()), math.sqrt(variance / len(own))
+
+
+def _known(losses: Array, arm: int, others: Collection[int]) -> bool:
+    """Whether one of the others lost the same on all items of an arm, which differ."""
+    own = losses[arm, : _length(losses[arm])]
+    alike = np.isclose(losses[list(others), : len(own)], own, rtol=1e-9, atol=1e-12)
+    return bool(alike.all(1).any()) and len(np.unique(own)) >= VALUES
+
+
+# --- a last look ----------------------------------------------------------------------------------------
+
+
+def last_look(race: Race, measure: Measure) -> Race:
+    """The race with what calls are left, up to `MOST`: arms near a winner measured on all items, which then decide.
+
+    They need not have been in one heat, as long as each was measured on the first items.
+    """
+    found = replace(race, losses=race.losses.copy(), calls=race.calls.copy())
+    while pair := _nearest(found):
+        for arm in pair:
+            _to_the_end(found, arm, measure)
+        found = replace(found, winners=tuple(map(partial(_winner, found), found.budgets, found.winners)))
+    return found
+
+
+def _nearest(race: Race) -> tuple[int, int] | None:
+    """Of arms that there are calls for, the one nearest to the winner of a budget, and this, not both measured on all."""
+    lengths = [_length(row) for row in race.losses]
+    means = np.nanmean(race.calls, axis=1)
+    missing = means * (race.losses.shape[1] - np.array(lengths))
+    usual = math.sqrt(float(np.nanvar(race.losses, axis=1, ddof=1).mean()))
+    done, left = set(np.flatnonzero(missing == 0).tolist()), MOST * race.full - race.spent
+    found: dict[tuple[int, int], float] = {}
+    pairs = (
+        (arm, w) for b, w in zip(race.budgets, race.winners) if w is not None for arm in _keeping(means, b)
+    )
+    for arm, winner in pairs:
+        if arm != winner and 0 < missing[arm] + missing[winner] <= left:
+            seen = min(lengths[arm], lengths[winner])
+            worse, error = _gap(race.losses[arm, :seen], race.losses[winner, :seen], usual)
+            found[arm, winner] = worse / error if error else math.inf
+    near = sorted((ratio, pair) for pair, ratio in found.items() if ratio < NEAR)
+    others = ((pair, (done | {pair[1]}) - {pair[0]}) for _, pair in near)
+    return next((pair for pair, known in others if not _known(race.losses, pair[0], known)), None)
+
+
+def _keeping(calls: Array, budget: float) -> list[int]:
+    """Arms whose calls are within a budget."""
+    return [arm for arm, value in enumerate(calls.tolist()) if value <= budget * ROUNDING]
+
+
+def _to_the_end(race: Race, arm: int, measure: Measure) -> None:
+    """Measures an arm on the rounds that it was not in."""
+    seen = _length(race.losses[arm])
+    for part in rounds(race.losses.shape[1]):
+        if part.start >= seen:
+            race.losses[arm, part], race.calls[arm, part] = measure(arm, np.arange(part.start, part.stop))
+
+
+def _winner(race: Race, budget: float, winner: int | None) -> int | None:
+    """The best arm on all items that surely keeps to a budget; the winner so far where that was not measured on all."""
+    if winner is None or _length(race.losses[winner]) < race.losses.shape[1]:
+        return winner
+    done = np.flatnonzero(~np.isnan(race.losses).any(1)).tolist()
+    within = [arm for arm in done if mean_calls(race.calls[arm])[1] <= budget * ROUNDING]
+    rank = lambda a: (_rounded(race.losses[a].mean()), float(race.calls[a].mean()), a)  # noqa: E731
+    return min(within, key=rank, default=None)
+
+
+def _length(row: Array) -> int:
+    """Items that an arm was measured on."""
+    return int((~np.isnan(row)).sum())
 
 
 def _seen(losses: Array) -> int:

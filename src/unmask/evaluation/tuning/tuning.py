@@ -75,6 +75,7 @@ def choose(
             found = more(bench, space, tried, race, choosing, tell)
             tried, race = heats.further_heat(bench, found, tried, race, choosing, tell)
     usual, race = heats.best_defaults(bench, tried, race, choosing)
+    race = racing.last_look(race, lambda arm, places: bench.measure(tried[arm], choosing, places))
     return _judged(bench, tried, race, usual, judging, began, made)
 
 

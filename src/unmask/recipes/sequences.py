@@ -32,7 +32,7 @@ from unmask.recipes.run import Batch, Run, generator
 
 @dataclass(frozen=True)
 class Folder:
-    """Token folders ``train`` and ``valid`` inside ``folder``: a path, or a name that `unmask data fetch` knows.
+    """The token folder ``part`` inside ``folder``, or that folder itself: a path, or a name that `unmask data fetch` knows.
 
     ``fingerprint`` is filled in when training starts, so that a run goes on with the same data only.
     """
@@ -55,6 +55,8 @@ class Folder:
     def place(self) -> Path:
         """Where the token folder is."""
         own = Path(self.folder) / self.part
+        if (Path(self.folder) / "manifest.json").is_file():
+            return Path(self.folder)
         return own if own.exists() else cache() / self.folder / self.part
 
 

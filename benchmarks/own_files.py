@@ -13,10 +13,39 @@ from PIL import Image
 
 from unmask.data import sudoku
 
-WHO = ("the printer", "my laptop", "a customer", "our router", "the scanner", "the new phone", "the night shift")
-DID = ("stopped working", "lost its settings", "asked for a refund", "was slow again", "cannot log in", "is back")
-WHEN = ("after the update", "this morning", "since monday", "twice today", "in the main office", "for an hour")
-THEN = ("please call back", "we restarted it", "no answer yet", "it works now", "see the last ticket", "closed")
+WHO = (
+    "the printer",
+    "my laptop",
+    "a customer",
+    "our router",
+    "the scanner",
+    "the new phone",
+    "the night shift",
+)
+DID = (
+    "stopped working",
+    "lost its settings",
+    "asked for a refund",
+    "was slow again",
+    "cannot log in",
+    "is back",
+)
+WHEN = (
+    "after the update",
+    "this morning",
+    "since monday",
+    "twice today",
+    "in the main office",
+    "for an hour",
+)
+THEN = (
+    "please call back",
+    "we restarted it",
+    "no answer yet",
+    "it works now",
+    "see the last ticket",
+    "closed",
+)
 FRAME = (
     "EVQLVESGGGLVQPGGSLRLSCAASGFTFS", "SYAMS", "WVRQAPGKGLEWVS", "AISGSGGSTYYADSVKG",
     "RFTISRDNSKNTLYLQMNSLRAEDTAVYYCAK", "", "WGQGTLVTVSS",
@@ -84,7 +113,9 @@ def log(path: Path, draw: random.Random, n: int = 200) -> None:
     second, told = 1_790_000_000, []
     for _ in range(n):
         second += draw.randint(1, 90)
-        level, event = draw.choice((("info", "login"), ("info", "upload"), ("warn", "slow"), ("error", "denied")))
+        level, event = draw.choice(
+            (("info", "login"), ("info", "upload"), ("warn", "slow"), ("error", "denied"))
+        )
         record = {"time": second, "level": level, "event": event, "user": draw.randint(100, 140)}
         told.append(json.dumps(record | {"ms": draw.randint(3, 900)}))
     path.write_text("\n".join(told) + "\n")

@@ -37,6 +37,13 @@ class Boards:
     puzzles: Tensor
     solutions: Tensor | None = None
 
+    def first(self, count: int | None, each: int = 1) -> Boards:
+        """The first ``count`` puzzles, which stand here ``each`` times; all where no number is said."""
+        end = None if count is None else count * each
+        return Boards(
+            self.source, self.puzzles[:end], None if self.solutions is None else self.solutions[:end]
+        )
+
 
 @dataclass(frozen=True)
 class Solved:

@@ -8,7 +8,15 @@ from importlib import resources
 from unmask.command_line.catalogue import ORDERS
 
 RECIPES = (
-    *("digits", "digits_md4", "digits_upscale4", "digits_upscale16", "digits_autoregressive", "emoji", "pictures"),
+    *(
+        "digits",
+        "digits_md4",
+        "digits_upscale4",
+        "digits_upscale16",
+        "digits_autoregressive",
+        "emoji",
+        "pictures",
+    ),
     *(
         "molecules",
         "records",

@@ -102,7 +102,9 @@ def array(data: bytes, name: str) -> NDArray[np.uint8]:
             f"{name} is no array ({error}); expected images uint8 [n, h, w] of numpy.save"
         ) from None
     if not isinstance(found, np.ndarray) or found.ndim not in (3, 4) or found.dtype != np.uint8:
-        kind = f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else "an archive of arrays"
+        kind = (
+            f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else "an archive of arrays"
+        )
         raise ValueError(f"{name} holds {kind}; expected images uint8 [n, h, w] or [n, h, w, 3]")
     return found
 

@@ -73,7 +73,7 @@ def chain(draw: random.Random) -> str:
     """A heavy chain: framework that hardly varies, loops that do."""
     third = "".join(draw.choice(LOOP) for _ in range(draw.randint(7, 15))) + "FDY"
     varied = (_mutated(part, draw, 0.3 if k % 2 else 0.04) for k, part in enumerate(FRAME))
-    return "".join(third if not part else part for part in varied)
+    return "".join(part if part else third for part in varied)
 
 
 def fasta(path: Path, draw: random.Random, n: int = 50) -> None:

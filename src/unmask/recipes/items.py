@@ -85,7 +85,8 @@ def lines() -> Run:
     """Items of your own (lines, FASTA, JSON lines), in a minute or two of a processor: three blocks, width 96.
 
     The network is as long as the longest item of any part. Made for a first look, with Muon, which needs few steps: for
-    better models raise ``optimiser.steps`` and ``network.width``. Data: ``--data.folder`` with what ``unmask data prepare`` made.
+    better models raise ``optimiser.steps`` and ``network.width``. Data: ``--data.folder`` with what ``unmask data prepare``
+    made.
     """
     run = records()
     return replace(

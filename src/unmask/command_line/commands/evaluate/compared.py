@@ -47,18 +47,18 @@ def ways(model: Model, options: Options, orders: str | None, calls: str) -> list
     names = usual if named is None else tuple(dict.fromkeys(named.split(",")))
     budgeted = budgets(calls)
     made = [
-        (k, choosing.suited(replace(options, order=name, plan=SCALED + ",".join(["1"] * k) if k > 1 else _all(model)), model))
+        (k, choosing.suited(replace(options, order=name, plan=_plan(k, model)), model))
         for name in names
         for k in budgeted
-    ]  # fmt: skip
+    ]
     for _, way in made:
         choosing.selected(way, model)
     return made
 
 
-def _all(model: Model) -> str:
-    """A plan of one call."""
-    return str(model.length)
+def _plan(calls: int, model: Model) -> str:
+    """Equal steps for any number of positions."""
+    return SCALED + ",".join(["1"] * calls) if calls > 1 else str(model.length)
 
 
 def run(

@@ -63,7 +63,9 @@ def along(order: unmask.Selector) -> torch.Tensor:
     return found.view(options.orders, -1).mean(0)
 
 
-print(f"gains over equal steps in random order, realised on {len(unseen)} stretches in {options.orders} orders, nats:")
+print(
+    f"gains over equal steps in random order, realised on {len(unseen)} stretches in {options.orders} orders, nats:"
+)
 base = along(selectors.top_k(scores.at_random(0), equal))
 ways = {name: selectors.top_k(scores.at_random(0), plan) for name, plan in some.items()}
 for name, order in (ways | {"bisection": selectors.top_k(scores.bisection, equal)}).items():

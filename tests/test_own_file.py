@@ -137,7 +137,10 @@ def test_a_walk_leads_to_a_page(name, tmp_path, monkeypatch, capsys):
     pytest.importorskip("PIL")
     monkeypatch.chdir(tmp_path)
     own_files.make(tmp_path, 0)
-    small = {"lines": [*FEW, *EACH], "pictures": ["--optimiser.steps", "1", "--network.features", "16", *EACH]}
+    small = {
+        "lines": [*FEW, *EACH],
+        "pictures": ["--optimiser.steps", "1", "--network.features", "16", *EACH],
+    }
     for command in first_report.walks()[name]:
         line, _, out = command.partition(" > ")
         words = shlex.split(line)[1:]

@@ -69,7 +69,9 @@ class Look:
     def record(self, used: Iterable[int]) -> dict[str, Any]:
         """The look as JSON, with the texts of the symbols that are used."""
         texts = {str(t): self.texts[t] for t in sorted(set(used)) if t in self.texts}
-        sizes = {"columns": self.columns, "levels": self.levels} | ({"whole": self.whole} if self.whole else {})
+        sizes = {"columns": self.columns, "levels": self.levels} | (
+            {"whole": self.whole} if self.whole else {}
+        )
         return {"kind": self.kind, "texts": texts, "mask": self.mask, **sizes}
 
     @classmethod

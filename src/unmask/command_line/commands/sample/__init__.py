@@ -25,6 +25,7 @@ from unmask.data import files, sudoku
 from unmask.data.readers.images import grid_png, pillow
 from unmask.data.readers.pieces import where
 from unmask.data.vocabularies import Characters, Foreign, Levels
+from unmask.engine.sampling import silent
 from unmask.models import Model, load, verbs
 from unmask.models.model import BOARDS
 from unmask.recipes.sequences import GAP
@@ -87,11 +88,11 @@ def run(
         Progress("sample", len(tokens), quiet=quiet or watch) as progress,
     ):
         show = None if stage is None else stage.each
-        told = boards.Watch(model.denoiser.mask_id, progress.advance, show)
+        told = boards.Watch(model.denoiser.mask_id, progress.advance, show, search.passes)
+        each = None if pieces.shared or (quiet and not watch) else told.each
         if search.given:
-            sampler = choosing.searcher(search, options, model.denoiser, model.length, num)
+            sampler = choosing.searcher(search, options, model.denoiser, model.length, num, each or silent)
         else:
-            each = None if pieces.shared or (quiet and not watch) else told.each
             sampler = choosing.sampler(options, model.denoiser, model.length, entropies=trace, each=each)
         solved = boards.solve(
             tokens,

@@ -4,12 +4,15 @@ Makes five small files up (`own_files`), then runs docs/your_own_file.md as it s
 sections, in a fresh folder, by the clock and by the processor. With --chromium each page is opened, too, and screenshots
 go to --pictures. Takes four minutes of a processor; needs pillow.
 
-    python benchmarks/first_report.py [--seed 0] [--pictures FOLDER] [--only NAME]
+    python benchmarks/first_report.py [--seed 0] [--pictures FOLDER] [--kept FOLDER [--only NAME]]
+
+With --kept what was measured is kept there, and not measured again; the record comes once all sections are there.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import resource
@@ -108,6 +111,20 @@ def walked(
     }, rows
 
 
+def kept(
+    name: str, commands: list[str], files: Path, asked: argparse.Namespace
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """`walked`, or what it found before."""
+    if asked.kept is None:
+        return walked(name, commands, files, asked)
+    place = asked.kept / f"{name.split()[0].lower()}.json"
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps(walked(name, commands, files, asked)))
+    total, rows = json.loads(place.read_text())
+    return total, rows
+
+
 NOTES = """
 Each section of docs/your_own_file.md, as it stands, in a fresh folder with five made-up files (benchmarks/own_files.py,
 seed {seed}): 200 lines, 50 heavy chains in FASTA, 20 Sudoku puzzles, 60 images of 28 by 28 pixels, 200 JSON lines.
@@ -125,6 +142,7 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="the beginning of a section's name; writes no record")
+    parser.add_argument("--kept", type=Path)
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("google-chrome"))
     asked = parser.parse_args()
@@ -135,7 +153,7 @@ def main() -> int:
         own_files.make(Path(place), asked.seed)
         for name, commands in walks().items():
             if name.lower().startswith((asked.only or "").lower()):
-                total, rows = walked(name, commands, Path(place), asked)
+                total, rows = kept(name, commands, Path(place), asked)
                 sums, parts = [*sums, total], parts | {name: rows}
     print(*record.table(sums), sep="\n")
     if asked.only is None:

@@ -41,9 +41,16 @@ def log_likelihood(
     is held fixed, as if it had been given. Memory is that of all calls together, or with ``recompute`` that of one call,
     whose networks then run once more in ``backward``. Caches have no gradients: ``substeps`` is 1.
     """
-    settings = {"visible": visible, "substeps": substeps, "order_ids": order_ids}
-    how = {"differentiable": differentiable, "recompute": recompute}
-    return along(denoiser, tokens, selector, **settings, **how).log_prob
+    return along(
+        denoiser,
+        tokens,
+        selector,
+        visible=visible,
+        substeps=substeps,
+        order_ids=order_ids,
+        differentiable=differentiable,
+        recompute=recompute,
+    ).log_prob
 
 
 def along(

@@ -79,8 +79,8 @@ class Look:
         """The look of a record; a kind that this version does not know shows as symbols."""
         texts = {int(t): str(text) for t, text in record["texts"].items()}
         kind = record["kind"] if record["kind"] in KINDS else "symbols"
-        sizes = (int(record[name]) for name in ("mask", "columns", "levels"))
-        return cls(kind, texts, *sizes, whole=int(record.get("whole", 0)))
+        mask, columns, levels = (int(record[name]) for name in ("mask", "columns", "levels"))
+        return cls(kind, texts, mask, columns, levels, int(record.get("whole", 0)))
 
     def signs(self, tokens: Sequence[int]) -> list[str]:
         """The text of each token."""

@@ -301,8 +301,7 @@ def searcher(
         if way == "beam":
             return beam(denoiser, tokens, selector, width=width, order_ids=ids, each=each)
         if way == "backtrack":
-            how = {"count": width, "finish": finish, "each": each}
-            return backtrack(denoiser, tokens, selector, order_ids=ids, **how)
+            return backtrack(denoiser, tokens, selector, count=width, finish=finish, order_ids=ids, each=each)
         own: dict[str, Any] = {"order_ids": ids, "item_ids": ids, "each": each}
         return best_of(denoiser, tokens, selector, count=width, generator=generator, proposal=proposal, **own)
 

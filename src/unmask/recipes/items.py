@@ -82,7 +82,7 @@ LONGEST = 1024
 
 
 def lines() -> Run:
-    """Items of your own (lines, FASTA, JSON lines), in half a minute of a processor: three blocks, width 64.
+    """Items of your own (lines, FASTA, JSON lines), in a minute of a processor: three blocks, width 64.
 
     The network is as long as the longest item of any part. Made for a first look, with Muon, which needs few steps: for
     better models raise ``optimiser.steps`` and ``network.width``. Data: ``--data.folder`` with what ``unmask data prepare``

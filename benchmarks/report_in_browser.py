@@ -115,10 +115,26 @@ def everything() -> list[Result]:
     return [
         *found,
         Result("tuned", "tune", tuning()),
+        Result("orders", "eval", compared()),
         Result("profile", "profile", profile),
         Result("run", "train", train),
         Result("archive", "compress", archive),
     ]
+
+
+def compared() -> dict[str, Any]:
+    """Made-up orders at equal calls."""
+    found = [
+        {
+            "order": name,
+            "budget": k,
+            "calls": {"value": float(k)},
+            "nats": {"value": v, "low": v - 6, "high": v + 6},
+        }
+        for name, far in (("random", 30.0), ("bisection", 12.0), ("confidence", 20.0), ("entropy", 25.0))
+        for k, v in ((k, 200 + far / k**0.5 * 4) for k in (4, 8, 16))
+    ]
+    return {"command": "eval", "model": {"name": "text"}, "data": {"source": "held out"}, "along": found}
 
 
 def tuning() -> dict[str, Any]:

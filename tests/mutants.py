@@ -3399,6 +3399,39 @@ MUTANTS = (
         "a region is not IMGT's",
         (f"{FETCHED}test_regions_are_told_by_the_places_of_codons",),
     ),
+    # One's own files: recipes that fit, orders compared, films of stages, how far a search is.
+    Mutant(
+        "a-comparison-has-one-random-order",
+        "command_line/commands/evaluate/compared.py",
+        "substeps=substeps, order_ids=orders)",
+        "substeps=substeps)",
+        "each sequence is compared along an order of its own",
+        ("test_own_file.py::test_orders_are_compared_by_their_exact_nats",),
+    ),
+    Mutant(
+        "a-network-fits-the-training-part-only",
+        "recipes/items.py",
+        "max(part.longest for part in parts)",
+        "parts[0].longest",
+        "held-out items may be longer",
+        ("test_own_file.py::test_lines_is_as_long_as_the_longest_of_any_part",),
+    ),
+    Mutant(
+        "a-digit-forgets-the-coarser-ones",
+        "pictures/films.py",
+        "known[at] += digit * worth[stage]",
+        "known[at] = digit * worth[stage]",
+        "a pixel is what all its digits say",
+        ("test_pictures.py::test_digits_of_levels_play_as_pixels",),
+    ),
+    Mutant(
+        "a-judge-is-no-pass-of-its-own",
+        "command_line/boards.py",
+        "self.gone + (share < self.last)",
+        "self.gone",
+        "progress goes on while a judge works",
+        ("test_terminal.py::test_a_judge_is_the_last_pass",),
+    ),
 )
 
 

@@ -375,3 +375,19 @@ def test_a_cell_holds_style_and_script_and_a_picture_saves_as_a_page():
     shown = pictures.Picture("t", FILM)
     assert "<style>" in shown._repr_html_()
     assert shown.html().startswith("<!doctype html>")
+
+
+def test_digits_of_levels_play_as_pixels():
+    """Two pixels of 16 levels in two stages of base 4: each digit leaves the middle of what is still possible."""
+    look = Look("image", {}, 4, 2, 3, whole=16)
+    steps = [
+        {"positions": [0, 1], "symbols": [3, 0], "log_probs": [-1.0, -1.0], "entropies": None},
+        {"positions": [3, 2], "symbols": [1, 2], "log_probs": [-1.0, -1.0], "entropies": None},
+    ]
+    after, (item,) = films.pixels(Look.of(look.record([])), [Item([4] * 4, steps)])
+    assert (after.mask, after.levels, after.whole) == (16, 15, 0)
+    assert item.start == [16, 16]
+    assert [(s["positions"], s["symbols"]) for s in item.steps] == [([0, 1], [14, 2]), ([1, 0], [1, 14])]
+    assert item.final() == [3 * 4 + 2, 1]
+    told = data_of(films.film("t", look, [Item([4] * 4, steps)]))
+    assert (told["mask"], told["levels"], told["items"][0]["b"]) == (16, 15, 2)

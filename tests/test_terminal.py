@@ -146,6 +146,37 @@ def test_a_watch_counts_sequences_in_parts_up_to_all_of_them():
     assert told == [1.0, 2.0, 2, 2.5, 3.0, 3]
 
 
+def test_searches_tell_how_far_they_are_and_find_the_same():
+    masked, order = torch.full((2, 6), LAW.mask_id), unmask.selectors.top_k(unmask.scores.confidence, 1)
+    drawn = lambda **more: unmask.best_of(  # noqa: E731
+        LAW, masked, order, count=3, generator=torch.Generator().manual_seed(0), **more
+    )
+    ways = {
+        1: lambda **more: unmask.search(LAW, masked, order, width=3, **more),
+        2: drawn,
+        4: lambda **more: unmask.backtrack(LAW, masked, order, count=4, **more),
+    }
+    for passes, way in ways.items():
+        told: list[float] = []
+        watch = boards.Watch(LAW.mask_id, told.append, passes=1 if passes == 2 else passes)
+        watch.begin(10, masked)
+        found = way(each=watch.each)
+        assert torch.equal(found.tokens, way().tokens)
+        assert told == sorted(told)
+        assert 10 < told[0] < told[-1] <= 12
+
+
+def test_a_judge_is_the_last_pass():
+    masked, order = torch.full((2, 6), LAW.mask_id), unmask.selectors.top_k(unmask.scores.confidence, 2)
+    told: list[float] = []
+    watch = boards.Watch(LAW.mask_id, told.append, passes=2)
+    watch.begin(0, masked)
+    found = unmask.search(LAW, masked, order, width=3, each=watch.each)
+    assert told == pytest.approx([1 / 3, 2 / 3, 1])
+    unmask.judged(LAW, masked, found, order, each=watch.each)
+    assert told[3:] == pytest.approx([4 / 3, 5 / 3, 2])
+
+
 # --- commands ------------------------------------------------------------------------------------------------
 
 

@@ -37,6 +37,13 @@ class Boards:
     puzzles: Tensor
     solutions: Tensor | None = None
 
+    def first(self, count: int | None, each: int = 1) -> Boards:
+        """The first ``count`` puzzles, which stand here ``each`` times; all where no number is said."""
+        end = None if count is None else count * each
+        return Boards(
+            self.source, self.puzzles[:end], None if self.solutions is None else self.solutions[:end]
+        )
+
 
 @dataclass(frozen=True)
 class Solved:
@@ -89,27 +96,38 @@ def generate(clues: str, count: int, seed: int) -> Boards:
 
 @dataclass
 class Watch:
-    """Hears every step of a sampler: tells how many sequences are done, in parts, and shows those of the first batch."""
+    """Hears every step of a sampler: tells how many sequences are done, in parts, and shows those of the first batch.
+
+    A sequence that is filled in ``passes`` times, as a search and its judge do, is done after the last of them.
+    """
 
     mask_id: int
     advance: Callable[[float], object] = lambda _: None
     show: Callable[[Info, Tensor], object] | None = None
+    passes: int = 1
     before: int = 0
     size: int = 0
-    hidden: int = 1
+    hidden: float = 1.0
+    gone: int = 0
+    last: float = 0.0
 
     def begin(self, before: int, tokens: Tensor) -> None:
         """A batch of tokens int64 [B, L] comes after ``before`` sequences."""
-        self.before, self.size, self.hidden = before, len(tokens), max(self._left(tokens), 1)
+        self.before, self.size, self.hidden = before, len(tokens), self._left(tokens) or 1.0
+        self.gone, self.last = 0, 0.0
 
     def each(self, info: Info, tokens: Tensor) -> None:
-        """A step was done, which led to ``tokens``."""
-        self.advance(self.before + self.size * (1 - self._left(tokens) / self.hidden))
+        """A step was done, which led to ``tokens``; where less is filled than before, another pass has begun."""
+        share = max(1 - self._left(tokens) / self.hidden, 0.0)
+        self.gone = min(self.gone + (share < self.last), self.passes - 1)
+        self.last = share
+        self.advance(self.before + self.size * (self.gone + share) / self.passes)
         if self.show is not None and not self.before:
             self.show(info, tokens)
 
-    def _left(self, tokens: Tensor) -> int:
-        return int((tokens == self.mask_id).sum())
+    def _left(self, tokens: Tensor) -> float:
+        """Masked positions of a row, the mean."""
+        return int((tokens == self.mask_id).sum()) / max(len(tokens), 1)
 
 
 def solve(

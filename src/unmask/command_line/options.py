@@ -104,6 +104,11 @@ class Search:
         return [(name, value) for name, value in values.items() if value is not None]
 
     @property
+    def passes(self) -> int:
+        """How often a sequence is filled in, about: a beam and draws go side by side, what backtracks one by one."""
+        return (self.backtrack or 1) + (self.judge is not None)
+
+    @property
     def about(self) -> dict[str, dict[str, str | int | None]]:
         """What reports say of it; nothing without a search."""
         (way, width), *_ = [*self.given, ("", 0)]

@@ -60,6 +60,7 @@ READINGS = {
     "idx": Reading("images in the format of MNIST", "images", images.idx, Levels(), NONE, "*idx3*"),
     "cifar": Reading("CIFAR-10 binary batches", "images", images.cifar, Levels(), NONE, "*.bin"),
     "png": Reading("PNG files; folders are classes", "images", images.png, Levels(), NONE, "*.png"),
+    "npy": Reading("images as an array of numpy.save", "images", images.npy, Levels(), NONE, "*.npy"),
     "text8_file": Reading("text8, or text8.zip", "stream", papers.text8_file, Characters(TEXT8), WINDOWS),
     "documents": Reading("JSON lines with text, or files, an end after each", "stream", papers.documents, None, WINDOWS),
     "token_ids": Reading("token ids as uint16 (nanoGPT)", "stream", papers.token_ids, None, WINDOWS, "*.bin"),

@@ -12,7 +12,7 @@ from torch import Tensor
 from unmask import engine
 from unmask.base import noise
 from unmask.base.numbers import whole
-from unmask.base.types import Choice, Denoiser, Estimate, Selector, View
+from unmask.base.types import Choice, Denoiser, Estimate, Selector, State, View
 from unmask.denoisers import gradients
 from unmask.engine.sampling import check_tokens, opened
 from unmask.masking.corruption import Draws, counted
@@ -41,6 +41,30 @@ def log_likelihood(
     is held fixed, as if it had been given. Memory is that of all calls together, or with ``recompute`` that of one call,
     whose networks then run once more in ``backward``. Caches have no gradients: ``substeps`` is 1.
     """
+    return along(
+        denoiser,
+        tokens,
+        selector,
+        visible=visible,
+        substeps=substeps,
+        order_ids=order_ids,
+        differentiable=differentiable,
+        recompute=recompute,
+    ).log_prob
+
+
+def along(
+    denoiser: Denoiser,
+    tokens: Tensor,
+    selector: Selector | Callable[[View], Choice] | Sampler,
+    *,
+    visible: Tensor | None = None,
+    substeps: int = 1,
+    order_ids: Tensor | None = None,
+    differentiable: bool = False,
+    recompute: bool = False,
+) -> State:
+    """The last state of the loop that is given these tokens, as `log_likelihood`: it holds the network calls as well."""
     check_tokens(tokens, denoiser, masks=False)
     visible = _visible(visible, tokens)
     if isinstance(selector, Sampler) and not selector.is_law:
@@ -54,7 +78,7 @@ def log_likelihood(
     if differentiable and whole(substeps, "substeps", 1) > 1:
         raise ValueError(f"substeps {substeps}: expected 1, for gradients do not pass through caches")
     with nullcontext() if differentiable else torch.no_grad():
-        return engine.run(state, denoiser, selector, given(tokens), substeps=substeps)[0].log_prob
+        return engine.run(state, denoiser, selector, given(tokens), substeps=substeps)[0]
 
 
 def nelbo(

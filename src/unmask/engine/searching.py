@@ -16,8 +16,8 @@ from unmask.base.numbers import whole
 from unmask.base.types import Choice, Denoiser, Info, Request, Result, Selector, State, View
 from unmask.denoisers import denoiser_name
 from unmask.engine.likelihood import log_likelihood
-from unmask.engine.loop import run, step
-from unmask.engine.sampling import check_tokens, checksum, manifest, sampled, took
+from unmask.engine.loop import step
+from unmask.engine.sampling import Each, check_tokens, checksum, manifest, sampled, silent, telling, took
 from unmask.engine.state import branched, init
 from unmask.orders.described import made_by
 from unmask.orders.samplers import Sampler
@@ -54,6 +54,7 @@ def search(
     *,
     width: int = 8,
     order_ids: Tensor | None = None,
+    each: Each = silent,
 ) -> Found:
     """A beam over partial sequences: the ``width`` most probable fillings of tokens int64 [B, L], as far as it sees.
 
@@ -61,7 +62,7 @@ def search(
     the ``width`` hypotheses of each sequence with the highest log-probability so far, exact along the order (one position
     a step; of several at once it is that of the sampler, which draws them apart). Width 1 is the arg-max; from the number
     of possible sequences on the most probable one is certain to be found. A step costs one call for each hypothesis.
-    Of a `Sampler` the order counts, and where symbols come from does not.
+    Of a `Sampler` the order counts, and where symbols come from does not. ``each`` hears of every step, as in `sample`.
     """
     check_tokens(tokens, denoiser, masks=True)
     selector = _order(denoiser, selector)
@@ -76,6 +77,7 @@ def search(
         calls = calls.index_add(0, owner, after.nfe - state.nfe)
         parent, shown, score = _grown(state, asked, owner, width)
         state = replace(branched(after, parent, shown), log_prob=score)
+        each(info, state.tokens)
         owner = owner[parent]
     found = _sorted(state.tokens, state.log_prob, owner, calls, width)
     record = manifest(denoiser, tokens, selector, greedy, 1, 0, (order_ids, None)) | {
@@ -92,6 +94,7 @@ def backtrack(
     count: int = 8,
     finish: bool = False,
     order_ids: Tensor | None = None,
+    each: Each = silent,
 ) -> Found:
     """Fills tokens int64 [B, L] with the arg-max, then goes back to the most probable partial filling that it passed by.
 
@@ -118,6 +121,7 @@ def backtrack(
             now, later = going.part(behind), going.part(~behind)
             grown, first, cost = _stepped(root, now, denoiser, selector, count + 1, trace)
             calls, done = calls.index_add(0, now.owner, cost), (grown.tokens != denoiser.mask_id).all(1)
+            each(trace[-1], grown.tokens)
             filled.append(grown.part(done))
             best = best.scatter_reduce(0, grown.owner[done], grown.log_prob[done], "amax")
             lost = lost if finish else best
@@ -208,6 +212,7 @@ def best_of(
     proposal: Denoiser | None = None,
     order_ids: Tensor | None = None,
     item_ids: Tensor | None = None,
+    each: Each = silent,
 ) -> Found:
     """``count`` draws for each of tokens int64 [B, L], from the most probable down.
 
@@ -222,7 +227,7 @@ def best_of(
             raise ValueError("a sampler with a temperature beside a proposal; expected one of them")
         proposal = selector.denoiser(denoiser)
     order = _order(denoiser, selector, drawn=True)
-    return best_drawn(denoiser, tokens, order, count, seed, ids, proposal)
+    return best_drawn(denoiser, tokens, order, count, seed, ids, proposal, each)
 
 
 def _order(
@@ -254,15 +259,16 @@ def best_drawn(
     seed: int,
     ids: tuple[Tensor | None, Tensor | None],
     proposal: Denoiser | None = None,
+    each: Each = silent,
 ) -> Found:
     """`best_of` with the private noise of ``seed``; ``ids`` are order_ids and item_ids."""
     check_tokens(tokens, denoiser, masks=True)
     began, count, size = time.perf_counter(), whole(count, "count", 1), len(tokens)
-    places, each = (torch.arange(n, device=tokens.device) for n in (size, count))
+    places, draws = (torch.arange(n, device=tokens.device) for n in (size, count))
     orders = noise.checked_ids(ids[0], tokens, places).repeat_interleave(count)
-    items = (noise.checked_ids(ids[1], tokens, places, "item_ids")[:, None] * count + each).flatten()
+    items = (noise.checked_ids(ids[1], tokens, places, "item_ids")[:, None] * count + draws).flatten()
     many, law = tokens.repeat_interleave(count, 0), denoiser if proposal is None else proposal
-    drawn = sampled(law, many, selector, seed, draw, 1, (orders, items))
+    drawn = sampled(law, many, selector, seed, draw, 1, (orders, items), each=each)
     log_prob, nfe = drawn.log_prob, drawn.nfe
     if proposal is not None:
         seen = many != denoiser.mask_id
@@ -282,6 +288,7 @@ def judged(
     selector: Selector | Callable[[View], Choice],
     *,
     order_ids: Tensor | None = None,
+    each: Each = silent,
 ) -> Found:
     """The fillings of tokens int64 [B, L] that were found, by their log-probability along another order, the best first.
 
@@ -293,7 +300,7 @@ def judged(
     real = (found.log_prob > -torch.inf).flatten()
     some, many = found.tokens.flatten(0, 1)[real], tokens.repeat_interleave(width, 0)[real]
     start = init(many, denoiser.mask_id, orders.repeat_interleave(width)[real])
-    state, _ = run(start, denoiser, selector, given(some))
+    state, _ = telling(each, start, denoiser, selector, given(some))
     score = torch.full_like(found.log_prob.flatten(), -torch.inf).masked_scatter(real, state.log_prob)
     calls = torch.zeros_like(score).masked_scatter(real, state.nfe).view(size, width).sum(1)
     score, order = score.view(size, width).sort(dim=1, descending=True, stable=True)

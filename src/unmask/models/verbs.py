@@ -79,10 +79,11 @@ def look(model: Model) -> Look:
     network, mask = model.config["network"], model.denoiser.mask_id
     if model.sudoku:
         return Look("grid", {k: str(k + 1) for k in range(9)}, mask, 9)
-    stages = upscale.stages_of(network)
-    if isinstance(model.vocabulary, Levels) and stages == 1:
+    if isinstance(model.vocabulary, Levels):
         width = int(network.get("width") or 0) if "height" in network else math.isqrt(model.length)
-        return Look("image", {}, mask, width, model.vocabulary.size - 1)
+        size, staged = model.vocabulary.size, upscale.stages_of(network) > 1
+        width *= int(network.get("channels") or 1)  # the colours of a pixel stand side by side
+        return Look("image", {}, mask, width, (mask if staged else size) - 1, size if staged else 0)
     ids = range(len(model.symbols)) if model.frame is None else model.frame.drawn
     texts = dict(zip(ids, model.symbols)) | ({} if model.end is None else {model.end: ""})
     return Look(_kind({t for t in texts.values() if t}), texts, mask)

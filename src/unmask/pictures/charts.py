@@ -48,7 +48,7 @@ class Axes:
         return tag("g", *self._across(), *self._along(), class_="um-axes")
 
     def _across(self) -> list[str]:
-        left, right = self.x.start, self.x.end
+        left, right = LEFT, WIDTH - RIGHT
         ticks = ((self.y(v), said(round(v, 9))) for v in self.y.ticks(5))
         lines = [
             tag("line", x1=left, x2=right, y1=at, y2=at)
@@ -68,7 +68,7 @@ class Axes:
             + tag("text", n, x=at, y=bottom + 16, text_anchor="middle")
             for at, n in ticks
         ]
-        name = tag("text", text(self.x_label), x=self.x.end, y=HEIGHT - 6, text_anchor="end")
+        name = tag("text", text(self.x_label), x=WIDTH - RIGHT, y=HEIGHT - 6, text_anchor="end")
         return [*lines, name]
 
 
@@ -80,9 +80,10 @@ def axes(
     log_x: float = 0.0,
     log_y: float = 0.0,
     zero: bool = False,
+    room: float = 0.0,
 ) -> Axes:
-    """Axes that hold all series."""
-    across = scale([v for s in series for v in s.x], LEFT, WIDTH - RIGHT, log_x)
+    """Axes that hold all series, with so much room at both ends of the lower one."""
+    across = scale([v for s in series for v in s.x], LEFT + room, WIDTH - RIGHT - room, log_x)
     up = scale([v for s in series for v in s.reach()], HEIGHT - BOTTOM, TOP, log_y, zero)
     return Axes(across, up, x_label, y_label)
 
@@ -103,7 +104,8 @@ def chart(
 
     Where series stand at the same x, each is drawn so far to the right of the one before as ``apart`` says.
     """
-    found = axes(series, x_label, y_label, log_x=log_x, log_y=log_y, zero=zero)
+    room = apart * len(series) / 2
+    found = axes(series, x_label, y_label, log_x=log_x, log_y=log_y, zero=zero, room=room)
     body = "".join(drawn(s, k, found, apart * (k - (len(series) - 1) / 2)) for k, s in enumerate(series))
     keys = legend([s.name for s in series]) if len(series) > 1 else ""
     return figure(title, drawing(title, found.drawn() + body) + keys, note, numbers(series, x_label, y_label))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unmask.pictures import heat, molecules
@@ -55,7 +55,8 @@ class Item:
 class Look:
     """How the symbols of a model look: one of `KINDS`, their texts (numbers where there is none), the mask.
 
-    ``columns``: of a board or an image; ``levels``: of an image, the symbol that is white.
+    ``columns``: of a board or an image; ``levels``: of an image, the symbol that is white. ``whole``: how many levels an
+    image has whose tokens are their digits, the coarsest of all pixels first.
     """
 
     kind: str = "symbols"
@@ -63,11 +64,14 @@ class Look:
     mask: int = -1
     columns: int = 0
     levels: int = 0
+    whole: int = 0
 
     def record(self, used: Iterable[int]) -> dict[str, Any]:
         """The look as JSON, with the texts of the symbols that are used."""
         texts = {str(t): self.texts[t] for t in sorted(set(used)) if t in self.texts}
-        sizes = {"columns": self.columns, "levels": self.levels}
+        sizes = {"columns": self.columns, "levels": self.levels} | (
+            {"whole": self.whole} if self.whole else {}
+        )
         return {"kind": self.kind, "texts": texts, "mask": self.mask, **sizes}
 
     @classmethod
@@ -75,7 +79,8 @@ class Look:
         """The look of a record; a kind that this version does not know shows as symbols."""
         texts = {int(t): str(text) for t, text in record["texts"].items()}
         kind = record["kind"] if record["kind"] in KINDS else "symbols"
-        return cls(kind, texts, *(int(record[name]) for name in ("mask", "columns", "levels")))
+        mask, columns, levels = (int(record[name]) for name in ("mask", "columns", "levels"))
+        return cls(kind, texts, mask, columns, levels, int(record.get("whole", 0)))
 
     def signs(self, tokens: Sequence[int]) -> list[str]:
         """The text of each token."""
@@ -90,8 +95,34 @@ class Look:
         return "\n".join(" ".join(signs[k : k + self.columns]) for k in rows)
 
 
+def pixels(look: Look, items: Sequence[Item]) -> tuple[Look, list[Item]]:
+    """Items of digits as items of levels: each digit leaves its pixel in the middle of what is still possible."""
+    if not look.whole:
+        return look, list(items)
+    worth = [1]
+    while worth[0] * (look.levels + 1) < look.whole:
+        worth.insert(0, worth[0] * (look.levels + 1))
+    after = replace(look, mask=look.whole, levels=look.whole - 1, whole=0)
+    return after, [_levelled(item, worth, look) for item in items]
+
+
+def _levelled(item: Item, worth: Sequence[int], look: Look) -> Item:
+    """The levels that the digits of an item leave, whose first stage is masked to begin with."""
+    known = [0] * (len(item.start) // len(worth))
+    steps = []
+    for step in item.steps:
+        places = [divmod(at, len(known)) for at in step["positions"]]
+        levels = []
+        for (stage, at), digit in zip(places, step["symbols"]):
+            known[at] += digit * worth[stage]
+            levels.append(min(known[at] + worth[stage] // 2, look.whole - 1))
+        steps.append({**step, "positions": [at for _, at in places], "symbols": levels})
+    return Item([look.whole] * len(known), steps, item.title)
+
+
 def film(title: str, look: Look, items: Sequence[Item], note: str = "") -> str:
     """The stage with its controls: buttons, a slider, keys; without a script the first finished item stands there."""
+    look, items = pixels(look, items)
     data = json.dumps(record(look, items), separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     store = tag("script", data, type="application/json", class_="um-data")
     stage = tag(

@@ -10,8 +10,9 @@ from unmask.recipes.digits import (
     digits_upscale4,
     digits_upscale16,
     emoji,
+    pictures,
 )
-from unmask.recipes.items import molecules, records
+from unmask.recipes.items import lines, molecules, records
 from unmask.recipes.laboratory import lo_nae_sat, sudoku_fixed, sudoku_solver, text_pi, zebra
 from unmask.recipes.run import Batch, Machine, Optimiser, Run
 from unmask.recipes.sudoku import sudoku, sudoku_equivariant, sudoku_hard
@@ -29,9 +30,11 @@ __all__ = [
     "digits_upscale4",
     "digits_upscale16",
     "emoji",
+    "lines",
     "lo_nae_sat",
     "molecules",
     "papers",
+    "pictures",
     "records",
     "sudoku",
     "sudoku_equivariant",
@@ -50,8 +53,8 @@ __all__ = [
 
 def all_recipes() -> dict[str, Callable[[], Run]]:
     """Every recipe by name."""
-    images = (digits, digits_md4, digits_upscale4, digits_upscale16, digits_autoregressive, emoji)
+    images = (digits, digits_md4, digits_upscale4, digits_upscale16, digits_autoregressive, emoji, pictures)
     texts = (text, text_md4, text_genmd4, text_d3pm, text_autoregressive, text_pi)
     puzzles = (lo_nae_sat, zebra, sudoku, sudoku_hard, sudoku_equivariant, sudoku_solver, sudoku_fixed)
-    ours = {recipe.__name__: recipe for recipe in (*images, molecules, records, *puzzles, *texts)}
+    ours = {recipe.__name__: recipe for recipe in (*images, molecules, records, lines, *puzzles, *texts)}
     return ours | papers.RECIPES

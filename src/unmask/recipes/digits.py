@@ -1,4 +1,4 @@
-"""Recipes `digits..`: hand-written digits, 28x28 pixels of 256 grey levels (MNIST), under five objectives; and `emoji`.
+"""Recipes `digits..`: hand-written digits, 28x28 pixels of 256 grey levels (MNIST), under five objectives; and others.
 
 `digits` is order-agnostic diffusion (ARDM, arXiv 2110.02037) and `digits_md4` MD4's integral over time (arXiv 2406.04329);
 `digits_upscale4` and `digits_upscale16` are Upscale ARDM in four and two stages, and `digits_autoregressive` reads pixels
@@ -94,6 +94,31 @@ def emoji() -> Run:
     )
     data = sequences.Folder("emoji")
     return replace(digits(), name="emoji", network=network, data=data, objective=sequences.loss, batch_size=8)
+
+
+def pictures() -> Run:
+    """Images of your own, of one size, in a few minutes of a processor: a small U-Net that takes its size from them.
+
+    Made for a first look: for better models raise ``optimiser.steps`` and ``network.features``. Data: ``--data.folder``
+    with what ``unmask data prepare`` made.
+    """
+    run = digits()
+    return replace(
+        run,
+        name="pictures",
+        network=replace(run.network, features=48, blocks=1),
+        prepare=fitted,
+        batch_size=16,
+        optimiser=Optimiser(steps=150, learning_rate=2e-3, warmup=20, decay=0.4, ema=0.98),
+    )
+
+
+def fitted(run: Run) -> Run:
+    """`sequences.prepared` with a network of the size of the data's images; pixels stand alone where a side is odd."""
+    height, width, *colours = run.data.open().manifest["shape"] or (1, 1)
+    patch = run.network.patch if height % run.network.patch == width % run.network.patch == 0 else 1
+    size = {"height": height, "width": width, "channels": colours[0] if colours else 1, "patch": patch}
+    return sequences.prepared(replace(run, network=replace(run.network, **size)), kind="images")
 
 
 def digits_md4() -> Run:

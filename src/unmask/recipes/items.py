@@ -1,10 +1,13 @@
-"""Recipes over short items whose lengths are given, drawn from those of the training part: molecules and records.
+"""Recipes over short items whose lengths are given, drawn from those of the training part: molecules, records, any lines.
 
 The law of the lengths counts into an item's bits, and the network sees where it ends.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from unmask.data import tokens as folders
 from unmask.data.vocabularies import SMILES, Bytes, Characters
 from unmask.masking import corruption
 from unmask.networks import TransformerConfig
@@ -72,3 +75,36 @@ def records() -> Run:
         optimiser=Optimiser(steps=2_400, learning_rate=1e-3, warmup=100, decay=0.4, ema=0.999),
         machine=Machine(bfloat16=None, compile=True),
     )
+
+
+LONGEST = 1024
+"""Symbols of the longest item that `lines` takes, unless told otherwise."""
+
+
+def lines() -> Run:
+    """Items of your own (lines, FASTA, JSON lines), in a minute of a processor: three blocks, width 64.
+
+    The network is as long as the longest item of any part. Made for a first look, with Muon, which needs few steps: for
+    better models raise ``optimiser.steps`` and ``network.width``. Data: ``--data.folder`` with what ``unmask data prepare``
+    made.
+    """
+    run = records()
+    return replace(
+        run,
+        name="lines",
+        network=replace(run.network, length=LONGEST, width=64, depth=3, hidden=128),
+        prepare=fitted,
+        optimiser=Optimiser(steps=800, learning_rate=6e-3, warmup=20, decay=0.4, ema=0.98, muon=True),
+        machine=Machine(bfloat16=None),
+    )
+
+
+def fitted(run: Run) -> Run:
+    """`sequences.prepared`, and the network made as long as the longest item of the data and of the parts beside it."""
+    found = sequences.prepared(run, kind="items")
+    place = run.data.place
+    beside = place.parent.glob("*/manifest.json") if place.name == run.data.part else ()
+    parts = [folders.load(place), *(folders.load(other.parent) for other in beside)]
+    longest = min(max(part.longest for part in parts), run.network.length)
+    lengths = found.lengths[: longest + 1]
+    return replace(found, network=replace(found.network, length=longest), lengths=lengths)

@@ -32,7 +32,7 @@ from unmask.recipes.run import Batch, Run, generator
 
 @dataclass(frozen=True)
 class Folder:
-    """Token folders ``train`` and ``valid`` inside ``folder``: a path, or a name that `unmask data fetch` knows.
+    """The token folder ``part`` inside ``folder``, or that folder itself: a path, or a name that `unmask data fetch` knows.
 
     ``fingerprint`` is filled in when training starts, so that a run goes on with the same data only.
     """
@@ -53,8 +53,14 @@ class Folder:
 
     @property
     def place(self) -> Path:
-        """Where the token folder is."""
+        """Where the token folder is; ValueError for a file."""
+        if Path(self.folder).is_file():
+            raise ValueError(
+                f"{self.folder} is a file; expected a token folder: unmask data prepare {self.folder} -o FOLDER --as FORMAT"
+            )
         own = Path(self.folder) / self.part
+        if (Path(self.folder) / "manifest.json").is_file():
+            return Path(self.folder)
         return own if own.exists() else cache() / self.folder / self.part
 
 
@@ -69,8 +75,9 @@ def prepared(run: Run, kind: str) -> Run:
     wanted = GIVEN if _ends(run) else LEARNT
     if found != kind or (kind == "items" and policy != wanted):
         expected = f"items with padding '{wanted}'" if kind == "items" else kind
+        other = "" if found == kind or found not in TAKES else f"; recipe '{TAKES[found]}' takes {found}"
         raise ValueError(
-            f"{data.folder} holds {found} (padding {policy!r}); recipe '{run.name}' expects {expected}"
+            f"{data.folder} holds {found} (padding {policy!r}); recipe '{run.name}' expects {expected}{other}"
         )
     if kind == "images" and data.symbols != data.items * run.network.length:
         raise ValueError(
@@ -94,6 +101,10 @@ def prepared(run: Run, kind: str) -> Run:
         if _ends(run)
         else (),
     )
+
+
+TAKES = {"items": "lines", "images": "pictures", "stream": "text"}
+"""A recipe for each kind of token folder."""
 
 
 def fingerprint(data: Tokens) -> str:

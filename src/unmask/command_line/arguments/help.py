@@ -8,10 +8,19 @@ from importlib import resources
 from unmask.command_line.catalogue import ORDERS
 
 RECIPES = (
-    *("digits", "digits_md4", "digits_upscale4", "digits_upscale16", "digits_autoregressive", "emoji"),
+    *(
+        "digits",
+        "digits_md4",
+        "digits_upscale4",
+        "digits_upscale16",
+        "digits_autoregressive",
+        "emoji",
+        "pictures",
+    ),
     *(
         "molecules",
         "records",
+        "lines",
         "lo_nae_sat",
         "zebra",
         "sudoku",
@@ -34,6 +43,7 @@ EXAMPLES = {
     "train": (
         "unmask train sudoku --optimiser.steps 200 --batch-size 64",
         "unmask train digits --out runs/digits --device cuda",
+        "unmask train lines --data.folder mine --out runs/mine",
         "unmask train sudoku --fields",
         "unmask train owt-small --dry-run --devices 8 --accumulate 4",
         "unmask train --start esm2_folder --data mine.fasta --optimiser.steps 1000",
@@ -41,6 +51,7 @@ EXAMPLES = {
     "eval": (
         "unmask eval sudoku --generate 34 -n 50 --order margin --greedy",
         "unmask eval text text/test --exact 4",
+        "unmask eval runs/mine mine/test --calls 4,8,16 --json > orders.json",
         "unmask eval molecules my.smi --json > report.json",
         "unmask eval text wiki.test.raw --zero-shot wikitext2",
     ),

@@ -29,8 +29,8 @@ def data_prepare(
         option(
             name="as",
             metavar="FORMAT",
-            help="text8, bytes, characters, tokenizer, lines, jsonl, smiles, fasta, sudoku, idx, cifar, png, images; of "
-            "papers: text8_file, documents, token_ids, cifar_python, imagenet64, sc09, sc09_valid, sc09_test.",
+            help="text8, bytes, characters, tokenizer, lines, jsonl, smiles, fasta, sudoku, idx, cifar, png, npy, images; "
+            "of papers: text8_file, documents, token_ids, cifar_python, imagenet64, sc09, sc09_valid, sc09_test.",
         ),
     ],
     tokenizer: Annotated[Path | None, option(metavar="FILE", help="Symbols of a tokenizer.json.")] = None,

@@ -118,6 +118,13 @@ def evaluate(
         ),
     ] = None,
     exact: Annotated[int, option(metavar="N", help="Also N exact log-likelihoods along the order.")] = 0,
+    calls: Annotated[
+        str | None,
+        option(metavar="N,N,..", help="Compare orders: --exact (32) sequences along each, in so many calls."),
+    ] = None,
+    orders: Annotated[
+        str | None, option(metavar="NAME,..", help="Those that --calls compares; default five.")
+    ] = None,
     samples: Annotated[int, option(metavar="N", help="Mask sets per sequence in the NELBO.")] = 8,
     mutants: Annotated[
         str | None,
@@ -172,6 +179,10 @@ def evaluate(
         raise ValueError(
             "--zero-shot measures a bound; expected no --generate, --exact and --mutants beside it"
         )
+    if orders is not None and calls is None:
+        raise ValueError("--orders without --calls; expected both, such as --calls 4,8,16")
+    if calls is not None and (mutants or zero_shot):
+        raise ValueError("--calls compares orders; expected no --mutants and --zero-shot beside it")
     listed = None if mutants is None else Path(mutants)
     with shared(bulk, machine, output, data, choosing.plan_path(how), listed) as pieces:
         told = replace(output, quiet=output.quiet or not pieces.speaks)
@@ -193,6 +204,8 @@ def evaluate(
                 num=num,
                 exact=exact,
                 samples=samples,
+                calls=calls,
+                orders=orders,
                 machine=machine,
                 quiet=told.quiet,
                 pieces=pieces,
@@ -201,6 +214,10 @@ def evaluate(
             return 0
         if exact:
             raise ValueError("--exact is for models of sequences; expected none for puzzles")
+        if calls is not None:
+            raise ValueError(
+                "--calls is for models of sequences; for puzzles run each --order with --plan, or `unmask tune`"
+            )
         posed = work.dataset(data, generate, num, how.seed)
         report = work.run(
             loaded, posed, how, samples=samples, machine=machine, quiet=told.quiet, pieces=pieces

@@ -89,6 +89,7 @@ def sample(
             help="Puzzles to solve; or lines of text, or FASTA, with _ for gaps to fill; - reads them.",
         ),
     ] = None,
+    first: Annotated[int | None, option(metavar="N", help="Only the first N of the prompts.")] = None,
     hide: Annotated[
         str | None,
         option(
@@ -133,6 +134,7 @@ def sample(
             how,
             num=num,
             prompt=prompt,
+            first=first,
             out=out,
             trace=trace,
             watch=watch,

@@ -20,7 +20,7 @@ from unmask.command_line.options import SEARCH, Options, Search, check_values, v
 from unmask.command_line.output import Report
 from unmask.denoisers import nucleus, tempered
 from unmask.engine.likelihood import log_likelihood
-from unmask.engine.sampling import Each, sample
+from unmask.engine.sampling import Each, sample, silent
 from unmask.engine.searching import Found, backtrack, best_of, judged
 from unmask.engine.searching import search as beam
 from unmask.kernels import commit, remask
@@ -284,8 +284,13 @@ def sampler(
     return _spoken(SAMPLERS[order.kind](built, options, law, entropies, each), options)
 
 
-def searcher(search: Search, options: Options, denoiser: Denoiser, length: int, num: int) -> Sampler:
-    """What finds the ``num`` best fillings of each sequence; draws come from the law of --temperature and --top-p."""
+def searcher(
+    search: Search, options: Options, denoiser: Denoiser, length: int, num: int, each: Each = silent
+) -> Sampler:
+    """What finds the ``num`` best fillings of each sequence; draws come from the law of --temperature and --top-p.
+
+    ``each`` hears of every step, those of a judge included.
+    """
     check_values(options)
     law, found = changed(options, denoiser), said(options)
     selector = _with_likelihood(options, denoiser, length) if found is None else found
@@ -294,17 +299,18 @@ def searcher(search: Search, options: Options, denoiser: Denoiser, length: int, 
 
     def find(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Found:
         if way == "beam":
-            return beam(denoiser, tokens, selector, width=width, order_ids=ids)
+            return beam(denoiser, tokens, selector, width=width, order_ids=ids, each=each)
         if way == "backtrack":
-            return backtrack(denoiser, tokens, selector, count=width, finish=finish, order_ids=ids)
-        own = {"order_ids": ids, "item_ids": ids}
+            return backtrack(denoiser, tokens, selector, count=width, finish=finish, order_ids=ids, each=each)
+        own: dict[str, Any] = {"order_ids": ids, "item_ids": ids, "each": each}
         return best_of(denoiser, tokens, selector, count=width, generator=generator, proposal=proposal, **own)
 
     def told(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Result:
         if search.judge is None:
             return find(tokens, ids, generator).told(num)
         order = presets.random(partial(plans.rescaled, (1,) * search.judge), (options.seed + 1) % 2**63)
-        return judged(denoiser, tokens, find(tokens, ids, generator), order, order_ids=ids).told(num)
+        found = find(tokens, ids, generator)
+        return judged(denoiser, tokens, found, order, order_ids=ids, each=each).told(num)
 
     return _spoken(told, options)
 

@@ -1,4 +1,4 @@
-"""Images as items of values 0..255: idx files (MNIST), CIFAR-10 binary batches, PNG files."""
+"""Images as items of values 0..255: idx files (MNIST), CIFAR-10 binary batches, arrays, PNG files."""
 
 from __future__ import annotations
 
@@ -84,6 +84,29 @@ def cifar(path: Path) -> Iterator[Piece]:
             planes = np.frombuffer(data, np.uint8, offset=1).reshape(3, 32, 32)
             yield Piece(np.ascontiguousarray(planes.transpose(1, 2, 0)), str(path), number, data[0])
             number += 1
+
+
+def npy(path: Path) -> Iterator[Piece]:
+    """Images of an array of numpy.save, as `array`."""
+    with open_binary(path) as file:
+        found = array(file.read(), str(path))
+    yield from (Piece(image, str(path), number) for number, image in enumerate(found))
+
+
+def array(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Images uint8 [n, h, w] or [n, h, w, 3] that numpy.save wrote; ValueError for anything else."""
+    try:
+        found = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(
+            f"{name} is no array ({error}); expected images uint8 [n, h, w] of numpy.save"
+        ) from None
+    if not isinstance(found, np.ndarray) or found.ndim not in (3, 4) or found.dtype != np.uint8:
+        kind = (
+            f"{found.dtype} {list(found.shape)}" if isinstance(found, np.ndarray) else "an archive of arrays"
+        )
+        raise ValueError(f"{name} holds {kind}; expected images uint8 [n, h, w] or [n, h, w, 3]")
+    return found
 
 
 def png(path: Path) -> Iterator[Piece]:

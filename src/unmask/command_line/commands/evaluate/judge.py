@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from unmask.command_line.options import in_range
 from unmask.command_line.output import Report, number, percent, share
 from unmask.data import files
 from unmask.data import tokens as folders
-from unmask.data.readers.images import png
+from unmask.data.readers.images import array, png
 from unmask.data.sources.cache import cache
 from unmask.data.vocabularies import Levels
 from unmask.evaluation import judges
@@ -98,8 +97,8 @@ def _pictures(given: Path, num: int | None) -> NDArray[np.uint8]:
     """Images of a ``.npy`` file, a folder of PNG files, or a token folder: all, or ``num`` spread over them."""
     place = given if given == files.STANDARD or given.exists() else cache() / given
     if place == files.STANDARD or (place.suffix == ".npy" and place.is_file()):
-        array = _array(place)
-        return array[_spread(len(array), num)]
+        images = array(files.read_bytes(place, "images uint8 [n, h, w] of numpy.save"), files.shown(place))
+        return images[_spread(len(images), num)]
     if (place / "manifest.json").is_file():
         data = folders.load(place)
         if not isinstance(data.vocabulary, Levels):
@@ -115,23 +114,6 @@ def _pictures(given: Path, num: int | None) -> NDArray[np.uint8]:
     if len(shapes := {image.shape for image in found}) > 1:
         raise ValueError(f"the images in {given} have shapes {sorted(shapes)}; expected one size and kind")
     return np.stack(found)
-
-
-def _array(path: Path) -> NDArray[np.uint8]:
-    """The images of a ``.npy`` file; ValueError for any other file."""
-    data = io.BytesIO(files.read_bytes(path, "images uint8 [n, h, w] of numpy.save"))
-    try:
-        array = np.load(data, allow_pickle=False)
-    except (ValueError, OSError) as error:
-        raise ValueError(
-            f"{files.shown(path)} is no array ({error}); expected images uint8 [n, h, w] of numpy.save"
-        ) from None
-    if not isinstance(array, np.ndarray) or array.ndim not in (3, 4) or array.dtype != np.uint8:
-        kind = (
-            f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive of arrays"
-        )
-        raise ValueError(f"{path} holds {kind}; expected images uint8 [n, h, w] or [n, h, w, 3]")
-    return array
 
 
 def _spread(count: int, num: int | None) -> NDArray[np.int64]:

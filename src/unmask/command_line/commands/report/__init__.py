@@ -32,7 +32,11 @@ PARTS: tuple[tuple[str, Part], ...] = (
 
 
 def run(results: Sequence[Path], out: Path, title: str | None = None) -> Report:
-    """Reads results and writes the page; ValueError names the file that is none."""
+    """Reads results and writes the page; ValueError names the file that is none, or says that there are none."""
+    if not results:
+        raise ValueError(
+            "no results; expected files of --json, profiles, plans, archives, or folders of runs"
+        )
     files.once(*results)
     found = named([read(path) for path in results], results)
     return write(found, out, title)

@@ -101,14 +101,27 @@ def _families(results: Sequence[Result]) -> Iterator[str]:
 # --- orders by calls ----------------------------------------------------------------------------------
 
 
+SOLVED, NATS = "% solved", "nats per sequence"
+"""What orders are compared by: puzzles that come out right, or how probable data are along each."""
+
+NOTES = {
+    SOLVED: ("network calls per puzzle", "With Wilson 95 % intervals; equal calls side by side."),
+    NATS: (
+        "network calls per sequence",
+        "Less is better: the same sequences along each order, in equal steps; 95 % intervals are over sequences.",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Point:
-    """An order as measured: what of (the chart it belongs to), its name, calls, and a share with its interval."""
+    """An order as measured: what of (the chart it belongs to), its name, calls, a value in a unit, and its interval."""
 
     of: str
     order: str
     calls: float
     found: Report
+    unit: str = SOLVED
 
 
 def points(result: Result) -> Iterator[Point]:
@@ -121,6 +134,8 @@ def points(result: Result) -> Iterator[Point]:
         data = (record.get("data") or {}).get("source") or record.get("prompt") or "no prompt"
         found = record if result.kind == "eval" else record.get("accuracy") or {}
         yield from _point(f"{result.model}, {data}", f"{record.get('order')}, {record.get('symbols')}", found)
+        for row in record.get("along") or ():
+            yield Point(f"{result.model}, {data}", row["order"], row["calls"]["value"], row["nats"], NATS)
 
 
 def _point(of: str, order: str, found: Report) -> Iterator[Point]:
@@ -130,23 +145,26 @@ def _point(of: str, order: str, found: Report) -> Iterator[Point]:
 
 
 def by_calls(results: Sequence[Result]) -> str:
-    """A chart of each set of puzzles on which orders were run."""
+    """A chart of each set of puzzles or sequences on which orders were run."""
     found = [point for result in results for point in points(result)]
-    names = dict.fromkeys(point.of for point in found)
-    return "".join(_compared(of, [p for p in found if p.of == of]) for of in names)
+    names = dict.fromkeys((point.of, point.unit) for point in found)
+    return "".join(
+        _compared(of, unit, [p for p in found if (p.of, p.unit) == (of, unit)]) for of, unit in names
+    )
 
 
-def _compared(of: str, found: Sequence[Point]) -> str:
-    series = []
+def _compared(of: str, unit: str, found: Sequence[Point]) -> str:
+    series, scale = [], 100 if unit == SOLVED else 1
     for order in dict.fromkeys(p.order for p in found):
         own = sorted((p for p in found if p.order == order), key=lambda p: p.calls)
-        value, low, high = ([100 * p.found[end] for p in own] for end in ("value", "low", "high"))
+        value, low, high = ([_scaled(p.found[end], scale) for p in own] for end in ("value", "low", "high"))
         series.append(Series(order, [p.calls for p in own], value, low, high))
-    axes, note = (
-        ("network calls per puzzle", "% solved"),
-        "With Wilson 95 % intervals; equal calls side by side.",
-    )
-    return pictures.chart(f"Orders by calls: {of}", series, *axes, log_x=LOG, note=note, apart=4.0)
+    calls, note = NOTES[unit]
+    return pictures.chart(f"Orders by calls: {of}", series, calls, unit, log_x=LOG, note=note, apart=4.0)
+
+
+def _scaled(value: float | None, scale: float) -> float | None:
+    return None if value is None else scale * value
 
 
 # --- tunings, trainings, archives ---------------------------------------------------------------------

@@ -81,7 +81,8 @@ def _record(path: Path) -> Report:
         found: Report = json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError(
-            f"{files.shown(path)}: got text that is not JSON, expected what a command wrote with --json"
+            f"{files.shown(path)}: got text that is not JSON, expected what a command wrote, such as "
+            "`unmask sample MODEL --json --trace > FILE`"
         ) from None
     return found
 

@@ -25,6 +25,7 @@ from unmask.data import files, sudoku
 from unmask.data.readers.images import grid_png, pillow
 from unmask.data.readers.pieces import where
 from unmask.data.vocabularies import Characters, Foreign, Levels
+from unmask.engine.sampling import silent
 from unmask.models import Model, load, verbs
 from unmask.models.model import BOARDS
 from unmask.recipes.sequences import GAP
@@ -36,6 +37,7 @@ def run(
     *,
     num: int,
     prompt: Path | None,
+    first: int | None = None,
     out: Path | None = None,
     trace: bool,
     quiet: bool,
@@ -48,7 +50,8 @@ def run(
 ) -> Report:
     """``num`` samples, or ``num`` of every puzzle of a prompt file, with their log-probabilities (nats).
 
-    ``length`` is that of samples of models with special tokens; ``hide`` names ranges of symbols of each prompt to draw.
+    ``length`` is that of samples of models with special tokens; ``hide`` names ranges of symbols of each prompt to draw;
+    of many prompts only the ``first`` are taken, if that is said.
     With a ``search`` they are the ``num`` most probable fillings that it finds of each puzzle, or of one wholly masked
     sequence. With ``watch`` the first sample is seen on standard error while it is unmasked.
     """
@@ -61,6 +64,9 @@ def run(
         )
     check_search(search, options, num, trace)
     in_range("length", length, 1)
+    in_range("first", first, 1)
+    if first is not None and prompt is None:
+        raise ValueError("--first without --prompt; expected a file, of which so many are taken")
     hidden = _ranges(hide, prompt)
     catalogue.check(options)
     files.once(prompt, choosing.plan_path(options))
@@ -68,7 +74,7 @@ def run(
     options = choosing.suited(options, model)
     out = _checked_out(model, out)
     count = 1 if search.given else num
-    posed = None if prompt is None else _posed(model, prompt, count, hidden)
+    posed = None if prompt is None else _posed(model, prompt, count, hidden).first(first, count)
     tokens = _hidden(model, count, length, options.seed) if posed is None else posed.puzzles
     if posed is not None and length is not None:
         raise ValueError("--length beside --prompt; expected one of them, a prompt has a length of its own")
@@ -82,11 +88,11 @@ def run(
         Progress("sample", len(tokens), quiet=quiet or watch) as progress,
     ):
         show = None if stage is None else stage.each
-        told = boards.Watch(model.denoiser.mask_id, progress.advance, show)
+        told = boards.Watch(model.denoiser.mask_id, progress.advance, show, search.passes)
+        each = None if pieces.shared or (quiet and not watch) else told.each
         if search.given:
-            sampler = choosing.searcher(search, options, model.denoiser, model.length, num)
+            sampler = choosing.searcher(search, options, model.denoiser, model.length, num, each or silent)
         else:
-            each = None if pieces.shared or (quiet and not watch) else told.each
             sampler = choosing.sampler(options, model.denoiser, model.length, entropies=trace, each=each)
         solved = boards.solve(
             tokens,

@@ -106,10 +106,34 @@ SECTIONS = (
         ("task", "way", "n", "calls", "most probable solved %", "any %", "certain %"),
     ),
     Section(
+        "Other ways to guess",
+        """Nats of the solution of very hard puzzles along orders that differ only in where they guess (part `valid`). A
+        search that always goes on from the most probable partial filling finds it within exp(nats) ways:""",
+        "guessing_sudoku",
+        "rows",
+        (
+            "guesses where",
+            "n",
+            "nats, median",
+            "quartiles",
+            "within 16 ways %",
+            "within 64 ways %",
+            "within 256 ways %",
+        ),
+    ),
+    Section(
+        "Zebra puzzles, searched",
+        """The three models of zebra puzzles below: one cell a call by margin has nothing to gain from a search, guesses
+        between two do, in a third of the calls:""",
+        "searching_zebra_fork",
+        "rows",
+        ("task", "way", "n", "calls", "most probable solved %", "any %", "certain %"),
+    ),
+    Section(
         "Masked against autoregressive",
         """A masked model of 0.3 million parameters against autoregressive ones of 1 and 7 times its size, the same puzzles
-        and geometry. **Not converged**: the autoregressive ones have only begun, so this says who learns faster, not who
-        ends higher.""",
+        and geometry, up to 0.2 hours of a core for those of its size and 0.6 for the larger ones. **Not converged**: the
+        autoregressive ones have only begun, so this says who learns faster, not who ends higher.""",
         "order_sudoku_curves",
         "rows",
         (

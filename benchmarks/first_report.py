@@ -128,8 +128,8 @@ def kept(
 NOTES = """
 Each section of docs/your_own_file.md, as it stands, in a fresh folder with five made-up files (benchmarks/own_files.py,
 seed {seed}): 200 lines, 50 heavy chains in FASTA, 20 Sudoku puzzles, 60 images of 28 by 28 pixels, 200 JSON lines.
-"commands" counts pip install, whose time is not in the sum. "seconds" are by the clock, on a machine of two cores that
-other work used at the same time (see the load); "processor, s" is what the commands took of a core, start of Python
+"commands" counts pip install, whose time is not in the sum. "seconds" are by the clock, on a machine of two cores
+(the load says whether other work used them); "processor, s" is what the commands took of a core, start of Python
 included: what they take by the clock where a core is free. "wrong in it": complaints on the console, requests, and pages
 wider than the window, of headless Chromium in light, dark and on a phone (390 pixels).
 """

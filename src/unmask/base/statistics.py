@@ -76,6 +76,12 @@ def t_quantile(level: float, freedom: float) -> float:
     return NormalDist().inv_cdf(middle) if np.isinf(freedom) else float(stdtrit(freedom, middle))
 
 
+def mean_reach(values: Array, level: float = 0.95) -> float:
+    """Half-width of the interval of a mean by Student's t, in the unit of ``values`` [n], n at least 2."""
+    spread = float(values.std(ddof=1))
+    return t_quantile(level, len(values) - 1) * spread / math.sqrt(len(values))
+
+
 def contrast(weights: Array, stderr: Array, counts: Array) -> tuple[float, float] | None:
     """Standard error of ``weights`` @ means, in their unit, and its degrees of freedom; None when they tell no variance.
 

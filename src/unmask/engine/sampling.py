@@ -79,10 +79,6 @@ Each: TypeAlias = Callable[[Info, Tensor], object]
 """What is told of every step: what it did, and the tokens after it."""
 
 
-def silent(info: Info, tokens: Tensor) -> None:
-    """Hears of a step, and does nothing."""
-
-
 def sampled(
     denoiser: Denoiser,
     tokens: Tensor,

@@ -16,8 +16,8 @@ from unmask.base.numbers import whole
 from unmask.base.types import Choice, Denoiser, Info, Request, Result, Selector, State, View
 from unmask.denoisers import denoiser_name
 from unmask.engine.likelihood import log_likelihood
-from unmask.engine.loop import step
-from unmask.engine.sampling import Each, check_tokens, checksum, manifest, sampled, silent, telling, took
+from unmask.engine.loop import run, step
+from unmask.engine.sampling import Each, check_tokens, checksum, manifest, sampled, telling, took
 from unmask.engine.state import branched, init
 from unmask.orders.described import made_by
 from unmask.orders.samplers import Sampler
@@ -54,7 +54,7 @@ def search(
     *,
     width: int = 8,
     order_ids: Tensor | None = None,
-    each: Each = silent,
+    each: Each | None = None,
 ) -> Found:
     """A beam over partial sequences: the ``width`` most probable fillings of tokens int64 [B, L], as far as it sees.
 
@@ -77,7 +77,8 @@ def search(
         calls = calls.index_add(0, owner, after.nfe - state.nfe)
         parent, shown, score = _grown(state, asked, owner, width)
         state = replace(branched(after, parent, shown), log_prob=score)
-        each(info, state.tokens)
+        if each is not None:
+            each(info, state.tokens)
         owner = owner[parent]
     found = _sorted(state.tokens, state.log_prob, owner, calls, width)
     record = manifest(denoiser, tokens, selector, greedy, 1, 0, (order_ids, None)) | {
@@ -94,7 +95,7 @@ def backtrack(
     count: int = 8,
     finish: bool = False,
     order_ids: Tensor | None = None,
-    each: Each = silent,
+    each: Each | None = None,
 ) -> Found:
     """Fills tokens int64 [B, L] with the arg-max, then goes back to the most probable partial filling that it passed by.
 
@@ -121,7 +122,8 @@ def backtrack(
             now, later = going.part(behind), going.part(~behind)
             grown, first, cost = _stepped(root, now, denoiser, selector, count + 1, trace)
             calls, done = calls.index_add(0, now.owner, cost), (grown.tokens != denoiser.mask_id).all(1)
-            each(trace[-1], grown.tokens)
+            if each is not None:
+                each(trace[-1], grown.tokens)
             filled.append(grown.part(done))
             best = best.scatter_reduce(0, grown.owner[done], grown.log_prob[done], "amax")
             lost = lost if finish else best
@@ -212,7 +214,7 @@ def best_of(
     proposal: Denoiser | None = None,
     order_ids: Tensor | None = None,
     item_ids: Tensor | None = None,
-    each: Each = silent,
+    each: Each | None = None,
 ) -> Found:
     """``count`` draws for each of tokens int64 [B, L], from the most probable down.
 
@@ -259,7 +261,7 @@ def best_drawn(
     seed: int,
     ids: tuple[Tensor | None, Tensor | None],
     proposal: Denoiser | None = None,
-    each: Each = silent,
+    each: Each | None = None,
 ) -> Found:
     """`best_of` with the private noise of ``seed``; ``ids`` are order_ids and item_ids."""
     check_tokens(tokens, denoiser, masks=True)
@@ -288,7 +290,7 @@ def judged(
     selector: Selector | Callable[[View], Choice],
     *,
     order_ids: Tensor | None = None,
-    each: Each = silent,
+    each: Each | None = None,
 ) -> Found:
     """The fillings of tokens int64 [B, L] that were found, by their log-probability along another order, the best first.
 
@@ -300,7 +302,8 @@ def judged(
     real = (found.log_prob > -torch.inf).flatten()
     some, many = found.tokens.flatten(0, 1)[real], tokens.repeat_interleave(width, 0)[real]
     start = init(many, denoiser.mask_id, orders.repeat_interleave(width)[real])
-    state, _ = telling(each, start, denoiser, selector, given(some))
+    steps = run if each is None else partial(telling, each)
+    state, _ = steps(start, denoiser, selector, given(some))
     score = torch.full_like(found.log_prob.flatten(), -torch.inf).masked_scatter(real, state.log_prob)
     calls = torch.zeros_like(score).masked_scatter(real, state.nfe).view(size, width).sum(1)
     score, order = score.view(size, width).sort(dim=1, descending=True, stable=True)

@@ -20,7 +20,7 @@ from unmask.command_line.options import SEARCH, Options, Search, check_values, v
 from unmask.command_line.output import Report
 from unmask.denoisers import nucleus, tempered
 from unmask.engine.likelihood import log_likelihood
-from unmask.engine.sampling import Each, sample, silent
+from unmask.engine.sampling import Each, sample
 from unmask.engine.searching import Found, backtrack, best_of, judged
 from unmask.engine.searching import search as beam
 from unmask.kernels import commit, remask
@@ -285,7 +285,7 @@ def sampler(
 
 
 def searcher(
-    search: Search, options: Options, denoiser: Denoiser, length: int, num: int, each: Each = silent
+    search: Search, options: Options, denoiser: Denoiser, length: int, num: int, each: Each | None = None
 ) -> Sampler:
     """What finds the ``num`` best fillings of each sequence; draws come from the law of --temperature and --top-p.
 

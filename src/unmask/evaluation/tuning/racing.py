@@ -28,7 +28,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask.base.statistics import t_quantile
+from unmask.base.statistics import mean_reach, t_quantile
 
 Array: TypeAlias = NDArray[np.float64]
 Measure: TypeAlias = Callable[[int, NDArray[np.int64]], tuple[Array, Array]]
@@ -186,7 +186,7 @@ def mean_calls(calls: Array) -> tuple[float, float]:
     mean, least, most = float(calls.mean()), float(calls.min()), float(calls.max())
     if len(calls) < 2 or least == most:
         return least, most
-    reach = t_quantile(0.95, len(calls) - 1) * float(calls.std(ddof=1)) / math.sqrt(len(calls))
+    reach = mean_reach(calls)
     return max(least, mean - reach), min(most, mean + reach)
 
 

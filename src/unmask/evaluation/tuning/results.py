@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from unmask import pictures
 from unmask.base.records import stamped, write_bytes, write_text
-from unmask.base.statistics import paired_difference, t_quantile, wilson
+from unmask.base.statistics import mean_reach, paired_difference, wilson
 from unmask.evaluation.tuning import racing
 from unmask.evaluation.tuning.candidates import Candidate
 from unmask.evaluation.tuning.tasks import Metric
@@ -345,5 +345,5 @@ def interval(values: Array, shares: bool = False) -> tuple[float, float]:
         return 100 * low, 100 * high
     if len(values) < 2:
         return float("-inf"), float("inf")
-    half = t_quantile(0.95, len(values) - 1) * float(values.std(ddof=1)) / len(values) ** 0.5
-    return float(values.mean()) - half, float(values.mean()) + half
+    mean, half = float(values.mean()), mean_reach(values)
+    return mean - half, mean + half

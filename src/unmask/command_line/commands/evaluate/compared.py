@@ -1,7 +1,4 @@
-"""``unmask eval --calls``: data along several orders at equal calls, where no answer is right or wrong, but more or less
-
-probable.
-"""
+"""``unmask eval --calls``: data along several orders at equal calls, for models whose answers are more or less probable."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unmask.base.progress import IN_TURN, Pieces, Progress
-from unmask.base.statistics import t_quantile
+from unmask.base.statistics import mean_reach
 from unmask.command_line import choosing
 from unmask.command_line.boards import batched
 from unmask.command_line.choosing.files import SCALED
@@ -113,6 +110,5 @@ def _along(
 
 def _mean(values: Tensor, unit: str, about: str) -> Report:
     """A mean with its 95 % interval, Student's t."""
-    n, mean = len(values), float(values.mean())
-    half = t_quantile(0.95, n - 1) * float(values.std()) / math.sqrt(n) if n > 1 else math.nan
+    mean, half = float(values.mean()), mean_reach(values.numpy()) if len(values) > 1 else math.nan
     return number(mean, unit, about, low=mean - half, high=mean + half, interval="t 95 %")

@@ -25,7 +25,6 @@ from unmask.data import files, sudoku
 from unmask.data.readers.images import grid_png, pillow
 from unmask.data.readers.pieces import where
 from unmask.data.vocabularies import Characters, Foreign, Levels
-from unmask.engine.sampling import silent
 from unmask.models import Model, load, verbs
 from unmask.models.model import BOARDS
 from unmask.recipes.sequences import GAP
@@ -91,7 +90,7 @@ def run(
         told = boards.Watch(model.denoiser.mask_id, progress.advance, show, search.passes)
         each = None if pieces.shared or (quiet and not watch) else told.each
         if search.given:
-            sampler = choosing.searcher(search, options, model.denoiser, model.length, num, each or silent)
+            sampler = choosing.searcher(search, options, model.denoiser, model.length, num, each)
         else:
             sampler = choosing.sampler(options, model.denoiser, model.length, entropies=trace, each=each)
         solved = boards.solve(

@@ -1,12 +1,17 @@
-"""Sudoku boards as text: parse, print, and read collections in the usual formats. Needs no numba."""
+"""Sudoku boards as text: parse, print, and read collections in the usual formats. Needs no numba.
+
+Boards are 9x9 (81 cells), or smaller ones of `BOXES`; symbols 0..n-1 are digits 1..n, and n is a blank.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,12 +24,25 @@ Ints: TypeAlias = NDArray[np.int64]
 Bytes: TypeAlias = NDArray[np.uint8]
 
 BLANK = 9
-"""The symbol of an empty cell: the mask of a Sudoku model."""
+"""The symbol of an empty cell of a 9x9 board: the mask of a Sudoku model."""
 
-_GRID = np.arange(81).reshape(9, 9)
-_BOXES = _GRID.reshape(3, 3, 3, 3).transpose(0, 2, 1, 3).reshape(9, 9)
-UNITS = np.concatenate([_GRID, _GRID.T, _BOXES])
-"""The cells of each row, column and box, int64 [27, 9]."""
+BOXES = {16: (2, 2), 36: (2, 3), 64: (2, 4), 81: (3, 3)}
+"""Rows and columns of a box, by the cells of a board."""
+
+
+def symbols_of(cells: int) -> int:
+    """How many symbols a board of so many cells has; the next one, of this number, is its blank."""
+    return math.prod(BOXES[cells])
+
+
+@lru_cache
+def units(cells: int) -> Ints:
+    """The cells of each row, column and box of a board, int64 [3n, n]."""
+    size, (rows, columns) = symbols_of(cells), BOXES[cells]
+    grid = np.arange(cells).reshape(size, size)
+    boxes = grid.reshape(columns, rows, rows, columns).transpose(0, 2, 1, 3).reshape(size, size)
+    return np.concatenate([grid, grid.T, boxes])
+
 
 _BAD = 255
 _SYMBOLS = np.full(256, _BAD, np.uint8)  # symbol of each byte of text
@@ -33,12 +51,14 @@ _SYMBOLS[np.frombuffer(b"0._", np.uint8)] = BLANK
 
 _PUZZLE_NAMES = ("puzzle", "puzzles", "quiz", "quizzes", "question")
 _SOLUTION_NAMES = ("solution", "solutions", "answer")
+SMALLER = "(16, 36 or 64 for a smaller board)"
+
 _CHUNK = 20_000  # boards checked at once, which bounds the memory
 
 
 @dataclass(frozen=True, eq=False)
 class Puzzles:
-    """Puzzles int64 [n, 81] and their solutions int64 [n, 81], or None where the source has none."""
+    """Puzzles int64 [n, cells] and their solutions int64 [n, cells], or None where the source has none."""
 
     puzzles: Ints
     solutions: Ints | None = None
@@ -48,7 +68,9 @@ class Puzzles:
 
 
 def parse(text: str) -> Ints:
-    """A board int64 [81] from 81 digits or blanks (``.``, ``0``, ``_``); white space and ``|+-`` are ignored.
+    """A board int64 [cells] from 81 digits or blanks (``.``, ``0``, ``_``), or 16, 36, 64 of a smaller one.
+
+    White space and ``|+-`` are ignored.
 
     ValueError on another length, another character, or a digit twice in a row, column or box.
     """
@@ -58,56 +80,74 @@ def parse(text: str) -> Ints:
 
 
 def text(board: Ints, blank: str = ".") -> str:
-    """A board [81] as 81 characters, row by row."""
+    """A board [cells] as so many characters, row by row."""
     if len(blank) != 1:
         raise ValueError(f"blank={blank!r}; expected one character")
     symbols = [int(s) for s in board]
-    if len(symbols) != 81:
-        raise ValueError(f"a board of {len(symbols)} cells; expected 81: pass one board at a time")
-    if min(symbols) < 0 or max(symbols) > BLANK:
+    if len(symbols) not in BOXES:
+        raise ValueError(f"a board of {len(symbols)} cells; expected 81 {SMALLER}: pass one board at a time")
+    size = symbols_of(len(symbols))
+    if min(symbols) < 0 or max(symbols) > size:
         raise ValueError(
-            f"symbols {min(symbols)}..{max(symbols)}; expected 0..8 for digits 1..9, {BLANK} for a blank"
+            f"symbols {min(symbols)}..{max(symbols)}; "
+            f"expected 0..{size - 1} for digits 1..{size}, {size} for a blank"
         )
-    return "".join(blank if s == BLANK else str(s + 1) for s in symbols)
+    return "".join(blank if s == size else str(s + 1) for s in symbols)
 
 
 def pretty(board: Ints) -> str:
-    """A board [81] as nine lines of digits with rules between the boxes; `parse` reads it back."""
+    """A board [cells] as lines of digits with rules between the boxes; `parse` reads it back."""
     flat = text(board)
-    rows = [" ".join(flat[9 * r : 9 * r + 9]) for r in range(9)]
-    lines = [f"{row[:5]} | {row[6:11]} | {row[12:]}" for row in rows]
-    rule = "------+-------+------"
-    return "\n".join([*lines[:3], rule, *lines[3:6], rule, *lines[6:]])
+    size, (rows, columns) = symbols_of(len(flat)), BOXES[len(flat)]
+    boxed = [" ".join(flat[at : at + columns]) for at in range(0, len(flat), columns)]
+    lines = [" | ".join(boxed[at : at + rows]) for at in range(0, len(boxed), rows)]
+    rule = "+".join("-" * len(part) for part in lines[0].split("|"))
+    bands = ["\n".join(lines[at : at + rows]) for at in range(0, size, rows)]
+    return f"\n{rule}\n".join(bands)
 
 
 # --- checks ---------------------------------------------------------------------------------------
 
 
-def _boards(texts: list[str], name: Callable[[int], str]) -> Bytes:
-    """Boards uint8 [n, 81] from texts; ValueError, beginning with ``name(i)``, for the first bad one."""
-    for i, line in enumerate(texts):
-        if len(line) != 81:
-            raise ValueError(f"{name(i)} has {len(line)} characters; expected 81 digits or blanks")
+def _boards(texts: list[str], name: Callable[[int], str], cells: int | None = None) -> Bytes:
+    """Boards uint8 [n, cells] from texts; ValueError, beginning with ``name(i)``, for the first bad one."""
+    cells = _cells_of(texts, name, cells)
+    size = symbols_of(cells)
     joined = "".join(texts).encode("ascii", "replace")  # one byte a character, a bad one as ?
-    boards = _SYMBOLS[np.frombuffer(joined, np.uint8)].reshape(-1, 81)
-    if (wrong := boards == _BAD).any():
+    boards = _SYMBOLS[np.frombuffer(joined, np.uint8)].reshape(-1, cells)
+    if (wrong := (boards >= size) & (boards != BLANK)).any():
         i, cell = (int(v) for v in np.argwhere(wrong)[0])
         raise ValueError(
             f"{name(i)} has {texts[i][cell]!r} at character {cell + 1}; "
-            "expected 1-9, or one of . 0 _ for a blank"
+            f"expected 1-{size}, or one of . 0 _ for a blank"
         )
+    boards = np.minimum(boards, size, dtype=np.uint8)
     if (clash := _clashing(boards)).any():
         i = int(np.argmax(clash))
         raise ValueError(f"{name(i)}: {_clash(boards[i])}; expected each digit once")
     return boards
 
 
+def _cells_of(texts: list[str], name: Callable[[int], str], cells: int | None) -> int:
+    """The cells of every board in texts: those asked for, or else those of the first, or else 81."""
+    others = "" if cells else f" {SMALLER}"
+    cells = cells or (len(texts[0]) if len(texts[0]) in BOXES else 81)
+    for i, line in enumerate(texts):
+        if len(line) != cells:
+            hint = others if i == 0 else " as in the line before"
+            raise ValueError(
+                f"{name(i)} has {len(line)} characters; expected {cells} digits or blanks{hint}"
+            )
+    return cells
+
+
 def _clashing(boards: Bytes) -> NDArray[np.bool_]:
-    """Which boards [n, 81] hold a digit twice in a unit: the sum of its bits is then not their union."""
-    bit_of = np.array([*(1 << d for d in range(9)), 0], np.int16)
+    """Which boards [n, cells] hold a digit twice in a unit: the sum of its bits is then not their union."""
+    cells_of_units = units(boards.shape[1])
+    bit_of = np.array([*(1 << d for d in range(cells_of_units.shape[1])), 0], np.int16)
     found = np.zeros(len(boards), np.bool_)
     for start in range(0, len(boards), _CHUNK):
-        bits = bit_of[boards[start : start + _CHUNK]][:, UNITS]
+        bits = bit_of[boards[start : start + _CHUNK]][:, cells_of_units]
         twice = bits.sum(-1, dtype=np.int16) != np.bitwise_or.reduce(bits, axis=-1)
         found[start : start + _CHUNK] = twice.any(-1)
     return found
@@ -115,25 +155,23 @@ def _clashing(boards: Bytes) -> NDArray[np.bool_]:
 
 def _clash(board: Bytes) -> str:
     """The first digit that a row, column or box holds twice, in words."""
-    for unit, cells in enumerate(UNITS):
-        for digit in range(9):
+    size = symbols_of(len(board))
+    for unit, cells in enumerate(units(len(board))):
+        kind = ("row", "column", "box")[unit // size]
+        for digit in range(size):
             places = cells[board[cells] == digit] + 0
             if len(places) > 1:
-                return f"{_unit(unit)} holds {digit + 1} twice ({_places(unit, *divmod(places[:2], 9))})"
+                where = _places(kind, *divmod(places[:2], size))
+                return f"{kind} {unit % size + 1} holds {digit + 1} twice ({where})"
     raise AssertionError("no clash")
 
 
-def _unit(unit: int) -> str:
-    """The name of unit 0..26, counted from 1."""
-    return f"{('row', 'column', 'box')[unit // 9]} {unit % 9 + 1}"
-
-
-def _places(unit: int, rows: Ints, columns: Ints) -> str:
-    """Two cells of a unit in words, saying only what the unit leaves open."""
+def _places(kind: str, rows: Ints, columns: Ints) -> str:
+    """Two cells of a row, column or box in words, saying only what the unit leaves open."""
     (r, s), (c, d) = rows + 1, columns + 1
-    if unit < 9:
+    if kind == "row":
         return f"columns {c} and {d}"
-    if unit < 18:
+    if kind == "column":
         return f"rows {r} and {s}"
     return f"row {r} column {c} and row {s} column {d}"
 
@@ -213,8 +251,8 @@ def _lines(source: str | Path | Iterable[str]) -> Iterator[str]:
 def read(source: str | Path | Iterable[str]) -> Puzzles:
     """Puzzles, and solutions if there are any, from a file or from an iterable of lines.
 
-    One puzzle of 81 characters a line (blank ``.``, ``0`` or ``_``), optionally a solution after a comma,
-    semicolon, tab or space; or separated values under a header that names the puzzle column (puzzle, quizzes,
+    One puzzle of 81 characters a line (16, 36 or 64: smaller boards; blank ``.``, ``0`` or ``_``), optionally a
+    solution after a comma, semicolon, tab or space; or separated values under a header that names the puzzle column (puzzle, quizzes,
     question) and perhaps the solution column (solution, solutions, answer). Empty lines and lines from ``#``
     are skipped. A ValueError names the line of the first bad board: wrong length or character, a digit twice
     in a unit, a solution that is incomplete or contradicts its puzzle, or that is missing where others have
@@ -245,18 +283,19 @@ def _read(source: str | Path | Iterable[str]) -> Puzzles:
         raise ValueError(
             f"line {numbers[answers.index('')]}: no solution, where other lines have one; give all or none"
         )
-    solutions = _boards(answers, lambda i: f"line {numbers[i]}: solution")
+    solutions = _boards(answers, lambda i: f"line {numbers[i]}: solution", puzzles.shape[1])
     _check_solutions(puzzles, solutions, numbers)
     return Puzzles(puzzles.astype(np.int64), solutions.astype(np.int64))
 
 
 def _check_solutions(puzzles: Bytes, solutions: Bytes, numbers: list[int]) -> None:
     """ValueError at the first solution with a blank, or with another digit than a clue."""
-    wrong = (solutions == BLANK) | ((puzzles != BLANK) & (puzzles != solutions))
+    blank = symbols_of(puzzles.shape[1])
+    wrong = (solutions == blank) | ((puzzles != blank) & (puzzles != solutions))
     if not wrong.any():
         return
     i, cell = (int(v) for v in np.argwhere(wrong)[0])
-    has = "a blank" if solutions[i, cell] == BLANK else str(solutions[i, cell] + 1)
-    asked = "a digit" if puzzles[i, cell] == BLANK else f"the clue {puzzles[i, cell] + 1}"
-    place = f"row {cell // 9 + 1} column {cell % 9 + 1}"
+    has = "a blank" if solutions[i, cell] == blank else str(solutions[i, cell] + 1)
+    asked = "a digit" if puzzles[i, cell] == blank else f"the clue {puzzles[i, cell] + 1}"
+    place = f"row {cell // blank + 1} column {cell % blank + 1}"
     raise ValueError(f"line {numbers[i]}: solution has {has} at {place}; expected {asked}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from types import ModuleType
 from typing import Any, TypeAlias, TypeVar, overload
 
@@ -11,13 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask.data.readers.boards import BLANK, UNITS
+from unmask.data.readers.boards import BOXES, SMALLER, symbols_of, units
 
 Ints: TypeAlias = NDArray[np.int64]
 Boards = TypeVar("Boards", NDArray[np.int64], Tensor)
 
 FEWEST_CLUES = 21
-"""`puzzles` refuses fewer: digging hardly ever gets there (17 is the proved minimum, arXiv 1201.0749)."""
+"""`puzzles` refuses fewer on 9x9: digging hardly ever gets there (17 is the proved minimum, arXiv 1201.0749)."""
+
+FEWEST = {16: 4, 36: 8, 64: 14, 81: FEWEST_CLUES}
+"""The fewest clues that `puzzles` tries, by the cells of a board; proved minima of smaller boards."""
 
 _CHUNK = 32  # boards between two moments at which Ctrl-C is heard: compiled loops do not hear it
 _TRIES = 100_000  # grids per puzzle before digging gives up
@@ -42,18 +46,19 @@ def _word(seed: int) -> np.uint64:
 
 
 def _array(boards: Any, what: str = "boards") -> Ints:
-    """A checked int64 copy-or-view [n, 81] of an array or tensor."""
+    """A checked int64 copy-or-view [n, cells] of an array or tensor."""
     values = boards.detach().cpu().numpy() if isinstance(boards, Tensor) else np.asarray(boards)
-    if values.dtype.kind not in "iu" or values.ndim not in (1, 2) or values.shape[-1] != 81:
+    if values.dtype.kind not in "iu" or values.ndim not in (1, 2) or values.shape[-1] not in BOXES:
         raise ValueError(
-            f"{what} have dtype {values.dtype} and shape {values.shape}; expected integers [n, 81] or [81]: "
-            "flatten each board row by row"
+            f"{what} have dtype {values.dtype} and shape {values.shape}; expected integers [n, 81] or [81] "
+            f"{SMALLER}: flatten each board row by row"
         )
-    values = np.ascontiguousarray(values.reshape(-1, 81), dtype=np.int64)
-    if values.size and (values.min() < 0 or values.max() > BLANK):
+    values = np.ascontiguousarray(values.reshape(-1, values.shape[-1]), dtype=np.int64)
+    size = symbols_of(values.shape[1])
+    if values.size and (values.min() < 0 or values.max() > size):
         raise ValueError(
             f"{what} hold symbols {values.min()}..{values.max()}; "
-            f"expected 0..8 for digits 1..9 and {BLANK} for a blank: subtract 1 from digits"
+            f"expected 0..{size - 1} for digits 1..{size} and {size} for a blank: subtract 1 from digits"
         )
     return values
 
@@ -74,37 +79,51 @@ def _number(n: int) -> int:
     return int(n)
 
 
+def _cells(cells: int) -> int:
+    """``cells``, checked to be those of a board."""
+    if cells not in BOXES:
+        raise ValueError(f"cells={cells}; expected 81, or 16, 36 or 64 for a smaller board")
+    return int(cells)
+
+
+@lru_cache
+def units_of_cells(cells: int) -> Ints:
+    """Which row, column and box each cell lies in, int64 [cells, 3], numbered one after another as in `units`."""
+    return np.argsort(units(cells).ravel(), kind="stable").reshape(cells, 3) // symbols_of(cells)
+
+
 def _parts(n: int, size: int = _CHUNK) -> Iterator[slice]:
     """0..n-1 in slices of ``size``."""
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def full_grids(n: int, seed: int) -> Ints:
-    """Random complete valid grids, int64 [n, 81].
+def full_grids(n: int, seed: int, cells: int = 81) -> Ints:
+    """Random complete valid grids, int64 [n, cells].
 
     Randomised depth-first search: the most constrained cell first (ties at random), its symbols in random
     order. The law is not exactly uniform over grids.
     """
-    grids = np.empty((_number(n), 81), np.int64)
+    grids = np.empty((_number(n), _cells(cells)), np.int64)
     for part in _parts(n):
-        _jit().full_grids(_word(seed), part.start, grids[part])
+        _jit().full_grids(units_of_cells(cells), _word(seed), part.start, grids[part])
     return grids
 
 
-def puzzles(n: int, seed: int, clues: int | None = None) -> tuple[Ints, Ints]:
-    """Random puzzles with exactly one solution, and the solutions: two int64 [n, 81].
+def puzzles(n: int, seed: int, clues: int | None = None, cells: int = 81) -> tuple[Ints, Ints]:
+    """Random puzzles with exactly one solution, and the solutions: two int64 [n, cells].
 
     Clues are taken from a random full grid in random order while one solution remains, until ``clues`` are
     left; a grid on which that gets stuck is replaced. ``clues=None`` goes on until no clue can be spared
     (minimal puzzles, 24.4 clues on average). Below 24 clues most grids get stuck: every further
-    clue less costs five to fifty times as much.
-    ValueError outside 21..81.
+    clue less costs five to fifty times as much. ``cells``: 16, 36 and 64 are boards of 4, 6 and 8 symbols with boxes
+    of 2x2, 2x3 and 2x4.
+    ValueError outside 21..81 (4..16, 8..36 and 14..64 on smaller boards).
     """
-    if clues is not None and not FEWEST_CLUES <= clues <= 81:
-        raise ValueError(f"clues={clues}; expected {FEWEST_CLUES}..81, or None for minimal puzzles")
-    puzzle, solution = np.empty((_number(n), 81), np.int64), np.empty((n, 81), np.int64)
+    if clues is not None and not FEWEST[_cells(cells)] <= clues <= cells:
+        raise ValueError(f"clues={clues}; expected {FEWEST[cells]}..{cells}, or None for minimal puzzles")
+    puzzle, solution = np.empty((_number(n), cells), np.int64), np.empty((n, cells), np.int64)
     for part in _parts(n):
-        done = _jit().puzzles(_word(seed), part.start, clues or 0, _TRIES, puzzle[part], solution[part])
+        done = _jit().puzzles(units_of_cells(cells), _word(seed), part.start, clues or 0, _TRIES, puzzle[part], solution[part])
         if done < len(puzzle[part]):
             raise ValueError(f"no puzzle with clues={clues} in {_TRIES} grids; ask for more clues")
     return puzzle, solution
@@ -133,23 +152,26 @@ def _permutations(words: NDArray[np.uint64]) -> Ints:
     return np.argsort(words, axis=-1, kind="stable")
 
 
-def _line_orders(words: NDArray[np.uint64]) -> Ints:
-    """Orders of the nine rows [n, 9] that keep bands together, from words [n, 12]."""
-    bands = _permutations(words[:, :3])
-    within = _permutations(words[:, 3:].reshape(-1, 3, 3))
-    return (bands[:, :, None] * 3 + within).reshape(-1, 9)
+def _line_orders(words: NDArray[np.uint64], height: int) -> Ints:
+    """Orders of rows [n, size] that keep bands of ``height`` together, from words [n, size / height + size]."""
+    bands = words.shape[1] // (height + 1)
+    order = _permutations(words[:, :bands])
+    within = _permutations(words[:, bands:].reshape(-1, bands, height))
+    return (order[:, :, None] * height + within).reshape(-1, bands * height)
 
 
 def _transform(boards: Ints, words: NDArray[np.uint64]) -> Ints:
-    """Boards [n, 81] under the symmetries that ``words`` [n, 34] spell out."""
-    n = len(boards)
-    symbols = np.full((n, 10), BLANK)
-    symbols[:, :9] = _permutations(words[:, :9])
-    rows, columns = _line_orders(words[:, 9:21]), _line_orders(words[:, 21:33])
-    swap = (words[:, 33:] >> np.uint64(63)).astype(bool)
-    cells = (rows * np.where(swap, 1, 9))[:, :, None] + (columns * np.where(swap, 9, 1))[:, None, :]
-    moved = np.take(boards, cells.reshape(n, 81) + np.arange(n)[:, None] * 81)
-    return np.take(symbols, moved + np.arange(n)[:, None] * 10)
+    """Boards [n, cells] under the symmetries that ``words`` [n, m] spell out."""
+    n, cells = boards.shape
+    size, (height, width) = symbols_of(cells), BOXES[cells]
+    symbols = np.full((n, size + 1), size)
+    symbols[:, :size] = _permutations(words[:, :size])
+    down, across = words[:, size : 2 * size + width], words[:, 2 * size + width : -1]
+    rows, columns = _line_orders(down, height), _line_orders(across, width)
+    swap = (words[:, -1:] >> np.uint64(63)).astype(bool) & (height == width)
+    moved = (rows * np.where(swap, 1, size))[:, :, None] + (columns * np.where(swap, size, 1))[:, None, :]
+    moved = np.take(boards, moved.reshape(n, cells) + np.arange(n)[:, None] * cells)
+    return np.take(symbols, moved + np.arange(n)[:, None] * (size + 1))
 
 
 @overload
@@ -157,11 +179,12 @@ def symmetries(boards: Boards, /, seed: int) -> Boards: ...
 @overload
 def symmetries(puzzle: Boards, solution: Boards, /, seed: int) -> tuple[Boards, Boards]: ...
 def symmetries(*boards: Any, seed: int | None = None) -> Any:
-    """Boards [n, 81], each under its own random symmetry: ``symmetries(boards, seed)``.
+    """Boards [n, cells], each under its own random symmetry: ``symmetries(boards, seed)``.
 
     ``symmetries(puzzle, solution, seed)`` moves both alike and returns both. Uniform over the 9! relabellings
-    and the 2 * 6^8 cell maps (rows within bands, columns within stacks, bands, stacks, transposition); blanks
-    stay blank, so the number of clues and of solutions is kept. Needs no numba.
+    and the 2 * 6^8 cell maps (rows within bands, columns within stacks, bands, stacks, transposition; on smaller boards
+    fewer, without transposition where boxes are not square); blanks stay blank, so the number of clues and of solutions
+    is kept. Needs no numba.
     """
     if seed is None:
         *boards, seed = boards  # type: ignore[assignment]
@@ -174,7 +197,8 @@ def symmetries(*boards: Any, seed: int | None = None) -> Any:
         raise ValueError(
             f"{len(arrays[0])} puzzles with {len(arrays[1])} solutions; expected as many of each"
         )
-    words = _random_words(int(seed), (len(arrays[0]), 34))
+    cells = arrays[0].shape[1]
+    words = _random_words(int(seed), (len(arrays[0]), 3 * symbols_of(cells) + sum(BOXES[cells]) + 1))
     moved = tuple(_in_kind(_transform(a, words), b) for a, b in zip(arrays, boards))
     return moved if len(moved) > 1 else moved[0]
 
@@ -188,6 +212,8 @@ def invariant(grids: Any) -> NDArray[np.uint64]:
     that are not valid.
     """
     array = _array(grids, "grids")
+    if array.shape[1] != 81:
+        raise ValueError(f"grids of {array.shape[1]} cells; expected 81: hashes are of 9x9 grids only")
     if not (valid := _valid(array)).all():
         raise ValueError(
             f"grid {np.argmin(valid)} is not complete and valid; expected solutions, not puzzles"
@@ -206,7 +232,7 @@ def _searched(boards: Any, limit: int) -> tuple[Ints, Ints]:
     array = _array(boards).copy()
     counts = np.zeros(len(array), np.int64)
     for part in _parts(len(array)):
-        _jit().solve(array[part], limit, counts[part])
+        _jit().solve(units_of_cells(array.shape[1]), array[part], limit, counts[part])
     return array, counts
 
 
@@ -223,7 +249,7 @@ def count_solutions(boards: Boards, limit: int = 2) -> Boards:
 
 
 def solve(boards: Boards) -> Boards:
-    """Solutions, int64 [n, 81]; a board without a solution comes back as it was, blanks and all.
+    """Solutions, int64 [n, cells]; a board without a solution comes back as it was, blanks and all.
 
     A board with several solutions gets one of them, always the same; `is_unique` tells.
     """
@@ -240,11 +266,12 @@ def is_unique(boards: Boards) -> Any:
 
 
 def _valid(grids: Ints) -> NDArray[np.bool_]:
-    """`is_valid` of a checked array; nine symbols cover a unit only when each is there once."""
+    """`is_valid` of a checked array; the symbols cover a unit only when each is there once."""
+    cells_of_units, every = units(grids.shape[1]), (1 << symbols_of(grids.shape[1])) - 1
     valid = np.ones(len(grids), np.bool_)
     for part in _parts(len(grids), 4096):
-        bits = (1 << grids[part])[:, UNITS]
-        valid[part] = (np.bitwise_or.reduce(bits, axis=-1) == 511).all(-1)
+        bits = (1 << grids[part])[:, cells_of_units]
+        valid[part] = (np.bitwise_or.reduce(bits, axis=-1) == every).all(-1)
     return valid
 
 
@@ -254,16 +281,18 @@ def is_valid(grids: Any) -> Any:
 
 
 def keeps_clues(grids: Boards, puzzles: Boards) -> Any:
-    """Which grids [n, 81] carry every clue of their puzzle, bool [n]; one puzzle [81] serves all grids.
+    """Which grids [n, cells] carry every clue of their puzzle, bool [n]; one puzzle [cells] serves all grids.
 
     All clues, not any: a valid grid that ignores clues solves another puzzle.
     """
     given, asked = _array(grids, "grids"), _array(puzzles, "puzzles")
+    if given.shape[1] != asked.shape[1]:
+        raise ValueError(f"grids of {given.shape[1]} cells with puzzles of {asked.shape[1]}; expected as many")
     if len(asked) not in (1, len(given)):
         raise ValueError(
             f"{len(given)} grids with {len(asked)} puzzles; expected as many of each, or one puzzle"
         )
-    return _in_kind(((asked == BLANK) | (asked == given)).all(1), grids)
+    return _in_kind(((asked == symbols_of(asked.shape[1])) | (asked == given)).all(1), grids)
 
 
 def is_solved(grids: Boards, puzzles: Boards) -> Any:

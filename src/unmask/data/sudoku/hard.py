@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.data.sudoku import boards
-from unmask.data.sudoku.boards import _array, _in_kind, _jit, _number, _word
+from unmask.data.sudoku.boards import _array, _in_kind, _jit, _number, _word, units_of_cells
 
 Ints = NDArray[np.int64]
 Boards = TypeVar("Boards", Ints, Tensor)
@@ -41,7 +41,7 @@ def effort(puzzles: Boards, seed: int = 0) -> Boards:
     """
     array = _array(puzzles, "puzzles")
     out = np.empty(len(array), np.int64)
-    _loops().efforts(array, _word(seed), 0, ROUNDS, MOST, out)
+    _loops().efforts(units_of_cells(array.shape[1]), array, _word(seed), 0, ROUNDS, MOST, out)
     found: Boards = _in_kind(out, puzzles)
     return found
 
@@ -62,7 +62,7 @@ def climb(n: int, seed: int, *, first: int = 0, steps: int = 24, moves: int = 25
     """
     puzzles, solutions = np.empty((_number(n), steps, 81), np.int64), np.empty((n, 81), np.int64)
     for i in range(n):
-        _loops().climb(puzzles[i], solutions[i], moves, MOST, _jit().seeded(_word(seed), first + i))
+        _loops().climb(units_of_cells(81), puzzles[i], solutions[i], moves, MOST, _jit().seeded(_word(seed), first + i))
     return puzzles, solutions
 
 
@@ -74,19 +74,19 @@ def breed(
     Neighbours of neighbours, mostly of the hardest so far, that take ``least`` guesses or more; all are minimal and no two
     are the same. Fewer come back when ``tries`` neighbours do not give so many.
     """
-    loops, random = _loops(), _jit().seeded(_word(seed), 0)
+    loops, random, cells = _loops(), _jit().seeded(_word(seed), 0), units_of_cells(len(puzzle))
     found, seen = [puzzle.copy()], {puzzle.tobytes()}
-    costs = [loops.effort(puzzle, random, ROUNDS, MOST)]
+    costs = [loops.effort(cells, puzzle, random, ROUNDS, MOST)]
     for _ in range(tries):
         if len(found) >= _number(n):
             break
         child = found[_hardest_of(costs, random)].copy()
         if (
-            not loops.neighbour(child, solution, 1 + _jit().below(random, 2), random)
+            not loops.neighbour(cells, child, solution, 1 + _jit().below(random, 2), random)
             or child.tobytes() in seen
         ):
             continue
-        cost = loops.effort(child, random, ROUNDS, MOST)
+        cost = loops.effort(cells, child, random, ROUNDS, MOST)
         if cost >= least:
             found.append(child)
             seen.add(child.tobytes())
@@ -103,6 +103,6 @@ def _hardest_of(costs: list[int], random: NDArray[np.uint64]) -> int:
 def settle(puzzles: Boards) -> Boards:
     """Puzzles with the cells filled that naked and hidden singles give, one after another until none is left."""
     array = _array(puzzles, "puzzles").copy()
-    _loops().settle(array)
+    _loops().settle(units_of_cells(array.shape[1]), array)
     settled: Boards = _in_kind(array, puzzles)
     return settled

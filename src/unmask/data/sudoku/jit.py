@@ -1,8 +1,8 @@
 """The compiled loops behind `unmask.data.sudoku`; importing this module needs numba.
 
-A board is int64 [81], symbols 0..8, blank 9. A set of symbols is an int whose bit d stands for symbol d.
-``free`` int64 [27] holds, for rows 0..8, columns 9..17 and boxes 18..26, the symbols that the unit still
-lacks.
+A board is int64 [n^2], symbols 0..n-1, blank n, for n up to 9. ``units`` int64 [n^2, 3] says which row 0..n-1, column
+n..2n-1 and box 2n..3n-1 each cell lies in. A set of symbols is an int whose bit d stands for symbol d. ``free`` int64 [3n]
+holds the symbols that each unit still lacks.
 
 Random numbers come from splitmix64 (Steele, Lea, Flood 2014): a 64-bit counter that is mixed on the way out.
 Every board has its own counter, mixed from (seed, index), so that board i is the same whatever else is asked
@@ -18,9 +18,6 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
 
-BLANK = 9
-EVERY = 511  # all nine symbols
-UNITS = np.array([[i // 9, 9 + i % 9, 18 + i // 27 * 3 + i % 9 // 3] for i in range(81)], dtype=np.int64)
 COUNT = np.array([s.bit_count() for s in range(512)], dtype=np.int64)
 LOWEST = np.array([max((s & -s).bit_length() - 1, 0) for s in range(512)], dtype=np.int64)
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -60,38 +57,54 @@ def shuffle(items: Ints, rng: Words) -> None:
 
 
 @njit(cache=True, nogil=True)
-def candidates(free: Ints, cell: int) -> int:
+def blank_of(units: Ints) -> int:
+    """The symbol of an empty cell: how many symbols there are."""
+    return int((units.max() + 1) // 3)
+
+
+@njit(cache=True, nogil=True)
+def room(units: Ints) -> tuple[Ints, Ints, Ints]:
+    """Room for ``free`` [3n], ``cells`` and ``rest`` [n^2] of a search; what stands in it is anything."""
+    free = np.empty(units.max() + 1, np.int64)
+    return free, np.empty(len(units), np.int64), np.empty(len(units), np.int64)
+
+
+@njit(cache=True, nogil=True)
+def candidates(units: Ints, free: Ints, cell: int) -> int:
     """The set of symbols that row, column and box of ``cell`` all lack."""
-    return int(free[UNITS[cell, 0]] & free[UNITS[cell, 1]] & free[UNITS[cell, 2]])
+    return int(free[units[cell, 0]] & free[units[cell, 1]] & free[units[cell, 2]])
 
 
 @njit(cache=True, nogil=True)
-def toggle(free: Ints, cell: int, bit: int) -> None:
+def toggle(units: Ints, free: Ints, cell: int, bit: int) -> None:
     """Take ``bit`` from, or give it back to, the three units of ``cell``."""
-    free[UNITS[cell, 0]] ^= bit
-    free[UNITS[cell, 1]] ^= bit
-    free[UNITS[cell, 2]] ^= bit
+    free[units[cell, 0]] ^= bit
+    free[units[cell, 1]] ^= bit
+    free[units[cell, 2]] ^= bit
 
 
 @njit(cache=True, nogil=True)
-def setup(board: Ints, free: Ints, cells: Ints) -> int:
+def setup(units: Ints, board: Ints, free: Ints, cells: Ints) -> int:
     """Fill ``free`` and list the blank cells; returns how many, or -1 when two clues clash."""
-    free[:] = EVERY
+    size = len(free) // 3
+    free[:] = (1 << size) - 1
     blanks = 0
-    for cell in range(81):
-        if board[cell] == BLANK:
+    for cell in range(len(board)):
+        if board[cell] == size:
             cells[blanks] = cell
             blanks += 1
             continue
         bit = 1 << board[cell]
-        if candidates(free, cell) & bit == 0:
+        if candidates(units, free, cell) & bit == 0:
             return -1
-        toggle(free, cell, bit)
+        toggle(units, free, cell, bit)
     return blanks
 
 
 @njit(cache=True, nogil=True)
-def forced(free: Ints, cells: Ints, depth: int, blanks: int, once: Ints, twice: Ints) -> tuple[int, int]:
+def forced(
+    units: Ints, free: Ints, cells: Ints, depth: int, blanks: int, once: Ints, twice: Ints
+) -> tuple[int, int]:
     """A blank cell that alone in a unit can hold some symbol: (place in ``cells``, that symbol's bit).
 
     (depth, 0) when a unit has no place left for a symbol, (-1, 0) when nothing is forced.
@@ -99,12 +112,12 @@ def forced(free: Ints, cells: Ints, depth: int, blanks: int, once: Ints, twice: 
     once[:] = 0
     twice[:] = 0
     for k in range(depth, blanks):
-        here = candidates(free, cells[k])
-        for unit in UNITS[cells[k]]:
+        here = candidates(units, free, cells[k])
+        for unit in units[cells[k]]:
             twice[unit] |= once[unit] & here
             once[unit] |= here
     some = 0
-    for unit in range(27):
+    for unit in range(len(free)):
         if once[unit] != free[unit]:
             return depth, 0
         once[unit] &= ~twice[unit]
@@ -112,25 +125,27 @@ def forced(free: Ints, cells: Ints, depth: int, blanks: int, once: Ints, twice: 
     if some:
         for k in range(depth, blanks):
             cell = cells[k]
-            row, column, box = UNITS[cell]
-            alone = candidates(free, cell) & (once[row] | once[column] | once[box])
+            row, column, box = units[cell]
+            alone = candidates(units, free, cell) & (once[row] | once[column] | once[box])
             if alone:
                 return k, alone & -alone
     return -1, 0
 
 
 @njit(cache=True, nogil=True)
-def most_constrained(free: Ints, cells: Ints, depth: int, blanks: int, once: Ints, twice: Ints) -> int:
+def most_constrained(
+    units: Ints, free: Ints, cells: Ints, depth: int, blanks: int, once: Ints, twice: Ints
+) -> int:
     """Swap the blank cell with the fewest symbols to try to ``cells[depth]``; returns those symbols."""
     best, fewest, options = depth, 10, 0
     for k in range(depth, blanks):
-        here = candidates(free, cells[k])
+        here = candidates(units, free, cells[k])
         if COUNT[here] < fewest:
             best, fewest, options = k, COUNT[here], here
             if fewest <= 1:
                 break
     if fewest > 1:
-        k, bit = forced(free, cells, depth, blanks, once, twice)
+        k, bit = forced(units, free, cells, depth, blanks, once, twice)
         if k >= 0:
             best, options = k, bit
     cells[depth], cells[best] = cells[best], cells[depth]
@@ -139,7 +154,15 @@ def most_constrained(free: Ints, cells: Ints, depth: int, blanks: int, once: Int
 
 @njit(cache=True, nogil=True)
 def search(
-    board: Ints, free: Ints, cells: Ints, blanks: int, rest: Ints, preset: bool, limit: int, rng: Words
+    units: Ints,
+    board: Ints,
+    free: Ints,
+    cells: Ints,
+    blanks: int,
+    rest: Ints,
+    preset: bool,
+    limit: int,
+    rng: Words,
 ) -> int:
     """Depth-first search for up to ``limit`` solutions; returns how many were found.
 
@@ -148,17 +171,17 @@ def search(
     ``rng`` tries symbols in order, otherwise at random. On reaching ``limit`` the board holds the last
     solution; otherwise it is restored, as is ``free``.
     """
-    found, depth = 0, 0
-    once, twice = np.empty(27, np.int64), np.empty(27, np.int64)
+    found, depth, blank = 0, 0, len(free) // 3
+    once, twice = np.empty_like(free), np.empty_like(free)
     if blanks == 0:
         return 1
     if not preset:
-        rest[0] = most_constrained(free, cells, 0, blanks, once, twice)
+        rest[0] = most_constrained(units, free, cells, 0, blanks, once, twice)
     while depth >= 0:
         cell = cells[depth]
-        if board[cell] != BLANK:
-            toggle(free, cell, 1 << board[cell])
-            board[cell] = BLANK
+        if board[cell] != blank:
+            toggle(units, free, cell, 1 << board[cell])
+            board[cell] = blank
         options = rest[depth]
         if options == 0:
             depth -= 1
@@ -169,10 +192,10 @@ def search(
         bit = options & -options
         rest[depth] ^= bit
         board[cell] = LOWEST[bit]
-        toggle(free, cell, bit)
+        toggle(units, free, cell, bit)
         if depth + 1 < blanks:
             depth += 1
-            rest[depth] = most_constrained(free, cells, depth, blanks, once, twice)
+            rest[depth] = most_constrained(units, free, cells, depth, blanks, once, twice)
             continue
         found += 1
         if found == limit:
@@ -181,41 +204,43 @@ def search(
 
 
 @njit(cache=True, nogil=True)
-def fill(board: Ints, free: Ints, cells: Ints, rest: Ints, rng: Words) -> None:
+def fill(units: Ints, board: Ints, free: Ints, cells: Ints, rest: Ints, rng: Words) -> None:
     """Write a random complete grid: cells in random order among the most constrained, symbols at random."""
-    board[:] = BLANK
-    free[:] = EVERY
-    cells[:] = np.arange(81)
+    size = len(free) // 3
+    board[:] = size
+    free[:] = (1 << size) - 1
+    cells[:] = np.arange(len(board))
     shuffle(cells, rng)
-    search(board, free, cells, 81, rest, False, 1, rng)
+    search(units, board, free, cells, len(board), rest, False, 1, rng)
 
 
 @njit(cache=True, nogil=True)
-def full_grids(seed: np.uint64, first: int, out: Ints) -> None:
-    """Random complete grids number ``first``, ``first`` + 1, ... of ``seed`` into ``out`` [n, 81]."""
-    free, cells, rest = np.empty(27, np.int64), np.empty(81, np.int64), np.empty(81, np.int64)
+def full_grids(units: Ints, seed: np.uint64, first: int, out: Ints) -> None:
+    """Random complete grids number ``first``, ``first`` + 1, ... of ``seed`` into ``out`` [n, cells]."""
+    free, cells, rest = room(units)
     for i in range(out.shape[0]):
-        fill(out[i], free, cells, rest, seeded(seed, first + i))
+        fill(units, out[i], free, cells, rest, seeded(seed, first + i))
 
 
 @njit(cache=True, nogil=True)
-def dig(puzzle: Ints, order: Ints, clues: int) -> int:
+def dig(units: Ints, puzzle: Ints, order: Ints, clues: int) -> int:
     """Blank cells of a full grid in ``order`` while one solution remains; returns how many clues are left.
 
     A cell may go when no solution has another symbol there. A cell that must stay must stay for good, since
     fewer clues only add solutions: one pass gives a minimal puzzle.
     """
-    board, free, trial = puzzle.copy(), np.zeros(27, np.int64), np.zeros(27, np.int64)
-    cells, blank_cells, rest = np.empty(81, np.int64), np.empty(81, np.int64), np.empty(81, np.int64)
+    free, cells, rest = room(units)
+    free[:] = 0
+    board, trial, blank_cells = puzzle.copy(), free.copy(), cells.copy()
     nobody = np.empty(0, np.uint64)
-    left, blanks = 81, 0
+    left, blanks, blank = len(puzzle), 0, len(free) // 3
     for cell in order:
         if left <= clues:
             break
         bit = 1 << puzzle[cell]
-        toggle(free, cell, bit)
-        puzzle[cell] = BLANK
-        others = candidates(free, cell) & ~bit
+        toggle(units, free, cell, bit)
+        puzzle[cell] = blank
+        others = candidates(units, free, cell) & ~bit
         clash = 0
         if others:
             board[:] = puzzle
@@ -223,10 +248,10 @@ def dig(puzzle: Ints, order: Ints, clues: int) -> int:
             cells[0] = cell
             cells[1 : blanks + 1] = blank_cells[:blanks]
             rest[0] = others
-            clash = search(board, trial, cells, blanks + 1, rest, True, 1, nobody)
+            clash = search(units, board, trial, cells, blanks + 1, rest, True, 1, nobody)
         if clash:
             puzzle[cell] = LOWEST[bit]
-            toggle(free, cell, bit)
+            toggle(units, free, cell, bit)
         else:
             blank_cells[blanks] = cell
             blanks += 1
@@ -235,23 +260,25 @@ def dig(puzzle: Ints, order: Ints, clues: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def puzzles(seed: np.uint64, first: int, clues: int, tries: int, puzzle: Ints, solution: Ints) -> int:
-    """Puzzles with ``clues`` clues (0: minimal) into ``puzzle``, ``solution`` [n, 81].
+def puzzles(
+    units: Ints, seed: np.uint64, first: int, clues: int, tries: int, puzzle: Ints, solution: Ints
+) -> int:
+    """Puzzles with ``clues`` clues (0: minimal) into ``puzzle``, ``solution`` [n, cells].
 
     Digging that gets stuck above ``clues`` starts again on a new grid, at most ``tries`` times for a puzzle.
     Returns the index of the first puzzle that failed, or n.
     """
-    free, cells, rest = np.empty(27, np.int64), np.empty(81, np.int64), np.empty(81, np.int64)
-    order = np.empty(81, np.int64)
+    free, cells, rest = room(units)
+    order = np.empty(len(units), np.int64)
     for i in range(puzzle.shape[0]):
         rng = seeded(seed, first + i)
-        left = 82
+        left = len(units) + 1
         for _ in range(tries):
-            fill(solution[i], free, cells, rest, rng)
+            fill(units, solution[i], free, cells, rest, rng)
             puzzle[i] = solution[i]
-            order[:] = np.arange(81)
+            order[:] = np.arange(len(units))
             shuffle(order, rng)
-            left = dig(puzzle[i], order, clues)
+            left = dig(units, puzzle[i], order, clues)
             if left <= clues or clues == 0:
                 break
         if left > clues and clues > 0:
@@ -260,13 +287,13 @@ def puzzles(seed: np.uint64, first: int, clues: int, tries: int, puzzle: Ints, s
 
 
 @njit(cache=True, nogil=True)
-def solve(boards: Ints, limit: int, counts: Ints) -> None:
-    """Count solutions up to ``limit`` into ``counts`` [n]; boards [n, 81] that reach it hold the last one."""
-    free, cells, rest = np.empty(27, np.int64), np.empty(81, np.int64), np.empty(81, np.int64)
+def solve(units: Ints, boards: Ints, limit: int, counts: Ints) -> None:
+    """Count solutions up to ``limit`` into ``counts`` [n]; boards [n, cells] that reach it hold the last one."""
+    free, cells, rest = room(units)
     nobody = np.empty(0, np.uint64)
     for i in range(boards.shape[0]):
-        blanks = setup(boards[i], free, cells)
-        counts[i] = 0 if blanks < 0 else search(boards[i], free, cells, blanks, rest, False, limit, nobody)
+        blanks = setup(units, boards[i], free, cells)
+        counts[i] = 0 if blanks < 0 else search(units, boards[i], free, cells, blanks, rest, False, limit, nobody)
 
 
 @njit(cache=True, nogil=True)
@@ -320,7 +347,7 @@ def side_hash(lines: Ints) -> np.uint64:
 
 @njit(cache=True, nogil=True)
 def invariant(grids: Ints, out: Words) -> None:
-    """A hash of each full grid [n, 81] that all its symmetry copies share, into ``out`` [n]."""
+    """A hash of each full 9x9 grid [n, 81] that all its symmetry copies share, into ``out`` [n]."""
     for i in range(out.size):
         rows = grids[i].reshape(9, 9)
         one, other = side_hash(rows), side_hash(rows.T.copy())

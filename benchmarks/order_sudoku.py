@@ -4,6 +4,8 @@ Run: python benchmarks/order_sudoku.py train FOLDER [--only NAME ...] [--hours H
      python benchmarks/order_sudoku.py curves FOLDER [--num 200] [--write]            exact match against steps and hours
      python benchmarks/order_sudoku.py orders FOLDER [--num 500] [--write]            the last models, in every order
 
+With --cells 36 boards are 6x6, where curves become flat within an hour.
+
 FOLDER/NAME/at/STEPS holds the model at each power of two of steps, FOLDER/NAME/processor.json the processor seconds.
 """
 
@@ -30,7 +32,7 @@ from unmask.base.statistics import wilson
 from unmask.data import sudoku
 from unmask.data.sudoku.ordering import fixed_order, solver_order
 from unmask.recipes import Machine, Run
-from unmask.recipes.laboratory.cell_network import CELLS, SYMBOLS
+from unmask.recipes.laboratory.cell_network import vocabulary
 from unmask.recipes.laboratory.sudoku_sequences import encode, grids, pairs, written
 from unmask.recipes.run import override
 from unmask.training import train
@@ -45,7 +47,11 @@ FIRST, GAIN, POINTS = 256, 0.02, 2.0
 """First number of steps noted; a curve is flat when, over the last doubling, the loss fell by a smaller share than GAIN and
 exact match rose by less than POINTS on every set."""
 
-SETS: dict[str, int | None] = {"40 clues": 40, "34 clues": 34, "minimal": None}
+SETS: dict[int, dict[str, int | None]] = {
+    81: {"40 clues": 40, "34 clues": 34, "minimal": None},
+    36: {"16 clues": 16, "12 clues": 12, "minimal": None},
+}
+"""Sets of test puzzles by the cells of a board: how many clues they have."""
 
 Row: TypeAlias = dict[str, Any]
 
@@ -62,12 +68,12 @@ class Entry:
         """Its training up to so many steps: constant learning rate, so that the curve is one of a single run."""
         run = override(recipes.all_recipes()[self.recipe](), DATA | self.changes)
         optimiser = replace(run.optimiser, steps=steps, decay=0.0, warmup=100, ema=0.998, muon=True)
-        machine = Machine(bfloat16=None, threads=1, save_minutes=5, keep=1)
+        machine = Machine(bfloat16=None, compile=True, threads=1, save_minutes=5, keep=1)
         return replace(run, optimiser=optimiser, machine=machine)
 
 
 DATA = {"data.grids": "0", "data.reveal": "2"}
-"""Minimal puzzles of which floor(blanks * u^2) blanks are shown, u uniform: 43 clues on average."""
+"""Minimal puzzles of which floor(blanks * u^2) blanks are shown, u uniform: 43 clues on average of 81, 19 of 36."""
 
 SMALL = {"network.width": "96", "network.depth": "3", "network.heads": "4", "network.hidden": "192"} | {
     "network.loops": "2",
@@ -76,6 +82,10 @@ SMALL = {"network.width": "96", "network.depth": "3", "network.heads": "4", "net
 LARGE = {"network.width": "160", "network.depth": "8", "network.heads": "4", "network.hidden": "320"} | {
     "network.loops": "1",
     "optimiser.learning_rate": "0.0015",
+}
+SMALL_6 = {"optimiser.learning_rate": "0.002"}
+LARGE_6 = {"network.width": "104", "network.depth": "8", "network.hidden": "224", "network.loops": "1"} | {
+    "optimiser.learning_rate": "0.0015"
 }
 ENTRIES = {
     "masked": Entry("sudoku", SMALL | {"batch_size": "64"}, 1.0),
@@ -86,6 +96,17 @@ ENTRIES = {
 }
 """The masked model, and autoregressive ones of its size and of seven times its size, taught either order."""
 
+ENTRIES_6 = {
+    "masked": Entry("sudoku6", SMALL_6 | {"batch_size": "64"}, 1.0),
+    "solver1": Entry("sudoku6_solver", SMALL_6 | {"batch_size": "32"}, 2.0),
+    "fixed1": Entry("sudoku6_fixed", SMALL_6 | {"batch_size": "32"}, 2.0),
+    "solver7": Entry("sudoku6_solver", LARGE_6 | {"batch_size": "32"}, 4.0),
+    "fixed7": Entry("sudoku6_fixed", LARGE_6 | {"batch_size": "32"}, 4.0),
+}
+"""The same of 6x6."""
+
+BOARDS = {81: ENTRIES, 36: ENTRIES_6}
+
 
 def main() -> None:
     """Trains, or prints and with --write records one part."""
@@ -95,21 +116,23 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=tuple(ENTRIES), default=list(ENTRIES))
     parser.add_argument("--hours", type=float, default=100.0, help="processor hours of each model at most")
     parser.add_argument("--num", type=int, default=200)
+    parser.add_argument("--cells", type=int, choices=tuple(BOARDS), default=81)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     if options.part == "train":
-        trained(options.folder, options.only, options.hours)
+        trained(options.folder, BOARDS[options.cells], options.only, options.hours)
         return
-    rows, notes = PARTS[options.part](options.folder, options.only, options.num)
+    rows, notes = PARTS[options.part](options.folder, options.only, options.num, options.cells)
     if options.write:
-        print(record.write(f"order_sudoku_{options.part}", rows, notes))
+        of = "" if options.cells == 81 else "6"
+        print(record.write(f"order_sudoku{of}_{options.part}", rows, notes))
     print("\n".join([notes, *record.table(rows)]))
 
 
 # --- training ---------------------------------------------------------------------------------------
 
 
-def trained(folder: Path, names: list[str], hours: float) -> None:
+def trained(folder: Path, entries: dict[str, Entry], names: list[str], hours: float) -> None:
     """Every model to the next power of two of steps, again and again, until its hours are over."""
     steps, left = FIRST, list(names)
     while left:
@@ -117,12 +140,12 @@ def trained(folder: Path, names: list[str], hours: float) -> None:
             place, used = folder / name, spent(folder / name)
             if (place / "at" / str(steps)).exists():
                 continue
-            if sum(used.values()) > 3600 * min(hours, ENTRIES[name].hours):
+            if sum(used.values()) > 3600 * min(hours, entries[name].hours):
                 left.remove(name)
                 continue
             began = time.process_time()
             try:
-                model = train(ENTRIES[name].run(steps), place)
+                model = train(entries[name].run(steps), place)
             finally:  # seconds of a training that was cut off count as well
                 used[str(steps)] = used.get(str(steps), 0.0) + time.process_time() - began
                 (place / "processor.json").write_text(json.dumps(used))
@@ -141,17 +164,18 @@ def spent(place: Path) -> dict[str, float]:
 
 
 @lru_cache
-def puzzles(name: str, num: int) -> tuple[Tensor, Tensor]:
-    """Test puzzles of a set and their solutions, int64 [num, 81]."""
-    asked, solution = sudoku.puzzles(num, SEED + (SETS[name] or 0), clues=SETS[name])
+def puzzles(name: str, num: int, cells: int) -> tuple[Tensor, Tensor]:
+    """Test puzzles of a set and their solutions, int64 [num, cells]."""
+    clues = SETS[cells][name]
+    asked, solution = sudoku.puzzles(num, SEED + (clues or 0), clues=clues, cells=cells)
     return torch.as_tensor(asked), torch.as_tensor(solution)
 
 
 def solved(model: unmask.Model, name: str, num: int, order: str) -> float:
     """The share of a set solved, clues kept and grid valid: each symbol the most likely one, one position a call."""
-    asked, solution = puzzles(name, num)
+    asked, solution = puzzles(name, num, cells_of(model))
     if autoregressive(model):
-        start = encode([sudoku.text(board) for board in asked])
+        start = encode([sudoku.text(board) for board in asked], cells_of(model))
         found = [grids(written(model.denoiser.network, part)) for part in start.split(order_lab.BATCH)]
         filled = torch.cat(found)
     else:
@@ -164,12 +188,12 @@ def solved(model: unmask.Model, name: str, num: int, order: str) -> float:
 @torch.inference_mode()
 def told_where(model: unmask.Model, name: str, num: int) -> float:
     """The share that an autoregressive model would solve if each next cell were told, in the order that it was taught."""
-    asked, solution = puzzles(name, num)
-    solver = model.config["name"] == "sudoku_solver"
+    asked, solution = puzzles(name, num, cells_of(model))
+    solver = model.config["name"].endswith("_solver")
     order = solver_order(asked, solution)[0] if solver else fixed_order(asked)
     tokens = pairs(solution, order)
     best = torch.cat([model.denoiser.network(part).argmax(-1) for part in tokens.split(order_lab.BATCH)])
-    clue = pairs(asked, order) != SYMBOLS
+    clue = pairs(asked, order) != vocabulary(cells_of(model))
     return float(((best == tokens) | clue)[:, 1::2].all(1).double().mean())
 
 
@@ -181,7 +205,9 @@ def held_out(model: unmask.Model, entry: Entry, batches: int = 6) -> tuple[float
     for step in range(batches):
         batch = run.batch(run, step)
         tokens = (
-            batch.tokens if autoregressive(model) else batch.tokens.masked_fill(batch.masked, sudoku.BLANK)
+            batch.tokens
+            if autoregressive(model)
+            else batch.tokens.masked_fill(batch.masked, model.denoiser.mask_id)
         )
         laws = model.denoiser.network(tokens).double().log_softmax(-1)
         costs = -laws.gather(-1, batch.tokens[..., None])[..., 0]
@@ -197,7 +223,12 @@ def held_out(model: unmask.Model, entry: Entry, batches: int = 6) -> tuple[float
 
 def autoregressive(model: unmask.Model) -> bool:
     """Whether a model writes pairs of cell and value."""
-    return bool(model.length == 2 * CELLS)
+    return bool(model.length == 2 * cells_of(model))
+
+
+def cells_of(model: unmask.Model) -> int:
+    """How many cells the boards of a model have."""
+    return 36 if model.config["name"].startswith("sudoku6") else 81
 
 
 def stages(place: Path) -> list[int]:
@@ -206,8 +237,8 @@ def stages(place: Path) -> list[int]:
 
 
 CURVES = f"""
-Exact match (clues kept, grid valid) of {{num}} fresh puzzles of each set, every symbol the most likely one, one position a
-call: the masked model by margin, autoregressive ones by greedy writing of cell and value (no cell comes twice by
+Exact match (clues kept, grid valid) of {{num}} fresh puzzles ({{cells}} cells) of each set, every symbol the most likely one,
+one position a call: the masked model by margin, autoregressive ones by greedy writing of cell and value (no cell twice by
 construction). Sets: `unmask.data.sudoku.puzzles`, seed {SEED} plus the number of clues. Training: minimal puzzles with
 floor(blanks u^2) blanks shown, the same generator for all; constant learning rate, average of weights 0.998. Nats per blank
 on held-out puzzles of that law, for the cell and for its value (masked: each hidden cell given what is visible, before any
@@ -217,51 +248,54 @@ than {POINTS:g} points on every set; else not converged. Hours are processor hou
 """
 
 
-def curves(folder: Path, names: list[str], num: int) -> tuple[list[Row], str]:
+def curves(folder: Path, names: list[str], num: int, cells: int) -> tuple[list[Row], str]:
     """One row for each model and power of two of steps."""
     found = []
     for name in names:
         rows: list[Row] = []
         for steps in stages(folder / name):
             model = unmask.load(folder / name / "at" / str(steps))
-            rows.append(curve_row(name, steps, model, spent(folder / name), num))
-            rows[-1]["verdict"] = verdict(rows)
+            rows.append(curve_row(name, BOARDS[cells][name], steps, model, spent(folder / name), num))
+            rows[-1]["verdict"] = verdict(rows, list(SETS[cells]))
             print(json.dumps(rows[-1]), flush=True)
         found += rows
-    return found, CURVES.format(num=num)
+    return found, CURVES.format(num=num, cells=cells)
 
 
-def curve_row(name: str, steps: int, model: unmask.Model, used: dict[str, float], num: int) -> Row:
+def curve_row(
+    name: str, entry: Entry, steps: int, model: unmask.Model, used: dict[str, float], num: int
+) -> Row:
     """What a model can do after so many steps."""
-    cell, value = held_out(model, ENTRIES[name])
+    sets = SETS[cells_of(model)]
+    cell, value = held_out(model, entry)
     row: Row = {"model": name, "parameters": sum(p.numel() for p in model.denoiser.network.parameters())}
     row |= {"steps": steps, "puzzles": steps * model.config["batch_size"]}
     row["hours"] = round(sum(s for at, s in used.items() if int(at) <= steps) / 3600, 3)
     row |= {"nats, cell": round(cell, 4), "nats, value": round(value, 4)}
-    row |= {f"{s} %": round(100 * solved(model, s, num, "margin"), 1) for s in SETS}
-    for s in SETS:
+    row |= {f"{s} %": round(100 * solved(model, s, num, "margin"), 1) for s in sets}
+    for s in sets:
         told = round(100 * told_where(model, s, num), 1) if autoregressive(model) else "-"
         row[f"{s}, told where %"] = told
     return row
 
 
-def verdict(rows: list[Row]) -> str:
+def verdict(rows: list[Row], sets: list[str]) -> str:
     """Whether the curve that ends in the last row is flat there."""
     if len(rows) < 2:
         return "-"
     before, now = ({"nats": r["nats, cell"] + r["nats, value"], **r} for r in rows[-2:])
     fell = 1 - now["nats"] / before["nats"]
-    rose = max(now[f"{s} %"] - before[f"{s} %"] for s in SETS)
+    rose = max(now[f"{s} %"] - before[f"{s} %"] for s in sets)
     return "flat" if fell < GAIN and rose < POINTS else "not converged"
 
 
 ORDERS = f"""
-Exact match of {{num}} fresh puzzles of each set by the last model of each kind, every symbol the most likely one, one
-position a call; Wilson 95 % interval. Sets: `unmask.data.sudoku.puzzles`, seed {SEED} plus the number of clues.
+Exact match of {{num}} fresh puzzles ({{cells}} cells) of each set by the last model of each kind, every symbol the most
+likely one, one position a call; Wilson 95 % interval. Sets: `unmask.data.sudoku.puzzles`, seed {SEED} plus the number of clues.
 """
 
 
-def orders(folder: Path, names: list[str], num: int) -> tuple[list[Row], str]:
+def orders(folder: Path, names: list[str], num: int, cells: int) -> tuple[list[Row], str]:
     """The last model of each kind in the orders it knows: the masked one in three, the others in their own."""
     rows = []
     for name in [n for n in names if stages(folder / n)]:
@@ -273,13 +307,13 @@ def orders(folder: Path, names: list[str], num: int) -> tuple[list[Row], str]:
         f"- {row['model']}: {order_lab.described(unmask.load(folder / row['model'] / 'at' / str(row['steps'])))}"
         for row in {r["model"]: r for r in rows}.values()
     )
-    return rows, f"{ORDERS.format(num=num).strip()}\n\nModels:\n\n{trained}"
+    return rows, f"{ORDERS.format(num=num, cells=cells).strip()}\n\nModels:\n\n{trained}"
 
 
 def order_rows(name: str, model: unmask.Model, num: int) -> Iterator[Row]:
     """One row for each set and order."""
     known = ["as taught"] if autoregressive(model) else ["margin", "top probability", "random"]
-    for kind in SETS:
+    for kind in SETS[cells_of(model)]:
         for order in known:
             share = solved(model, kind, num, order)
             bounds = " to ".join(f"{100 * x:.1f}" for x in wilson(round(share * num), num))

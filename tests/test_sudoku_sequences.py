@@ -17,11 +17,12 @@ from unmask import recipes
 from unmask.data import sudoku
 from unmask.data.sudoku import BLANK
 from unmask.data.sudoku.ordering import Reason, fixed_order, solver_order
-from unmask.recipes.laboratory.cell_network import LENGTH, SYMBOLS, CellNetwork
+from unmask.recipes.laboratory.cell_network import CellNetwork
 from unmask.recipes.laboratory.sudoku_sequences import decode, encode, grids, pairs, written
 from unmask.training import train
 
 FIXED, SOLVER = recipes.sudoku_fixed(), recipes.sudoku_solver()
+LENGTH, SYMBOLS = 162, 90
 TINY = replace(SOLVER.network, width=16, depth=2, heads=2, hidden=16)
 
 

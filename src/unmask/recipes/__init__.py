@@ -13,9 +13,17 @@ from unmask.recipes.digits import (
     pictures,
 )
 from unmask.recipes.items import lines, molecules, records
-from unmask.recipes.laboratory import lo_nae_sat, sudoku_fixed, sudoku_solver, text_pi, zebra
+from unmask.recipes.laboratory import (
+    lo_nae_sat,
+    sudoku6_fixed,
+    sudoku6_solver,
+    sudoku_fixed,
+    sudoku_solver,
+    text_pi,
+    zebra,
+)
 from unmask.recipes.run import Batch, Machine, Optimiser, Run
-from unmask.recipes.sudoku import sudoku, sudoku_equivariant, sudoku_hard
+from unmask.recipes.sudoku import sudoku, sudoku6, sudoku_equivariant, sudoku_hard
 from unmask.recipes.text import text, text_autoregressive, text_d3pm, text_genmd4, text_md4
 
 __all__ = [
@@ -37,6 +45,9 @@ __all__ = [
     "pictures",
     "records",
     "sudoku",
+    "sudoku6",
+    "sudoku6_fixed",
+    "sudoku6_solver",
     "sudoku_equivariant",
     "sudoku_fixed",
     "sudoku_hard",
@@ -55,6 +66,7 @@ def all_recipes() -> dict[str, Callable[[], Run]]:
     """Every recipe by name."""
     images = (digits, digits_md4, digits_upscale4, digits_upscale16, digits_autoregressive, emoji, pictures)
     texts = (text, text_md4, text_genmd4, text_d3pm, text_autoregressive, text_pi)
-    puzzles = (lo_nae_sat, zebra, sudoku, sudoku_hard, sudoku_equivariant, sudoku_solver, sudoku_fixed)
+    boards = (sudoku, sudoku_hard, sudoku_equivariant, sudoku_solver, sudoku_fixed)
+    puzzles = (lo_nae_sat, zebra, *boards, sudoku6, sudoku6_solver, sudoku6_fixed)
     ours = {recipe.__name__: recipe for recipe in (*images, molecules, records, lines, *puzzles, *texts)}
     return ours | papers.RECIPES

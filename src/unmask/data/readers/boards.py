@@ -135,9 +135,7 @@ def _cells_of(texts: list[str], name: Callable[[int], str], cells: int | None) -
     for i, line in enumerate(texts):
         if len(line) != cells:
             hint = others if i == 0 else " as in the line before"
-            raise ValueError(
-                f"{name(i)} has {len(line)} characters; expected {cells} digits or blanks{hint}"
-            )
+            raise ValueError(f"{name(i)} has {len(line)} characters; expected {cells} digits or blanks{hint}")
     return cells
 
 
@@ -252,10 +250,10 @@ def read(source: str | Path | Iterable[str]) -> Puzzles:
     """Puzzles, and solutions if there are any, from a file or from an iterable of lines.
 
     One puzzle of 81 characters a line (16, 36 or 64: smaller boards; blank ``.``, ``0`` or ``_``), optionally a
-    solution after a comma, semicolon, tab or space; or separated values under a header that names the puzzle column (puzzle, quizzes,
-    question) and perhaps the solution column (solution, solutions, answer). Empty lines and lines from ``#``
-    are skipped. A ValueError names the line of the first bad board: wrong length or character, a digit twice
-    in a unit, a solution that is incomplete or contradicts its puzzle, or that is missing where others have
+    solution after a comma, semicolon, tab or space; or separated values under a header that names the puzzle column
+    (puzzle, quizzes, question) and perhaps the solution column (solution, solutions, answer). Empty lines and lines
+    from ``#`` are skipped. A ValueError names the line of the first bad board: wrong length or character, a digit
+    twice in a unit, a solution that is incomplete or contradicts its puzzle, or that is missing where others have
     one. The error names the file, too, where there is one.
     """
     try:

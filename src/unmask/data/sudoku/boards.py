@@ -89,7 +89,9 @@ def _cells(cells: int) -> int:
 @lru_cache
 def units_of_cells(cells: int) -> Ints:
     """Which row, column and box each cell lies in, int64 [cells, 3], numbered one after another as in `units`."""
-    return np.argsort(units(cells).ravel(), kind="stable").reshape(cells, 3) // symbols_of(cells)
+    places = np.argsort(units(cells).ravel(), kind="stable").reshape(cells, 3)
+    found: Ints = places // symbols_of(cells)
+    return found
 
 
 def _parts(n: int, size: int = _CHUNK) -> Iterator[slice]:
@@ -123,7 +125,9 @@ def puzzles(n: int, seed: int, clues: int | None = None, cells: int = 81) -> tup
         raise ValueError(f"clues={clues}; expected {FEWEST[cells]}..{cells}, or None for minimal puzzles")
     puzzle, solution = np.empty((_number(n), cells), np.int64), np.empty((n, cells), np.int64)
     for part in _parts(n):
-        done = _jit().puzzles(units_of_cells(cells), _word(seed), part.start, clues or 0, _TRIES, puzzle[part], solution[part])
+        done = _jit().puzzles(
+            units_of_cells(cells), _word(seed), part.start, clues or 0, _TRIES, puzzle[part], solution[part]
+        )
         if done < len(puzzle[part]):
             raise ValueError(f"no puzzle with clues={clues} in {_TRIES} grids; ask for more clues")
     return puzzle, solution
@@ -287,7 +291,9 @@ def keeps_clues(grids: Boards, puzzles: Boards) -> Any:
     """
     given, asked = _array(grids, "grids"), _array(puzzles, "puzzles")
     if given.shape[1] != asked.shape[1]:
-        raise ValueError(f"grids of {given.shape[1]} cells with puzzles of {asked.shape[1]}; expected as many")
+        raise ValueError(
+            f"grids of {given.shape[1]} cells with puzzles of {asked.shape[1]}; expected as many"
+        )
     if len(asked) not in (1, len(given)):
         raise ValueError(
             f"{len(given)} grids with {len(asked)} puzzles; expected as many of each, or one puzzle"

@@ -62,7 +62,9 @@ def climb(n: int, seed: int, *, first: int = 0, steps: int = 24, moves: int = 25
     """
     puzzles, solutions = np.empty((_number(n), steps, 81), np.int64), np.empty((n, 81), np.int64)
     for i in range(n):
-        _loops().climb(units_of_cells(81), puzzles[i], solutions[i], moves, MOST, _jit().seeded(_word(seed), first + i))
+        _loops().climb(
+            units_of_cells(81), puzzles[i], solutions[i], moves, MOST, _jit().seeded(_word(seed), first + i)
+        )
     return puzzles, solutions
 
 

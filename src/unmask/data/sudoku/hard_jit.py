@@ -87,7 +87,9 @@ def guesses(units: Ints, board: Ints, rng: Words, most: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def efforts(units: Ints, boards: Ints, seed: np.uint64, first: int, rounds: int, most: int, out: Ints) -> None:
+def efforts(
+    units: Ints, boards: Ints, seed: np.uint64, first: int, rounds: int, most: int, out: Ints
+) -> None:
     """`effort` of each board [n, cells], the searches' random numbers by (seed, ``first`` + i)."""
     for i in range(len(boards)):
         out[i] = effort(units, boards[i], seeded(seed, first + i), rounds, most)
@@ -197,9 +199,7 @@ def ordered(units: Ints, puzzle: Ints, solution: Ints, order: Ints, reasons: Int
 
 
 @njit(cache=True, nogil=True)
-def following(
-    units: Ints, free: Ints, cells: Ints, blanks: int, once: Ints, twice: Ints
-) -> tuple[int, int]:
+def following(units: Ints, free: Ints, cells: Ints, blanks: int, once: Ints, twice: Ints) -> tuple[int, int]:
     """The place in ``cells`` of the cell that a solver writes next, and why; ties go to the first."""
     best, fewest = 0, 10
     for k in range(blanks):

@@ -293,7 +293,9 @@ def solve(units: Ints, boards: Ints, limit: int, counts: Ints) -> None:
     nobody = np.empty(0, np.uint64)
     for i in range(boards.shape[0]):
         blanks = setup(units, boards[i], free, cells)
-        counts[i] = 0 if blanks < 0 else search(units, boards[i], free, cells, blanks, rest, False, limit, nobody)
+        counts[i] = (
+            0 if blanks < 0 else search(units, boards[i], free, cells, blanks, rest, False, limit, nobody)
+        )
 
 
 @njit(cache=True, nogil=True)

@@ -32,14 +32,16 @@ class Reason(IntEnum):
 
 
 def solver_order(puzzles: Boards, solutions: Boards) -> tuple[Boards, Boards]:
-    """Cells from 0 as a solver writes them and its `Reason` for each, two int64 [n, cells]; clues come first, in cell order.
+    """Cells as a solver writes them and its `Reason` for each, two int64 [n, cells]; clues come first, in cell order.
 
     At each step the first naked single, else the first hidden single, else the first cell with the fewest symbols left,
     with the solution's symbol: the path on which a depth-first search succeeds. ValueError where a solution does not
     keep the clues.
     """
     asked, given = _array(puzzles, "puzzles"), _array(solutions, "solutions")
-    if wrong := np.flatnonzero(~keeps_clues(given, asked) | (given == symbols_of(given.shape[1])).any(1)).tolist():
+    if wrong := np.flatnonzero(
+        ~keeps_clues(given, asked) | (given == symbols_of(given.shape[1])).any(1)
+    ).tolist():
         raise ValueError(
             f"solution {wrong[0]} has blanks or other clues; expected the solution of puzzle {wrong[0]}"
         )

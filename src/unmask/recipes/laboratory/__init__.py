@@ -2,7 +2,20 @@
 
 from unmask.recipes.laboratory.imbalance import text_pi
 from unmask.recipes.laboratory.latents import lo_nae_sat
-from unmask.recipes.laboratory.sudoku_sequences import sudoku_fixed, sudoku_solver
+from unmask.recipes.laboratory.sudoku_sequences import (
+    sudoku6_fixed,
+    sudoku6_solver,
+    sudoku_fixed,
+    sudoku_solver,
+)
 from unmask.recipes.laboratory.zebra import zebra
 
-__all__ = ["lo_nae_sat", "sudoku_fixed", "sudoku_solver", "text_pi", "zebra"]
+__all__ = [
+    "lo_nae_sat",
+    "sudoku6_fixed",
+    "sudoku6_solver",
+    "sudoku_fixed",
+    "sudoku_solver",
+    "text_pi",
+    "zebra",
+]

@@ -1,4 +1,4 @@
-"""Recipes of 9x9 Sudoku as masked cells: the plain one, and two for puzzles that take guessing."""
+"""Recipes of Sudoku as masked cells: the plain ones of 9x9 and 6x6, and two for puzzles that take guessing."""
 
 from unmask.recipes.sudoku.hard import HardData, sudoku_equivariant, sudoku_hard
 from unmask.recipes.sudoku.plain import (
@@ -7,12 +7,15 @@ from unmask.recipes.sudoku.plain import (
     PUZZLES,
     SYMMETRIES,
     SudokuData,
+    axes_of,
     batch,
     board_seed,
+    boards_of,
     decode,
     encode,
     objective,
     sudoku,
+    sudoku6,
 )
 
 __all__ = [
@@ -22,12 +25,15 @@ __all__ = [
     "SYMMETRIES",
     "HardData",
     "SudokuData",
+    "axes_of",
     "batch",
     "board_seed",
+    "boards_of",
     "decode",
     "encode",
     "objective",
     "sudoku",
+    "sudoku6",
     "sudoku_equivariant",
     "sudoku_hard",
 ]

@@ -237,7 +237,7 @@ def stages(place: Path) -> list[int]:
 
 
 CURVES = f"""
-Exact match (clues kept, grid valid) of {{num}} fresh puzzles ({{cells}} cells) of each set, every symbol the most likely one,
+Exact match (clues kept, grid valid) of {{num}} fresh puzzles ({{cells}} cells) of each set, every symbol the most likely,
 one position a call: the masked model by margin, autoregressive ones by greedy writing of cell and value (no cell twice by
 construction). Sets: `unmask.data.sudoku.puzzles`, seed {SEED} plus the number of clues. Training: minimal puzzles with
 floor(blanks u^2) blanks shown, the same generator for all; constant learning rate, average of weights 0.998. Nats per blank
@@ -291,7 +291,7 @@ def verdict(rows: list[Row], sets: list[str]) -> str:
 
 ORDERS = f"""
 Exact match of {{num}} fresh puzzles ({{cells}} cells) of each set by the last model of each kind, every symbol the most
-likely one, one position a call; Wilson 95 % interval. Sets: `unmask.data.sudoku.puzzles`, seed {SEED} plus the number of clues.
+likely one, one position a call; Wilson 95 % interval. Sets: `unmask.data.sudoku.puzzles`, seed {SEED} plus clues.
 """
 
 

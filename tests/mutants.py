@@ -2087,10 +2087,26 @@ MUTANTS = (
     Mutant(
         "any-clue-kept",
         "data/sudoku/boards.py",
-        "((asked == BLANK) | (asked == given)).all(1)",
-        "((asked == BLANK) | (asked == given)).any(1)",
+        "((asked == symbols_of(asked.shape[1])) | (asked == given)).all(1)",
+        "((asked == symbols_of(asked.shape[1])) | (asked == given)).any(1)",
         "a grid passes when it keeps any clue instead of all",
         ("test_sudoku_data.py::TestChecking::test_every_clue_must_be_kept",),
+    ),
+    Mutant(
+        "boxes-on-their-side",
+        "data/readers/boards.py",
+        "grid.reshape(columns, rows, rows, columns)",
+        "grid.reshape(rows, columns, columns, rows)",
+        "boxes of 2x3 are taken for 3x2",
+        ("test_sudoku_small.py::TestBoards::test_puzzles_have_one_solution_and_no_clue_to_spare",),
+    ),
+    Mutant(
+        "oblong-boxes-transposed",
+        "data/sudoku/boards.py",
+        " & (height == width)",
+        "",
+        "boards whose boxes are not square are transposed as well, and their boxes fall apart",
+        ("test_sudoku_small.py::TestBoards::test_symmetries_keep_puzzles_and_reach_every_grid",),
     ),
     Mutant(
         "climb-downhill",
@@ -2202,7 +2218,7 @@ MUTANTS = (
     Mutant(
         "solver-order-forgets-what-it-wrote",
         "data/sudoku/hard_jit.py",
-        "        toggle(free, cells[k], 1 << solution[cells[k]])\n        blanks -= 1",
+        "        toggle(units, free, cells[k], 1 << solution[cells[k]])\n        blanks -= 1",
         "        blanks -= 1",
         "later cells are ordered as if only the clues stood there",
         ("test_sudoku_sequences.py::TestOrders::test_a_cell_comes_when_what_stands_before_it_gives_it",),
@@ -2210,7 +2226,7 @@ MUTANTS = (
     Mutant(
         "cell-network-looks-ahead",
         "recipes/laboratory/cell_network.py",
-        "after = F.pad(told, (1, 0), value=NOWHERE)[:, :-1]",
+        "after = F.pad(told, (1, 0), value=nowhere)[:, :-1]",
         "after = told",
         "what a value is read with is the cell that comes next, which is to be predicted",
         ("test_sudoku_sequences.py::TestNetwork::test_nothing_is_known_of_what_comes_later",),
@@ -2218,8 +2234,8 @@ MUTANTS = (
     Mutant(
         "sequences-score-clues",
         "recipes/laboratory/sudoku_sequences.py",
-        "hidden = torch.arange(LENGTH) >= 2 * (CELLS",
-        "hidden = torch.arange(LENGTH) >= 0 * (CELLS",
+        "hidden = torch.arange(2 * cells) >= 2 * (cells",
+        "hidden = torch.arange(2 * cells) >= 0 * (cells",
         "the loss is that of puzzles and not of solutions given puzzles",
         ("test_sudoku_sequences.py::TestSequences::test_a_batch_has_the_puzzles_of_the_masked_recipe",),
     ),

@@ -320,7 +320,8 @@ def small(name):
     run = replace(all_recipes()[name](), batch_size=8)
     if name in ("sudoku_hard", "sudoku_equivariant"):  # their bank is a file
         return replace(run, data=replace(run.data, banked=0.0))
-    generated = ("sudoku", "sudoku_solver", "sudoku_fixed", "lo_nae_sat", "zebra")
+    boards = ("sudoku", "sudoku_solver", "sudoku_fixed", "sudoku6", "sudoku6_solver", "sudoku6_fixed")
+    generated = (*boards, "lo_nae_sat", "zebra")
     return run if name in generated else replace(run, data=Stub())
 
 

@@ -18,7 +18,9 @@ from unmask.base.progress import IN_TURN, Piece, Pieces, Work
 from unmask.base.types import Info, Result, steps_of
 from unmask.command_line.options import MACHINE, Machine, in_range
 from unmask.command_line.output import Report, number, share
-from unmask.data import sudoku
+from unmask.data import files, sudoku
+from unmask.data.readers.boards import symbols_of
+from unmask.data.sudoku.boards import FEWEST
 from unmask.engine.sampling import checksum
 from unmask.models import Model
 
@@ -31,11 +33,15 @@ FRESH = 2**62
 
 @dataclass(frozen=True)
 class Boards:
-    """Puzzles int64 [n, 81], their solutions int64 [n, 81] if known, and where they came from."""
+    """Puzzles int64 [n, cells], their solutions int64 [n, cells] if known, and where they came from."""
 
     source: str
     puzzles: Tensor
     solutions: Tensor | None = None
+
+    def clues(self) -> Tensor:
+        """Which cells are told, bool [n, cells]."""
+        return self.puzzles != symbols_of(self.puzzles.shape[1])
 
     def first(self, count: int | None, each: int = 1) -> Boards:
         """The first ``count`` puzzles, which stand here ``each`` times; all where no number is said."""
@@ -47,7 +53,7 @@ class Boards:
 
 @dataclass(frozen=True)
 class Solved:
-    """Finished grids int64 [n, 81], log-probabilities (nats, NaN if unknown) and network calls float64 [n], seconds.
+    """Finished grids int64 [n, cells], log-probabilities (nats, NaN if unknown) and network calls float64 [n], seconds.
 
     ``manifest`` says how to repeat it, ``steps`` holds the steps of each grid if they were asked for.
     """
@@ -74,21 +80,29 @@ def check_sudoku(model: Model) -> None:
         )
 
 
-def read(path: Path) -> Boards:
-    """Puzzles, and solutions if there are any, from a file."""
+def read(path: Path, cells: int = 81) -> Boards:
+    """Puzzles of so many cells, and solutions if there are any, from a file."""
     found = sudoku.read(path)
+    if found.puzzles.shape[1] != cells:
+        raise ValueError(
+            f"{files.shown(path)} has boards of {found.puzzles.shape[1]} cells; expected {cells}, as the model has"
+        )
     solutions = None if found.solutions is None else torch.as_tensor(found.solutions)
     return Boards(str(path), torch.as_tensor(found.puzzles), solutions)
 
 
-def generate(clues: str, count: int, seed: int) -> Boards:
+def generate(clues: str, count: int, seed: int, cells: int = 81) -> Boards:
     """Fresh puzzles with one solution: ``clues`` is a number of clues, or ``minimal``."""
-    if clues != "minimal" and not (clues.isdigit() and 21 <= int(clues) <= 81):
-        raise ValueError(f"--generate {clues}: expected a number of clues 21..81, such as 34, or minimal")
+    fewest = FEWEST[cells]
+    if clues != "minimal" and not (clues.isdigit() and fewest <= int(clues) <= cells):
+        such = 34 * cells // 81
+        raise ValueError(
+            f"--generate {clues}: expected a number of clues {fewest}..{cells}, such as {such}, or minimal"
+        )
     in_range("num", count, 1)
     left = None if clues == "minimal" else int(clues)
     puzzles, solutions = sudoku.puzzles(
-        count, FRESH + 128 * noise.narrowed(seed, 54) + (left or 0), clues=left
+        count, FRESH + 128 * noise.narrowed(seed, 54) + (left or 0), clues=left, cells=cells
     )
     name = "minimal" if left is None else f"{left} clues"
     return Boards(name, torch.as_tensor(puzzles), torch.as_tensor(solutions))
@@ -141,7 +155,7 @@ def solve(
     pieces: Pieces = IN_TURN,
     watch: Watch | None = None,
 ) -> Solved:
-    """Unmasks the blanks of puzzles int64 [n, 81], batch by batch; ``advance`` hears how many are done.
+    """Unmasks the blanks of puzzles int64 [n, cells], batch by batch; ``advance`` hears how many are done.
 
     ``watch``, if any, is what the sampler tells its steps.
 

@@ -78,7 +78,7 @@ def look(model: Model) -> Look:
     """How the symbols of a model look to people: boards and images in rows, residues in tens, molecules drawn."""
     network, mask = model.config["network"], model.denoiser.mask_id
     if model.sudoku:
-        return Look("grid", {k: str(k + 1) for k in range(9)}, mask, 9)
+        return Look("grid", {k: str(k + 1) for k in range(mask)}, mask, mask)
     if isinstance(model.vocabulary, Levels):
         width = int(network.get("width") or 0) if "height" in network else math.isqrt(model.length)
         size, staged = model.vocabulary.size, upscale.stages_of(network) > 1

@@ -173,9 +173,10 @@ def _transform(boards: Ints, words: NDArray[np.uint64]) -> Ints:
     down, across = words[:, size : 2 * size + width], words[:, 2 * size + width : -1]
     rows, columns = _line_orders(down, height), _line_orders(across, width)
     swap = (words[:, -1:] >> np.uint64(63)).astype(bool) & (height == width)
-    moved = (rows * np.where(swap, 1, size))[:, :, None] + (columns * np.where(swap, size, 1))[:, None, :]
-    moved = np.take(boards, moved.reshape(n, cells) + np.arange(n)[:, None] * cells)
-    return np.take(symbols, moved + np.arange(n)[:, None] * (size + 1))
+    places = (rows * np.where(swap, 1, size))[:, :, None] + (columns * np.where(swap, size, 1))[:, None, :]
+    moved = np.take(boards, places.reshape(n, cells) + np.arange(n)[:, None] * cells)
+    found: Ints = np.take(symbols, moved + np.arange(n)[:, None] * (size + 1))
+    return found
 
 
 @overload

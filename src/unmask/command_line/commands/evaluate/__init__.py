@@ -70,7 +70,7 @@ def run(
         "data": {
             "source": posed.source,
             "puzzles": len(posed.puzzles),
-            "mean_clues": _mean_clues(posed.puzzles),
+            "mean_clues": float(posed.clues().sum(1).double().mean()),
         },
         **choosing.described(options, solved),
         **boards.accuracy(posed, solved),
@@ -81,13 +81,13 @@ def run(
     }
 
 
-def dataset(data: Path | None, clues: str | None, num: int | None, seed: int) -> Boards:
+def dataset(data: Path | None, clues: str | None, num: int | None, seed: int, cells: int) -> Boards:
     """Puzzles of a file, all or ``num`` at random, or fresh ones; ValueError unless one of the two is asked for."""
     if (data is None) == (clues is None):
         raise ValueError("expected a puzzle file or --generate CLUES (34, or minimal), one of the two")
     if data is None:
-        return boards.generate(str(clues), 100 if num is None else num, seed)
-    found = boards.read(data)
+        return boards.generate(str(clues), 100 if num is None else num, seed, cells)
+    found = boards.read(data, cells)
     places = torch.as_tensor(sequences.drawn(len(found.puzzles), num, seed))
     kept = None if found.solutions is None else found.solutions[places]
     return Boards(found.source, found.puzzles[places], kept)
@@ -100,10 +100,6 @@ def with_solutions(posed: Boards) -> Boards:
     return Boards(posed.source, posed.puzzles, sudoku.solve(posed.puzzles))
 
 
-def _mean_clues(puzzles: Tensor) -> float:
-    return float((puzzles != sudoku.BLANK).sum(1).double().mean())
-
-
 def _bounds(
     model: Model, posed: Boards, samples: int, seed: int, machine: Machine, pieces: Pieces, quiet: bool
 ) -> Report:
@@ -111,7 +107,7 @@ def _bounds(
     grids = posed.solutions
     if grids is None:
         return {"nelbo": None, "nelbo_given_clues": None}
-    clues = posed.puzzles != sudoku.BLANK
+    clues = posed.clues()
     hidden = {"nelbo": torch.zeros_like(clues), "nelbo_given_clues": clues}
     found = pieces.every(
         *(
@@ -132,7 +128,7 @@ def _bound(
     pieces: Pieces = IN_TURN,
     quiet: bool = True,
 ) -> Report:
-    """NELBO of grids int64 [n, 81], nats per grid and bits per scored cell; standard error over grids."""
+    """NELBO of grids int64 [n, cells], nats per grid and bits per scored cell; standard error over grids."""
 
     def measured(ids: Tensor) -> Piece:
         found = nelbo(

@@ -114,10 +114,12 @@ def grids(model: Model, data: Path | None, num: int, seed: int) -> Tensor:
             )
         return sequences.read(model, data, num, seed).tokens
     if data is None:
-        return torch.as_tensor(sudoku.full_grids(num, FRESH_GRIDS + noise.narrowed(seed, 60)))
-    posed = boards.read(data)
+        return torch.as_tensor(
+            sudoku.full_grids(num, FRESH_GRIDS + noise.narrowed(seed, 60), cells=model.length)
+        )
+    posed = boards.read(data, model.length)
     full = posed.puzzles if posed.solutions is None else posed.solutions
-    if bool((full == sudoku.BLANK).any()):
+    if bool((full == model.denoiser.mask_id).any()):
         raise ValueError(
             f"{files.shown(data)} has blanks and no solutions; expected full grids, or puzzles with solutions"
         )

@@ -18,7 +18,7 @@ from unmask.command_line.commands.evaluate import dataset, with_solutions
 from unmask.command_line.commands.plan import grids
 from unmask.command_line.options import MACHINE, Machine, check_seed, in_range
 from unmask.command_line.output import Report, say
-from unmask.data import files, sudoku
+from unmask.data import files
 from unmask.evaluation.tuned import NAMED, NUM, scorer, tune
 from unmask.evaluation.tuning.heats import Told
 from unmask.evaluation.tuning.results import Tuned, heading, lines_of, rows_of
@@ -91,7 +91,7 @@ def _items(
             )
         if share is not None:
             raise ValueError("--share with task solve; expected it with --task infill only")
-        return _puzzles(data, generate, num, seed)
+        return _puzzles(data, generate, num, seed, model.length)
     if generate is not None:
         raise ValueError(
             "--generate makes puzzles to solve; expected it for Sudoku models with --task solve only"
@@ -107,12 +107,12 @@ def _items(
     return files.shown(data), items_of(model, tokens, task=task, share=share, seed=seed)
 
 
-def _puzzles(data: Path | None, generate: str | None, num: int, seed: int) -> tuple[str, Items]:
+def _puzzles(data: Path | None, generate: str | None, num: int, seed: int, cells: int) -> tuple[str, Items]:
     """Puzzles with their solutions, the clues given."""
-    posed = with_solutions(dataset(data, generate, num, seed))
+    posed = with_solutions(dataset(data, generate, num, seed, cells))
     if posed.solutions is None:
         raise ValueError(f"{posed.source}: no solutions are known; expected puzzles with one solution each")
-    return posed.source, Items(posed.solutions, posed.puzzles != sudoku.BLANK)
+    return posed.source, Items(posed.solutions, posed.clues())
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from unmask.command_line.commands.sample.animation import Stage
 from unmask.command_line.options import MACHINE, SEARCH, Machine, Options, Search, check_search, in_range
 from unmask.command_line.output import Report, percent, put, say
 from unmask.data import files, sudoku
+from unmask.data.readers.boards import symbols_of
 from unmask.data.readers.images import grid_png, pillow
 from unmask.data.readers.pieces import where
 from unmask.data.vocabularies import Characters, Foreign, Levels
@@ -191,7 +192,7 @@ def _posed(model: Model, path: Path, num: int, hidden: list[tuple[int, int]]) ->
         raise ValueError(f"model '{model.name}' makes images; expected no --prompt")
     if not model.sudoku:
         return Boards(str(path), _with_gaps(model, path, hidden).repeat_interleave(num, 0))
-    found = boards.read(path)
+    found = boards.read(path, model.length)
     solutions = None if found.solutions is None else found.solutions.repeat_interleave(num, 0)
     return Boards(found.source, found.puzzles.repeat_interleave(num, 0), solutions)
 
@@ -312,7 +313,7 @@ def _accuracy(model: Model, posed: Boards | None, solved: Solved) -> Report | No
     """How many grids are right, where that has a meaning."""
     if not model.sudoku:
         return None
-    blank = torch.full_like(solved.grids, sudoku.BLANK)
+    blank = torch.full_like(solved.grids, model.denoiser.mask_id)
     return boards.accuracy(posed or Boards("no prompt", blank), solved)
 
 
@@ -334,8 +335,9 @@ def render(report: Report, *, pretty: bool = False, quiet: bool = False) -> None
 
 
 def _squared(text: str) -> str:
-    """A board, valid or not, as nine lines with rules between the boxes."""
-    return sudoku.pretty(np.array([sudoku.BLANK if c == "." else int(c) - 1 for c in text])) + "\n"
+    """A board, valid or not, as lines with rules between the boxes."""
+    blank = symbols_of(len(text))
+    return sudoku.pretty(np.array([blank if c == "." else int(c) - 1 for c in text])) + "\n"
 
 
 def _summary(report: Report) -> str:

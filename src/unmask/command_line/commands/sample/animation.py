@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unmask.base.types import Info, Result
 from unmask.data import sudoku
+from unmask.data.readers.boards import BOXES, symbols_of
 from unmask.pictures import Look
 
 BAD, GOOD = (214, 69, 65), (46, 160, 67)
@@ -211,14 +212,20 @@ def _sign(at: int, start: Sequence[int], placed: dict[int, Move], last: int, loo
 
 def _board(start: Sequence[int], placed: dict[int, Move], last: int, look: Look, plain: bool) -> list[Text]:
     """Rows of cells; of a Sudoku with rules between the boxes."""
-    boxed = look.columns == 9 and len(start) == 81
-    gaps = [" | " if boxed and column in (2, 5) else " " for column in range(look.columns)]
+    boxed = len(start) in BOXES and look.columns == symbols_of(len(start))
+    high, wide = BOXES[len(start)] if boxed else (len(start), look.columns)
+    ends = range(wide - 1, look.columns - 1, wide)
+    gaps = [" | " if column in ends else " " for column in range(look.columns)]
     lines = []
     for row in range(0, len(start), look.columns):
         cells = (_sign(row + k, start, placed, last, look, plain) + gap for k, gap in enumerate(gaps))
         lines.append(Text("  ") + Text("").join(cells))
-    rule = Text("  ------+-------+------")
-    return [*lines[:3], rule, *lines[3:6], rule, *lines[6:]] if boxed else lines
+    if not boxed:
+        return lines
+    edge, middle = "-" * (2 * wide), "-" * (2 * wide + 1)
+    rule = Text("  " + "+".join([edge, *[middle] * (look.columns // wide - 2), edge]))
+    bands = [lines[at : at + high] for at in range(0, look.columns, high)]
+    return [line for band in bands for line in (*band, rule)][:-1]
 
 
 def _running(start: Sequence[int], placed: dict[int, Move], last: int, look: Look, plain: bool) -> Text:

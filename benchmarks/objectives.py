@@ -89,11 +89,17 @@ def main() -> None:
         rows += found
         if len(found) > 1:
             values = [row["bits"] for row in found]
-            rows.append(found[0] | {"seed": "mean", "bits": np.mean(values), "+-": np.std(values, ddof=1)})
+            took = round(np.mean([row["s per step"] for row in found]), 2)
+            mean = {"seed": "mean", "bits": np.mean(values), "+-": np.std(values, ddof=1), "s per step": took}
+            rows.append(found[0] | mean)
         print("\n".join(record.table(rows)), flush=True)
     if options.write:
         unit = "dimension" if options.data == "digits" else "character"
-        equal = "Steps, batch and weights are equal (columns)" if options.data == "text" else DEARER
+        equal = (
+            "Steps and batch are equal, numbers of weights within .1 % (columns)"
+            if options.data == "text"
+            else DEARER
+        )
         notes = NOTES.format(unit=unit, changes=changed(cases), equal=equal, **vars(options))
         print(record.write(f"objectives_{options.data}", rows, notes))
 

@@ -150,8 +150,8 @@ SECTIONS = (
     ),
     Section(
         "Masked against autoregressive, to convergence",
-        """The same comparison on boards of 6x6, boxes of 2x3, where minutes are enough: 0.13 million parameters, and 7 times as
-        many. "Told where" is what the model that was taught a solver's order would solve if each next cell were told:""",
+        """The same comparison on boards of 6x6, boxes of 2x3, where minutes are enough: 0.13 million parameters, and 7
+        times as many. "Told where" is what the model taught a solver's order would solve if each next cell were told:""",
         "order_sudoku6_curves",
         "rows",
         (

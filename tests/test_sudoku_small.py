@@ -44,6 +44,18 @@ def valid(grid: np.ndarray) -> bool:
     return all(sorted(grid[u]) == list(range(len(u))) for u in units(len(grid)))
 
 
+def singles(board: np.ndarray) -> tuple[dict[int, int], dict[int, int]]:
+    """Cells with one candidate, and cells that alone in a unit can hold a symbol."""
+    size, every = SIZES[len(board)], units(len(board))
+    could = [
+        set(range(size)) - {board[c] for u in every if i in u for c in u} if board[i] == size else set()
+        for i in range(len(board))
+    ]
+    naked = {i: next(iter(s)) for i, s in enumerate(could) if len(s) == 1}
+    places = [(d, [i for i in u if d in could[i]]) for u in every for d in range(size)]
+    return naked, {where[0]: d for d, where in places if len(where) == 1}
+
+
 @pytest.fixture(scope="module", params=list(SIZES))
 def minimal(request) -> tuple[np.ndarray, np.ndarray]:
     return sudoku.puzzles(40, seed=3, cells=request.param)
@@ -123,9 +135,16 @@ class TestBoards:
         ("lines", "said"),
         [
             (["7" + "." * 35], "'7' at character 1; expected 1-6"),
-            (["." * 36, "." * 81], "line 2: puzzle has 81 characters; expected 36 digits or blanks as in"),
-            (["." * 81, "." * 36], "line 2: puzzle has 36 characters; expected 81 digits or blanks as in"),
-            (["." * 35], "line 1: puzzle has 35 characters; expected 81 digits or blanks"),
+            (
+                ["." * 36, "." * 36, "." * 81],
+                "line 3: puzzle has 81 characters; expected 36 digits or blanks",
+            ),
+            (
+                ["." * 64, "." * 81, "." * 81],
+                "line 1: puzzle has 64 characters; expected 81 digits or blanks",
+            ),
+            (["." * 35, "." * 36], "line 1: puzzle has 35 characters; expected 36 digits or blanks"),
+            (["." * 35], "line 1: puzzle has 35 characters; expected 81 digits or blanks (16, 36 or 64"),
             (["." * 36 + "," + "1" * 81], "line 1: solution has 81 characters; expected 36"),
             (["1...1" + "." * 31], "row 1 holds 1 twice (columns 1 and 5)"),
             (["1.....1" + "." * 29], "column 1 holds 1 twice (rows 1 and 2)"),
@@ -137,7 +156,7 @@ class TestBoards:
             sudoku.read(lines)
 
     def test_wrong_sizes_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="cells=25; expected 81, or 16, 36 or 64"):
+        with pytest.raises(ValueError, match=r"cells=25; expected 81 \(16, 36 or 64"):
             sudoku.full_grids(1, 0, cells=25)
         with pytest.raises(ValueError, match=r"clues=7; expected 8\.\.36"):
             sudoku.puzzles(1, 0, clues=7, cells=36)
@@ -146,6 +165,17 @@ class TestBoards:
             sudoku.invariant(grid)
         with pytest.raises(ValueError, match="grids of 36 cells with puzzles of 81; expected as many"):
             sudoku.keeps_clues(grid, np.full((1, 81), 9))
+        with pytest.raises(ValueError, match="puzzles of 36 cells with solutions of 81; expected as many"):
+            sudoku.symmetries(grid, np.full((1, 81), 9), 0)
+        with pytest.raises(
+            ValueError, match=r"line 1: puzzle has 36 characters; expected 81 digits or blanks$"
+        ):
+            sudoku.read(["." * 36], 81)
+
+    def test_boxes_count(self) -> None:
+        latin = (np.arange(6)[:, None] + np.arange(6)) % 6
+        assert not sudoku.is_valid(latin.ravel())
+        assert sudoku.is_valid(latin[[0, 3, 1, 4, 2, 5]].ravel())
 
     def test_a_solver_writes_singles_first(self, minimal) -> None:
         puzzle, solution = minimal
@@ -153,11 +183,16 @@ class TestBoards:
         cells = puzzle.shape[1]
         for asked, answer, places, why in zip(puzzle, solution, order, reasons):
             assert sorted(places) == list(range(cells))
-            board, left = asked.copy(), SIZES[cells]
-            for cell, reason in zip(places, why):
-                if reason == Reason.NAKED:
-                    seen = {board[c] for u in units(cells) if cell in u for c in u} - {left}
-                    assert set(range(left)) - seen == {answer[cell]}
+            assert [c for c, w in zip(places, why) if w == Reason.CLUE] == np.flatnonzero(
+                asked < SIZES[cells]
+            ).tolist()
+            board = asked.copy()
+            for cell, reason in list(zip(places, why))[(why == Reason.CLUE).sum() :]:
+                naked, hidden = singles(board)
+                assert reason == (Reason.NAKED if naked else Reason.HIDDEN if hidden else Reason.SEARCHED)
+                known = naked or hidden or {cell: answer[cell]}
+                assert cell == min(known)
+                assert known[cell] == answer[cell]
                 board[cell] = answer[cell]
             assert np.array_equal(board, answer)
         blanks = [np.flatnonzero(asked == SIZES[cells]).tolist() for asked in puzzle]
@@ -235,10 +270,22 @@ class TestCommands:
         path = tmp_path / "nine.txt"
         path.write_text("." * 81 + "\n")
         assert main(["sample", str(small), "--prompt", str(path)]) == 2
-        assert "boards of 81 cells; expected 36, as the model has" in capsys.readouterr().err
+        assert "line 1: puzzle has 81 characters; expected 36 digits or blanks" in capsys.readouterr().err
         with pytest.raises(ValueError, match="item 0: a board of 81 cells; expected 36, as the model has"):
             unmask.load(small).encode(["." * 81])
 
-    def test_a_profile_is_of_fresh_grids(self, small: Path, capsys) -> None:
-        assert main(["profile", str(small), "-n", "8", "--json", "--quiet"]) == 0
+    def test_a_profile_is_of_fresh_grids(self, small: Path, tmp_path: Path, capsys) -> None:
+        path = tmp_path / "profile.json"
+        assert main(["profile", str(small), "-n", "8", "-o", str(path), "--json", "--quiet"]) == 0
         assert json.loads(capsys.readouterr().out)["length"] == 36
+
+    def test_a_tuning_is_of_fresh_puzzles(self, small: Path, tmp_path: Path, capsys) -> None:
+        asked = ["tune", str(small), "--generate", "30", "--calls", "1,2", "-n", "4", "--json", "--quiet"]
+        assert main([*asked, "-o", str(tmp_path / "t")]) == 0
+        assert json.loads(capsys.readouterr().out)["task"] == "solve"
+
+    def test_the_demo_and_other_models_say_what_they_want(self, small: Path, capsys) -> None:
+        assert main(["demo", "--model", str(small), "-n", "2"]) == 2
+        assert "the demo solves boards of 81 cells; model 'sudoku6' has 36" in capsys.readouterr().err
+        assert main(["eval", "text", "--generate", "34", "-n", "2"]) == 2
+        assert "model 'text' is not a Sudoku model" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from unmask.base.progress import IN_TURN, Piece, Pieces, Work
 from unmask.base.types import Info, Result, steps_of
 from unmask.command_line.options import MACHINE, Machine, in_range
 from unmask.command_line.output import Report, number, share
-from unmask.data import files, sudoku
+from unmask.data import sudoku
 from unmask.data.readers.boards import symbols_of
 from unmask.data.sudoku.boards import FEWEST
 from unmask.engine.sampling import checksum
@@ -82,11 +82,7 @@ def check_sudoku(model: Model) -> None:
 
 def read(path: Path, cells: int = 81) -> Boards:
     """Puzzles of so many cells, and solutions if there are any, from a file."""
-    found = sudoku.read(path)
-    if found.puzzles.shape[1] != cells:
-        raise ValueError(
-            f"{files.shown(path)} has boards of {found.puzzles.shape[1]} cells; expected {cells}, as the model has"
-        )
+    found = sudoku.read(path, cells)
     solutions = None if found.solutions is None else torch.as_tensor(found.solutions)
     return Boards(str(path), torch.as_tensor(found.puzzles), solutions)
 

@@ -218,7 +218,7 @@ def evaluate(
             raise ValueError(
                 "--calls is for models of sequences; for puzzles run each --order with --plan, or `unmask tune`"
             )
-        posed = work.dataset(data, generate, num, how.seed, loaded.length)
+        posed = work.dataset(loaded, data, generate, num, how.seed)
         report = work.run(
             loaded, posed, how, samples=samples, machine=machine, quiet=told.quiet, pieces=pieces
         )

@@ -52,6 +52,7 @@ _SYMBOLS[np.frombuffer(b"0._", np.uint8)] = BLANK
 _PUZZLE_NAMES = ("puzzle", "puzzles", "quiz", "quizzes", "question")
 _SOLUTION_NAMES = ("solution", "solutions", "answer")
 SMALLER = "(16, 36 or 64 for a smaller board)"
+"""What errors add where any size would do."""
 
 _CHUNK = 20_000  # boards checked at once, which bounds the memory
 
@@ -129,14 +130,14 @@ def _boards(texts: list[str], name: Callable[[int], str], cells: int | None = No
 
 
 def _cells_of(texts: list[str], name: Callable[[int], str], cells: int | None) -> int:
-    """The cells of every board in texts: those asked for, or else those of the first, or else 81."""
-    others = "" if cells else f" {SMALLER}"
-    cells = cells or (len(texts[0]) if len(texts[0]) in BOXES else 81)
-    for i, line in enumerate(texts):
-        if len(line) != cells:
-            hint = others if i == 0 else " as in the line before"
-            raise ValueError(f"{name(i)} has {len(line)} characters; expected {cells} digits or blanks{hint}")
-    return cells
+    """The cells of every board in texts: those asked for, or else what most have of 81, 64, 36 and 16."""
+    lengths = [len(line) for line in texts]
+    wanted = cells or max(sorted(BOXES, reverse=True), key=lengths.count)
+    for i, length in enumerate(lengths):
+        if length != wanted:
+            hint = f" {SMALLER}" if cells is None and wanted == 81 else ""
+            raise ValueError(f"{name(i)} has {length} characters; expected {wanted} digits or blanks{hint}")
+    return wanted
 
 
 def _clashing(boards: Bytes) -> NDArray[np.bool_]:
@@ -246,18 +247,18 @@ def _lines(source: str | Path | Iterable[str]) -> Iterator[str]:
         yield from file
 
 
-def read(source: str | Path | Iterable[str]) -> Puzzles:
+def read(source: str | Path | Iterable[str], cells: int | None = None) -> Puzzles:
     """Puzzles, and solutions if there are any, from a file or from an iterable of lines.
 
     One puzzle of 81 characters a line (16, 36 or 64: smaller boards; blank ``.``, ``0`` or ``_``), optionally a
     solution after a comma, semicolon, tab or space; or separated values under a header that names the puzzle column
     (puzzle, quizzes, question) and perhaps the solution column (solution, solutions, answer). Empty lines and lines
-    from ``#`` are skipped. A ValueError names the line of the first bad board: wrong length or character, a digit
-    twice in a unit, a solution that is incomplete or contradicts its puzzle, or that is missing where others have
-    one. The error names the file, too, where there is one.
+    from ``#`` are skipped. Boards are of ``cells`` cells, or of 81, 64, 36 or 16 as most lines are. A ValueError names the
+    line of the first bad board: wrong length or character, a digit twice in a unit, a solution that is incomplete or
+    contradicts its puzzle, or that is missing where others have one. The error names the file, too, where there is one.
     """
     try:
-        return _read(source)
+        return _read(source, cells)
     except ValueError as error:
         if not isinstance(source, str | Path):
             raise
@@ -267,14 +268,14 @@ def read(source: str | Path | Iterable[str]) -> Puzzles:
         raise ValueError(str(error) if place in str(error) else message) from None
 
 
-def _read(source: str | Path | Iterable[str]) -> Puzzles:
+def _read(source: str | Path | Iterable[str], cells: int | None) -> Puzzles:
     records = list(_records(_lines(source)))
     if not records:
         raise ValueError(
             "no puzzles found; expected lines of 81 characters, or a CSV whose header names a puzzle column"
         )
     numbers, quizzes, answers = (list(part) for part in zip(*records))
-    puzzles = _boards(quizzes, lambda i: f"line {numbers[i]}: puzzle")
+    puzzles = _boards(quizzes, lambda i: f"line {numbers[i]}: puzzle", cells)
     if not any(answers):
         return Puzzles(puzzles.astype(np.int64))
     if not all(answers):

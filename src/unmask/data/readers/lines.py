@@ -160,7 +160,7 @@ def grids(path: Path, *, skip: bool = False) -> Iterator[Piece]:
 
 
 def _grids(path: Path) -> Iterator[Piece]:
-    found = sudoku.read(path)
+    found = sudoku.read(path, 81)
     boards = found.puzzles if found.solutions is None else found.solutions
     for number, board in enumerate(boards, 1):
         piece = Piece(sudoku.text(board).encode(), shown(path), number)

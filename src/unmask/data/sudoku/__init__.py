@@ -1,9 +1,11 @@
 """Sudoku puzzles: generate, transform, solve, check and read them.
 
 A board has 81 cells row-major, symbol = digit - 1 (0..8), blank = 9 (the model's mask_id). Functions that
-make boards return int64 numpy arrays [n, 81]; functions that take boards accept integer numpy arrays or torch
-tensors, [n, 81] or [81] for one board, and answer in kind. Generating, solving and `invariant` need numba
-(``pip install 'unmask[puzzles]'``); everything else runs without it.
+make boards return int64 numpy arrays [n, cells]; functions that take boards accept integer numpy arrays or torch
+tensors, [n, cells] or [cells] for one board, and answer in kind. Smaller boards have 16, 36 or 64 cells, 4, 6 or 8
+symbols, the next one for a blank, and boxes of 2x2, 2x3 or 2x4: where boards are made say ``cells``.
+
+Generating, solving and `invariant` need numba (``pip install 'unmask[puzzles]'``); everything else runs without it.
 
 Everything random is a function of the seed alone, by splitmix64: board i of a seed is the same for every n.
 """

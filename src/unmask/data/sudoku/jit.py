@@ -59,13 +59,13 @@ def shuffle(items: Ints, rng: Words) -> None:
 @njit(cache=True, nogil=True)
 def blank_of(units: Ints) -> int:
     """The symbol of an empty cell: how many symbols there are."""
-    return int((units.max() + 1) // 3)
+    return int(np.sqrt(len(units)) + 0.5)
 
 
 @njit(cache=True, nogil=True)
 def room(units: Ints) -> tuple[Ints, Ints, Ints]:
     """Room for ``free`` [3n], ``cells`` and ``rest`` [n^2] of a search; what stands in it is anything."""
-    free = np.empty(units.max() + 1, np.int64)
+    free = np.empty(3 * blank_of(units), np.int64)
     return free, np.empty(len(units), np.int64), np.empty(len(units), np.int64)
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.data.readers.boards import BOXES, symbols_of
+from unmask.data.readers.boards import BOXES, SMALLER, symbols_of
 from unmask.denoisers import take_rows
 from unmask.networks import TransformerConfig
 from unmask.networks.blocks import Block
@@ -19,7 +19,7 @@ from unmask.networks.positions import AxisEmbedding
 from unmask.recipes.sudoku import axes_of
 
 
-def vocabulary(cells: int) -> int:
+def vocab_size(cells: int) -> int:
     """Symbols of pairs of cell and value on a board of so many cells; the next one is the mask."""
     return cells + symbols_of(cells)
 
@@ -33,8 +33,10 @@ class CellNetwork(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        cells = config.length // 2 if config.length // 2 in BOXES else 81
-        wanted = (vocabulary(cells), 2 * cells, True)
+        cells = config.length // 2
+        if cells not in BOXES:
+            raise ValueError(f"length {config.length}: expected 162, twice the cells of a board {SMALLER}")
+        wanted = (vocab_size(cells), 2 * cells, True)
         if (config.vocab_size, config.length, config.causal) != wanted:
             raise ValueError(
                 f"vocab_size, length and causal {config.vocab_size}, {config.length}, {config.causal}: expected "

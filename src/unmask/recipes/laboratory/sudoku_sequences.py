@@ -18,7 +18,7 @@ from unmask.data.sudoku.ordering import fixed_order, solver_order
 from unmask.networks import TransformerConfig
 from unmask.recipes import sequences
 from unmask.recipes import sudoku as masked
-from unmask.recipes.laboratory.cell_network import CellNetwork, from_config, vocabulary
+from unmask.recipes.laboratory.cell_network import CellNetwork, from_config, vocab_size
 from unmask.recipes.run import Batch, Machine, Optimiser, Run
 
 Ordering: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -59,7 +59,7 @@ def _run(name: str, order: Ordering, cells: int = 81) -> Run:
     return Run(
         name=name,
         network=TransformerConfig(
-            vocab_size=vocabulary(cells), length=2 * cells, depth=3, heads=4, loops=2, causal=True, **shape
+            vocab_size=vocab_size(cells), length=2 * cells, depth=3, heads=4, loops=2, causal=True, **shape
         ),
         data=masked.SudokuData(grids=0.0, reveal=2.0),
         build=from_config,
@@ -94,7 +94,7 @@ def pairs(grids: Tensor, order: Tensor) -> Tensor:
     values = grids.gather(1, order)
     tokens = torch.stack([order, values + cells], -1)
     told = (values != symbols_of(cells)).cumprod(1).bool()
-    return torch.where(told[..., None], tokens, vocabulary(cells)).flatten(1)
+    return torch.where(told[..., None], tokens, vocab_size(cells)).flatten(1)
 
 
 def grids(tokens: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def prepare(run: Run) -> Run:
 @lru_cache(maxsize=2)
 def _bank(path: str) -> tuple[Tensor, Tensor]:
     """Puzzles and solutions of a file, int64 [n, 81] each."""
-    found = boards.read(path)
+    found = boards.read(path, 81)
     if found.solutions is None:
         raise ValueError(f"{path} has no solutions; expected puzzle and solution in each line")
     return torch.as_tensor(found.puzzles), torch.as_tensor(found.solutions)

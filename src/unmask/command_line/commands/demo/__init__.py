@@ -72,6 +72,10 @@ def run(
     say("loading the model and making puzzles (the first time, compiling their generator)", quiet)
     model = load(model_name)
     boards.check_sudoku(model)
+    if model.length != 81:
+        raise ValueError(
+            f"the demo solves boards of 81 cells; model '{model.name}' has {model.length}: use unmask eval"
+        )
     half = precision == "bfloat16" or (precision == "auto" and has_bfloat16())
     denoiser = Remembering(in_bfloat16(model.denoiser) if half else model.denoiser)
     sets = [boards.generate("34", num - num // 2, seed), boards.generate("minimal", num // 2, seed)]

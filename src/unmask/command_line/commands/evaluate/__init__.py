@@ -81,13 +81,14 @@ def run(
     }
 
 
-def dataset(data: Path | None, clues: str | None, num: int | None, seed: int, cells: int) -> Boards:
+def dataset(model: Model, data: Path | None, clues: str | None, num: int | None, seed: int) -> Boards:
     """Puzzles of a file, all or ``num`` at random, or fresh ones; ValueError unless one of the two is asked for."""
+    boards.check_sudoku(model)
     if (data is None) == (clues is None):
         raise ValueError("expected a puzzle file or --generate CLUES (34, or minimal), one of the two")
     if data is None:
-        return boards.generate(str(clues), 100 if num is None else num, seed, cells)
-    found = boards.read(data, cells)
+        return boards.generate(str(clues), 100 if num is None else num, seed, model.length)
+    found = boards.read(data, model.length)
     places = torch.as_tensor(sequences.drawn(len(found.puzzles), num, seed))
     kept = None if found.solutions is None else found.solutions[places]
     return Boards(found.source, found.puzzles[places], kept)

@@ -91,7 +91,7 @@ def _items(
             )
         if share is not None:
             raise ValueError("--share with task solve; expected it with --task infill only")
-        return _puzzles(data, generate, num, seed, model.length)
+        return _puzzles(model, data, generate, num, seed)
     if generate is not None:
         raise ValueError(
             "--generate makes puzzles to solve; expected it for Sudoku models with --task solve only"
@@ -107,9 +107,9 @@ def _items(
     return files.shown(data), items_of(model, tokens, task=task, share=share, seed=seed)
 
 
-def _puzzles(data: Path | None, generate: str | None, num: int, seed: int, cells: int) -> tuple[str, Items]:
+def _puzzles(model: Model, data: Path | None, generate: str | None, num: int, seed: int) -> tuple[str, Items]:
     """Puzzles with their solutions, the clues given."""
-    posed = with_solutions(dataset(data, generate, num, seed, cells))
+    posed = with_solutions(dataset(model, data, generate, num, seed))
     if posed.solutions is None:
         raise ValueError(f"{posed.source}: no solutions are known; expected puzzles with one solution each")
     return posed.source, Items(posed.solutions, posed.clues())

@@ -61,7 +61,7 @@ def test_puzzles_of_large_seeds_are_others(monkeypatch):
     """128 seeds are a step of the boards' seed, a word of 64 bits: 2^57 came back to 0."""
     asked = []
 
-    def puzzles(count, seed, clues):
+    def puzzles(count, seed, clues, cells):
         asked.append(seed % 2**64)
         return np.zeros((count, 81), np.int64), np.zeros((count, 81), np.int64)
 

@@ -47,6 +47,9 @@ FIRST, GAIN, POINTS = 256, 0.02, 2.0
 """First number of steps noted; a curve is flat when, over the last doubling, the loss fell by a smaller share than GAIN and
 exact match rose by less than POINTS on every set."""
 
+FULL = 99.0
+"""Exact match, %, from which on there is nothing to rise to: at both ends of a doubling, on every set."""
+
 SETS: dict[int, dict[str, int | None]] = {
     81: {"40 clues": 40, "34 clues": 34, "minimal": None},
     36: {"16 clues": 16, "12 clues": 12, "minimal": None},
@@ -245,7 +248,8 @@ floor(blanks u^2) blanks shown, the same generator for all; constant learning ra
 on held-out puzzles of that law, for the cell and for its value (masked: each hidden cell given what is visible, before any
 is filled in, so not comparable between kinds). "Told where": exact match where each next cell is the taught order's.
 Verdict: flat if over the last doubling of steps the nats fell by less than {100 * GAIN:.0f} % and exact match rose by less
-than {POINTS:g} points on every set; else not converged. Hours are processor hours, starts included; the machine was shared.
+than {POINTS:g} points on every set; "solves all" if exact match was {FULL:g} % or more of every set at both ends; else not
+converged. Hours are processor hours, starts included; the machine was shared.
 """
 
 
@@ -287,6 +291,8 @@ def verdict(rows: list[Row], sets: list[str]) -> str:
     before, now = ({"nats": r["nats, cell"] + r["nats, value"], **r} for r in rows[-2:])
     fell = 1 - now["nats"] / before["nats"]
     rose = max(now[f"{s} %"] - before[f"{s} %"] for s in sets)
+    if min(row[f"{s} %"] for row in (before, now) for s in sets) >= FULL:
+        return "solves all"
     return "flat" if fell < GAIN and rose < POINTS else "not converged"
 
 

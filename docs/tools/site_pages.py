@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGE, SITE = ROOT / "build/docs", ROOT / "build/site"
+FROM_DISK = ROOT / "docs/tools/search_from_disk.js"
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s]+)(\))")
 FENCE = re.compile(r"^(```.*?^```$)", re.DOTALL | re.MULTILINE)
 
@@ -124,6 +125,11 @@ def foreign() -> list[str]:
     return sorted({f"{p.relative_to(SITE)}: {a}" for p in built for a in asks.findall(p.read_text())})
 
 
+def searchable(index: str) -> str:
+    """The index of the search as a script: a page that is opened from disk may read nothing else, and start no worker."""
+    return f"{FROM_DISK.read_text()}\nvar __index = {index};\n"
+
+
 def needs() -> list[str]:
     """The packages of the extra ``docs``."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -138,6 +144,8 @@ def main() -> int:
     print(f"{stage()} files staged in {STAGE.relative_to(ROOT)}")
     command = [Path(sys.executable).with_name("zensical"), "build", "--clean", "--strict"]
     code = subprocess.run(command, cwd=ROOT, env=os.environ | {"NO_COLOR": "1"}, check=False).returncode
+    if not code:
+        (SITE / "search.js").write_text(searchable((SITE / "search.json").read_text()))
     asked = [] if code else foreign()
     print(
         "\n".join(["pages ask other hosts:", *asked]) if asked else f"the site is in {SITE.relative_to(ROOT)}"

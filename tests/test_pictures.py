@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
+import sys
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -391,3 +395,72 @@ def test_digits_of_levels_play_as_pixels():
     assert item.final() == [3 * 4 + 2, 1]
     told = data_of(films.film("t", look, [Item([4] * 4, steps)]))
     assert (told["mask"], told["levels"], told["items"][0]["b"]) == (16, 15, 2)
+
+
+# --- images in colour ---------------------------------------------------------------------------------
+
+COLOUR = Look("image", {}, 256, 6, 255, channels=3)
+"""A row of two pixels."""
+PIXELS = [
+    {"positions": [0, 4], "symbols": [255, 51], "log_probs": [-1.0] * 2, "entropies": None},
+    {"positions": [2, 1], "symbols": [0, 102], "log_probs": [-1.0] * 2, "entropies": None},
+]
+
+
+def test_a_look_in_colour_comes_back_and_old_ones_stay_grey():
+    assert Look.of(json.loads(json.dumps(COLOUR.record([])))) == COLOUR
+    assert Look.of({k: v for k, v in COLOUR.record([]).items() if k != "channels"}).channels == 1
+    assert COLOUR.place(4) == "row 1, column 2, green"
+    assert Look("grid", {}, 9, 9).place(10) == "row 2, column 2"
+    assert TEXT.place(4) == "position 5"
+
+
+def test_a_map_in_colour_has_its_channels_side_by_side():
+    rows = ["r", "g", "b", "R", "G", "B", "1", "2", "3", "4", "5", "6"]
+    assert heat.planes(rows, 6, 3) == ["r", "R", "g", "G", "b", "B", "1", "4", "2", "5", "3", "6"]
+    assert heat.planes(rows, 6, 1) == rows
+    told = pictures.order_map("t", [[0.1, 0.2, 0.3, 0.4, 0.5, 0.6]], 6, 3)
+    assert 'data-values="10 40 20 50 30 60"' in told
+    assert "Red, green and blue side by side" in told
+
+
+def test_a_film_in_colour_says_what_masked_channels_look_like():
+    film = films.film("t", COLOUR, [Item([256] * 6, PIXELS)])
+    assert data_of(film)["channels"] == 3
+    assert "still masked stands at its middle level" in film
+    grey = films.film("t", replace(COLOUR, channels=1), [Item([256] * 6, PIXELS)])
+    assert "channels" not in data_of(grey)
+    assert "still masked" not in grey
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_pixels_have_the_colours_of_their_channels(tmp_path):
+    """At the corner of a pixel is its frame, between frame and middle its colour, in the middle what is masked."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+    from browser import chromium
+
+    page = tmp_path / "film.html"
+    page.write_text(pages.page("t", [("t", films.film("t", COLOUR, [Item([256] * 6, PIXELS)]))]))
+    at = "[...document.querySelector('canvas').getContext('2d').getImageData({}, {}, 1, 1).data].slice(0, 3)"
+    blue, dot, frame = [0x31, 0x56, 0x7C], [0x6F, 0x93, 0xB8], [0xE6, 0x9F, 0x00]
+    seen = []
+    with chromium(shutil.which("chromium")) as browser:
+        browser.open(page, 800, 600)
+        browser.evaluate("document.querySelector('.um-film').focus()")
+        browser.press("Home")
+        for _ in range(3):
+            seen.append(
+                [browser.evaluate(at.format(x, y)) for x, y in ((0, 0), (2, 2), (3, 3), (4, 4), (12, 2))]
+            )
+            browser.press("ArrowRight")
+        size = browser.evaluate(
+            "[document.querySelector('canvas').width, document.querySelector('canvas').height]"
+        )
+        said = browser.evaluate("document.querySelector('.um-said').textContent")
+    assert size == [20, 10], "a pixel is a square"
+    assert seen[0] == [blue, blue, blue, dot, blue], "all masked"
+    assert seen[1] == [frame, [255, 128, 128], blue, dot, [128, 51, 128]], (
+        "two channels masked, at their middle"
+    )
+    assert seen[2] == [frame, [255, 102, 0], [255, 102, 0], [255, 102, 0], [128, 51, 128]], "known"
+    assert "row 1, column 1, blue" in said

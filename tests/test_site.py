@@ -88,7 +88,9 @@ def test_search_reads_a_script_where_a_page_is_opened_from_disk():
     script = site_pages.searchable('{"items": [{"text": "entropy"}]}')
     shim, _, index = script.partition("var __index = ")
     assert json.loads(index.strip().removesuffix(";")) == {"items": [{"text": "entropy"}]}
-    assert "globalThis.Worker" in shim, "a page from disk may start no worker: the index must come with another"
+    assert "globalThis.Worker" in shim, (
+        "a page from disk may start no worker: the index must come with another"
+    )
     assert "://" not in shim
 
 

@@ -97,6 +97,20 @@ def test_an_image_has_two_rows_a_line():
     assert "rgb(255,255,255) on rgb(0,0,0)" in str(lines[1].spans)
 
 
+def test_pixels_in_colour_have_their_channels_and_masked_ones_their_middle():
+    look = Look("image", {}, 256, 6, 255, channels=3)
+    tokens = [255, 256, 0, 256, 256, 256]
+    (line,) = animation._image(tokens, {}, look, plain=False)
+    assert [str(span.style) for span in line.spans] == [
+        "rgb(255,128,0) on rgb(0,0,0)",
+        "rgb(49,86,124) on rgb(0,0,0)",
+    ]
+    assert [row.plain for row in animation._image(tokens, {}, look, plain=True)] == ["▒···"]
+    assert [row.plain for row in animation._image([255] * 6, {}, look, plain=True)] == ["████"]
+    assert animation.words(Move(4, 51, 0.5, 1), look) == "row 1, column 2, green is 51 (probability 0.500)"
+    assert "still masked stands at its middle" in str(animation.frame_of(tokens, [], look).renderables[-1])
+
+
 def test_hidden_again_is_said_and_seen():
     look, moves = LOOKS["text"], [Move(0, 1, 0.5, 1), Move(0, 2, 0.5, 2)]
     assert animation.words(moves[1], look) == "position 1 is hidden again"

@@ -110,5 +110,5 @@ def order_of(name: str, look: Look, items: Sequence[Item]) -> str:
     """The map of the order that suits a look."""
     ranks = [item.ranks() for item in items]
     if look.columns:
-        return pictures.order_map(name, ranks, look.columns)
+        return pictures.order_map(name, ranks, look.columns, look.channels)
     return pictures.over_positions(name, ranks)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -128,7 +129,9 @@ class Stage:
 
     @property
     def _noun(self) -> str:
-        return {"grid": "cell", "image": "pixel"}.get(self.look.kind, "position")
+        return {"grid": "cell", "image": "pixel" if self.look.channels == 1 else "colour"}.get(
+            self.look.kind, "position"
+        )
 
     def still(self) -> Group:
         """The sequence as it is now, without colours and indents."""
@@ -187,8 +190,16 @@ def frame_of(
         return Group(*lines)
     said = f"  call {steps[-1].call}: {words(steps[-1], look)}" if steps else "  all blanks masked"
     return Group(
-        *lines[: max(room[1] - 5, 4)], Text(said), *([] if look.kind == "image" else [_legend(plain)])
+        *lines[: max(room[1] - 5, 4)],
+        Text(said),
+        *(_pixel_legend(look) if look.kind == "image" else [_legend(plain)]),
     )
+
+
+def _pixel_legend(look: Look) -> list[Text]:
+    """What is not seen in colours: a channel that is masked."""
+    said = "  blue or dots: masked; a channel still masked stands at its middle"
+    return [Text(said)] if look.channels > 1 else []
 
 
 def _legend(plain: bool) -> Text:
@@ -242,21 +253,36 @@ def _running(start: Sequence[int], placed: dict[int, Move], last: int, look: Loo
 def _image(start: Sequence[int], placed: dict[int, Move], look: Look, plain: bool) -> list[Text]:
     """Two rows of pixels a line in colours, or a row in shades, two signs a pixel."""
     values = [placed[at].symbol if at in placed else value for at, value in enumerate(start)]
-    grey = [None if v == look.mask else v / max(look.levels, 1) for v in values]
-    rows = [grey[k : k + look.columns] for k in range(0, len(grey), look.columns)]
+    levels = [None if v == look.mask else v / max(look.levels, 1) for v in values]
+    cells = [tuple(levels[k : k + look.channels]) for k in range(0, len(levels), look.channels)]
+    columns = look.columns // look.channels
+    rows = [cells[k : k + columns] for k in range(0, len(cells), columns)]
     if plain:
-        shades = (["··" if g is None else 2 * SHADES[round(4 * g)] for g in row] for row in rows)
-        return [Text("".join(row)) for row in shades]
-    black: list[float | None] = [0.0] * look.columns
+        return [Text("".join(map(_shade, row))) for row in rows]
+    black: list[Pixel] = [(0.0,)] * columns
     pairs = zip(rows[::2], [*rows[1::2], black] if len(rows) % 2 else rows[1::2])
     return [
-        Text("").join(Text("▀", style=f"{_grey(a)} on {_grey(b)}") for a, b in zip(*two)) for two in pairs
+        Text("").join(Text("▀", style=f"{_colour(a)} on {_colour(b)}") for a, b in zip(*two)) for two in pairs
     ]
 
 
-def _grey(value: float | None) -> str:
-    """A level as a colour; blue where it is masked."""
-    return "rgb(49,86,124)" if value is None else "rgb({0},{0},{0})".format(round(255 * value))
+Pixel: TypeAlias = tuple[float | None, ...]
+"""Levels of its channels, 0 to 1; None where they are masked."""
+
+
+def _shade(pixel: Pixel) -> str:
+    """A pixel as two signs: dots where it is masked, a dot behind its shade where a part of it is."""
+    known = [level for level in pixel if level is not None]
+    shade = SHADES[round(4 * sum(known) / len(known))] if known else "·"
+    return shade + (shade if len(known) == len(pixel) else "·")
+
+
+def _colour(pixel: Pixel) -> str:
+    """Levels as a colour: blue where all are masked, the middle for one that is."""
+    if all(level is None for level in pixel):
+        return "rgb(49,86,124)"
+    known = [round(255 * (0.5 if level is None else level)) for level in pixel]
+    return "rgb({},{},{})".format(*(known if len(known) == 3 else 3 * known))
 
 
 def _style(probability: float) -> str:
@@ -267,8 +293,7 @@ def _style(probability: float) -> str:
 
 def words(move: Move, look: Look = BOARD) -> str:
     """A move in words."""
-    row, column = divmod(move.cell, look.columns or 1)
-    place = f"row {row + 1}, column {column + 1}" if look.columns else f"position {move.cell + 1}"
+    place = look.place(move.cell)
     if move.symbol == look.mask:
         return f"{place} is hidden again"
     sign = look.texts.get(move.symbol, str(move.symbol))

@@ -12,6 +12,7 @@ import argparse
 import shutil
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def searched(browser: Browser) -> str:
         browser.press(letter)
     time.sleep(2)
     said = browser.evaluate(FOUND).split()
-    return next((n for n, word in zip(said, said[1:]) if word.startswith("result") and n.isdigit()), "0")
+    return next((n for n, word in pairwise(said) if word.startswith("result") and n.isdigit()), "0")
 
 
 def main() -> int:

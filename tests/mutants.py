@@ -275,6 +275,14 @@ MUTANTS = (
         (TERMINAL + "test_pixels_in_colour_have_their_channels_and_masked_ones_their_middle",),
     ),
     Mutant(
+        "a-gif-forgets-what-is-hidden-again",
+        "pictures/moving.py",
+        "symbol, -1 if symbol == mask else call",
+        "symbol, call",
+        "a remasked position is masked",
+        (PICTURES + "test_moments_are_tokens_with_their_calls",),
+    ),
+    Mutant(
         "a-molecule-has-open-rings",
         "pictures/molecules.py",
         "        graph.bonds.append((first, last, max(order, before)))\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -15,7 +16,20 @@ import numpy as np
 import pytest
 
 from unmask import pictures
-from unmask.pictures import Item, Look, Series, Staircase, charts, films, heat, molecules, pages, plans, svg
+from unmask.pictures import (
+    Item,
+    Look,
+    Series,
+    Staircase,
+    charts,
+    films,
+    heat,
+    molecules,
+    moving,
+    pages,
+    plans,
+    svg,
+)
 
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 EVIL = "</script><script>alert(1)</script><!-- & \"'"
@@ -464,3 +478,66 @@ def test_pixels_have_the_colours_of_their_channels(tmp_path):
     )
     assert seen[2] == [frame, [255, 102, 0], [255, 102, 0], [255, 102, 0], [128, 51, 128]], "known"
     assert "row 1, column 1, blue" in said
+
+
+# --- films as GIFs ------------------------------------------------------------------------------------
+
+
+def frames_of(data: bytes) -> list:
+    """The pictures of a GIF, in colours."""
+    from PIL import Image, ImageSequence
+
+    return [frame.convert("RGB") for frame in ImageSequence.Iterator(Image.open(io.BytesIO(data)))]
+
+
+def test_a_gif_has_the_colours_of_its_pixels():
+    pytest.importorskip("PIL")
+    frames = frames_of(moving.gif(COLOUR, Item([256] * 6, PIXELS)))
+    (x, y, side, _), (x2, *_) = moving.layout(COLOUR, Item([256] * 6, PIXELS))
+    assert (x2 - x, len(frames)) == (side, 3)
+    edge, inside, middle = (x, y), (x + 2, y + 2), (x + side // 2, y + side // 2)
+    seen = [[frame.getpixel(at) for at in (edge, inside, middle)] for frame in frames]
+    assert seen[0] == [moving.MASKED] * 3
+    assert seen[1] == [moving.FRAME, (255, 128, 128), moving.MASKED]
+    assert seen[2] == [moving.FRAME, (255, 102, 0), (255, 102, 0)]
+
+
+def test_a_gif_shows_the_start_each_call_and_holds_the_end():
+    pytest.importorskip("PIL")
+    from PIL import Image
+
+    item = Item([0, 9, 9, 9], [*steps_of(2), *steps_of(1)], "one")
+    picture = Image.open(io.BytesIO(moving.gif(TEXT, item)))
+    times = [(picture.seek(k), picture.info["duration"])[1] for k in range(picture.n_frames)]
+    assert times == [500, 500, 2500]
+    assert picture.info["loop"] == 0
+
+
+def test_moments_are_tokens_with_their_calls():
+    steps = [
+        {"positions": [1], "symbols": [2], "log_probs": [math.log(0.5)], "entropies": None},
+        {"positions": [1, 2], "symbols": [9, 0], "log_probs": [0.0, None], "entropies": None},
+    ]
+    first, second, third = moving.moments(Item([0, 9, 9], steps), 9)
+    assert (first.tokens, first.when) == ((0, 9, 9), (0, -1, -1))
+    assert (second.tokens, second.when, second.sure[1]) == ((0, 2, 9), (0, 1, -1), pytest.approx(0.5))
+    assert (third.tokens, third.when) == ((0, 9, 0), (0, -1, 2)), "hidden again is masked"
+
+
+def test_a_long_film_keeps_its_ends():
+    pytest.importorskip("PIL")
+    look = Look("image", {}, 2, 20, 1)
+    frames = frames_of(moving.gif(look, Item([2] * 400, steps_of(*[1] * 400))))
+    assert len(frames) == moving.FRAMES + 1
+    at = moving.layout(look, Item([2] * 400, []))
+    assert frames[0].getpixel(at[0][:2]) == moving.MASKED
+    assert frames[-1].getpixel(at[0][:2]) != moving.MASKED
+
+
+@pytest.mark.parametrize("kind", films.KINDS)
+def test_every_kind_makes_a_gif(kind):
+    pytest.importorskip("PIL")
+    look = Look(kind, {0: "C", 1: "=", 2: "O"}, 9, 2 if kind in ("grid", "image") else 0, 2)
+    boxes = moving.layout(look, Item([9] * 4, steps_of(2, 2)))
+    assert len({box[:2] for box in boxes}) == 4, "no two positions in one place"
+    assert moving.gif(look, Item([9] * 4, steps_of(2, 2)))[:6] == b"GIF89a"

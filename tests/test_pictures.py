@@ -471,6 +471,10 @@ def test_pixels_have_the_colours_of_their_channels(tmp_path):
             "[document.querySelector('canvas').width, document.querySelector('canvas').height]"
         )
         said = browser.evaluate("document.querySelector('.um-said').textContent")
+        paces = []
+        for key in ("+", "+", "+", "-", "-"):
+            browser.press(key)
+            paces.append(browser.evaluate("document.querySelector('.um-pace').value"))
     assert size == [20, 10], "a pixel is a square"
     assert seen[0] == [blue, blue, blue, dot, blue], "all masked"
     assert seen[1] == [frame, [255, 128, 128], blue, dot, [128, 51, 128]], (
@@ -478,6 +482,7 @@ def test_pixels_have_the_colours_of_their_channels(tmp_path):
     )
     assert seen[2] == [frame, [255, 102, 0], [255, 102, 0], [255, 102, 0], [128, 51, 128]], "known"
     assert "row 1, column 1, blue" in said
+    assert paces == ["2", "4", "4", "2", "1"]
 
 
 # --- films as GIFs ------------------------------------------------------------------------------------

@@ -149,7 +149,10 @@ def film(title: str, look: Look, items: Sequence[Item], note: str = "") -> str:
     )
     talk = tag("p", "", class_="um-said", aria_live="polite")
     along = tag("div", "", class_="um-along")
-    label = f"{title}, step by step. Space plays and stops, arrow keys step, Home and End go to the ends"
+    keys = (
+        "Space plays and stops, arrow keys step, Home and End go to the ends, plus and minus change the speed"
+    )
+    label = f"{title}, step by step. {keys}"
     key = _pixel_key(look.channels) if look.kind == "image" else _key()
     inside = stage + _controls(items) + talk + key + along
     body = tag(
@@ -167,6 +170,9 @@ BUTTONS = (
     ("last", "M4 3l5 5-5 5M12 3v10", "End"),
 )
 """What buttons do, how they look in a square of 16, and what they are called."""
+
+PACES = (0.25, 0.5, 1, 2, 4)
+"""Speeds to choose from."""
 
 KEY = (
     ("um-q0", "below 0.5"),
@@ -205,7 +211,13 @@ def _controls(items: Sequence[Item]) -> str:
     )
     names = [tag("option", text(item.title or f"sample {k + 1}"), value=k) for k, item in enumerate(items)]
     choice = tag("label", "Sample ", tag("select", *names, class_="um-items")) if len(names) > 1 else ""
-    return tag("div", *buttons, slider, choice, class_="um-controls", hidden=True)
+    return tag("div", *buttons, slider, _pace(), choice, class_="um-controls", hidden=True)
+
+
+def _pace() -> str:
+    """How fast a film plays, in times its usual pace."""
+    options = [tag("option", f"{pace:g} x", value=f"{pace:g}", selected=pace == 1) for pace in PACES]
+    return tag("label", "Speed ", tag("select", *options, class_="um-pace"))
 
 
 def record(look: Look, items: Sequence[Item]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def _drawn(look: Look, moment: Moment, boxes: Sequence[Box], calls: int) -> Any:
         for at, box in enumerate(boxes):
             _sign(brush, look, moment, at, box)
         _thirds(brush, look, boxes)
-    key = "" if look.kind == "image" else f"; two lines: below {UNSURE:g}, one: {LIKELY:g}"
+    key = "" if look.kind == "image" else f"; two lines: below {UNSURE:g}, one: below {LIKELY:g}"
     brush.text((MARGIN, foot), f"call {moment.call} of {calls}{key}", INK, _font(13))
     done = (width - 2 * MARGIN) * moment.call / max(calls, 1)
     brush.rectangle((MARGIN, foot - 5, width - MARGIN, foot - 3), LINE)

@@ -236,7 +236,7 @@
   function film(box) {
     const data = JSON.parse(box.parentNode.querySelector(".um-data").textContent);
     const [stage, controls, said, below] = [".um-stage", ".um-controls", ".um-said", ".um-along"].map((name) => box.querySelector(name));
-    const slider = controls.querySelector("input"), choice = controls.querySelector("select"), title = box.parentNode.querySelector("figcaption").textContent;
+    const slider = controls.querySelector("input"), choice = controls.querySelector(".um-items"), pace = controls.querySelector(".um-pace"), title = box.parentNode.querySelector("figcaption").textContent;
     const play = controls.querySelector("[data-do=play]");
     let item, ends, update, strips, step = 0, timer = 0;
 
@@ -268,7 +268,12 @@
       if (step === item.n.length) show(0);
       said.setAttribute("aria-live", "off");
       name(play, "Pause", "M5 3v10M11 3v10");
-      timer = setInterval(() => (step < item.n.length ? show(step + 1) : stop()), Math.min(Math.max(5000 / item.n.length, 30), 500));
+      const wait = Math.min(Math.max(5000 / item.n.length, 30), 500) / Number(pace.value);
+      timer = setInterval(() => (step < item.n.length ? show(step + 1) : stop()), wait);
+    }
+    function hurry(more) {
+      pace.selectedIndex = Math.min(Math.max(pace.selectedIndex + more, 0), pace.length - 1);
+      if (timer) clearInterval(timer), start();
     }
     function take(number) {
       stop();
@@ -285,12 +290,13 @@
     const go = (k) => (stop(), show(k));
     const DO = {
       first: () => go(0), back: () => go(step - 1), next: () => go(step + 1), last: () => go(item.n.length),
-      play: () => (timer ? stop() : start()),
+      play: () => (timer ? stop() : start()), faster: () => hurry(1), slower: () => hurry(-1),
     };
-    const KEYS = { " ": "play", ArrowRight: "next", ArrowLeft: "back", Home: "first", End: "last" };
+    const KEYS = { " ": "play", ArrowRight: "next", ArrowLeft: "back", Home: "first", End: "last", "+": "faster", "-": "slower" };
     controls.addEventListener("click", (event) => DO[event.target.closest("button")?.dataset.do]?.());
     slider.addEventListener("input", () => go(Number(slider.value)));
     choice?.addEventListener("change", () => take(choice.selectedIndex));
+    pace.addEventListener("change", () => hurry(0));
     box.addEventListener("keydown", (event) => {
       const own = event.target.tagName === "SELECT" || (event.target.tagName === "BUTTON" && event.key === " ");
       if (own || event.ctrlKey || event.metaKey || event.altKey || !(event.key in KEYS)) return;

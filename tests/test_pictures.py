@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from unmask import pictures
+from unmask.data.readers.boards import BOXES
 from unmask.pictures import (
     Item,
     Look,
@@ -448,6 +449,27 @@ def test_a_film_in_colour_says_what_masked_channels_look_like():
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_a_board_has_rules_round_its_boxes(tmp_path):
+    """A board of 6x6 has boxes of 2 by 3: a rule right of the third column, below the second and the fourth row."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+    from browser import chromium
+
+    page = tmp_path / "film.html"
+    look = Look("grid", {k: str(k + 1) for k in range(6)}, 6, 6)
+    page.write_text(pages.page("t", [("t", films.film("t", look, [Item([6] * 36, steps_of(*[1] * 36))]))]))
+    ruled = (
+        "[...document.querySelectorAll('.um-grid span')].map((c, k) => c.classList.contains('{}') ? k : -1)"
+    )
+    with chromium(shutil.which("chromium")) as browser:
+        browser.open(page, 800, 600)
+        right, low = (
+            [k for k in browser.evaluate(ruled.format(name)) if k >= 0] for name in ("um-right", "um-low")
+        )
+    assert right == [2, 8, 14, 20, 26, 32]
+    assert low == [*range(6, 12), *range(18, 24)]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_pixels_have_the_colours_of_their_channels(tmp_path):
     """At the corner of a pixel is its frame, between frame and middle its colour, in the middle what is masked."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -483,6 +505,14 @@ def test_pixels_have_the_colours_of_their_channels(tmp_path):
     assert seen[2] == [frame, [255, 102, 0], [255, 102, 0], [255, 102, 0], [128, 51, 128]], "known"
     assert "row 1, column 1, blue" in said
     assert paces == ["2", "4", "4", "2", "1"]
+
+
+def test_boards_have_their_boxes():
+    boxes = {n: Look("grid", {}, n, n).box(n * n) for n in (4, 6, 7, 8, 9)}
+    assert boxes == {4: (2, 2), 6: (2, 3), 7: (7, 7), 8: (2, 4), 9: (3, 3)}
+    assert boxes.items() >= {n: BOXES[n * n] for n in (4, 6, 8, 9)}.items()
+    assert Look("grid", {}, 9, 9).box(18) == (2, 9), "no square"
+    assert Look("text", {}, 9).box(81) == (81, 0)
 
 
 # --- films as GIFs ------------------------------------------------------------------------------------

@@ -100,6 +100,15 @@ class Look:
         rows = range(0, len(signs), self.columns)
         return "\n".join(" ".join(signs[k : k + self.columns]) for k in rows)
 
+    def box(self, count: int) -> tuple[int, int]:
+        """Height and width of the boxes of a Sudoku of ``count`` cells; of all of it where it is none."""
+        high = math.isqrt(self.columns)
+        while high and self.columns % high:
+            high -= 1
+        if self.kind != "grid" or self.columns**2 != count or high < 2:
+            return math.ceil(count / max(self.columns, 1)), self.columns
+        return high, self.columns // high
+
     def place(self, at: int) -> str:
         """A position in words, counted from 1: of a board or an image its row and column, and its colour."""
         if not self.columns:

@@ -118,7 +118,7 @@ def _drawn(look: Look, moment: Moment, boxes: Sequence[Box], calls: int) -> Any:
     else:
         for at, box in enumerate(boxes):
             _sign(brush, look, moment, at, box)
-        _thirds(brush, look, boxes)
+        _rules(brush, look, boxes)
     key = "" if look.kind == "image" else f"; two lines: below {UNSURE:g}, one: below {LIKELY:g}"
     brush.text((MARGIN, foot), f"call {moment.call} of {calls}{key}", INK, _font(13))
     done = (width - 2 * MARGIN) * moment.call / max(calls, 1)
@@ -145,15 +145,16 @@ def _sign(brush: Any, look: Look, moment: Moment, at: int, box: Box) -> None:
         brush.rectangle((x, y + 1, x + width - 1, y + height - 1), None, FRAME)
 
 
-def _thirds(brush: Any, look: Look, boxes: Sequence[Box]) -> None:
-    """The rules between the boxes of a Sudoku."""
-    if look.kind != "grid" or look.columns != 9 or len(boxes) != 81:
+def _rules(brush: Any, look: Look, boxes: Sequence[Box]) -> None:
+    """The rules round the boxes of a Sudoku, and round any board."""
+    if look.kind != "grid" or not look.columns:
         return
-    side = boxes[0][2]
-    for k in range(0, 10, 3):
-        at, end = MARGIN + side * k, MARGIN + side * 9
-        brush.line((at, MARGIN, at, end), GIVEN, 2)
-        brush.line((MARGIN, at, end, at), GIVEN, 2)
+    (high, wide), side, rows = look.box(len(boxes)), boxes[0][2], math.ceil(len(boxes) / look.columns)
+    low, right = MARGIN + side * rows, MARGIN + side * look.columns
+    for row in range(0, rows + 1, high):
+        brush.line((MARGIN, MARGIN + side * row, right, MARGIN + side * row), GIVEN, 2)
+    for column in range(0, look.columns + 1, wide):
+        brush.line((MARGIN + side * column, MARGIN, MARGIN + side * column, low), GIVEN, 2)
 
 
 def _pixels(brush: Any, look: Look, moment: Moment, boxes: Sequence[Box]) -> None:

@@ -73,16 +73,25 @@
         (state.sure[at] < 0 ? "" : `, probability ${state.sure[at] / 1000}`)
       : `position ${at + 1}: ${state.when[at] < 0 ? "masked" : "given"}`;
 
+  function boxOf(columns) {
+    let high = Math.floor(Math.sqrt(columns));
+    while (columns % high) high--;
+    return [high, columns / high];
+  }
+
   function grid(stage, data, item) {
-    const board = make("div", data.columns === 9 ? "um-grid um-sudoku" : "um-grid");
-    board.style.gridTemplateColumns = `repeat(${data.columns}, 1fr)`;
-    const cells = startOf(item, data.mask).map(() => make("span"));
+    const board = make("div", "um-grid"), cells = startOf(item, data.mask).map(() => make("span"));
+    const columns = data.columns, [high, wide] = boxOf(columns), boxed = high > 1 && cells.length === columns ** 2;
+    const last = (k, size) => boxed && k % size === size - 1 && k < columns - 1;
+    const rules = cells.map((_, at) =>
+      (last(at % columns, wide) ? " um-right" : "") + (last(Math.floor(at / columns), high) ? " um-low" : ""));
+    board.style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
     board.append(...cells);
     stage.append(board);
     return (state) =>
       cells.forEach((cell, at) => {
         cell.textContent = state.when[at] < 0 ? "" : textOf(data, state.values[at]);
-        cell.className = looks(state, at);
+        cell.className = looks(state, at) + rules[at];
         cell.title = titleOf(data, state, at);
       });
   }

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from unmask.base.types import Info, Result
 from unmask.data import sudoku
-from unmask.data.readers.boards import BOXES, symbols_of
 from unmask.pictures import Look
 
 BAD, GOOD = (214, 69, 65), (46, 160, 67)
@@ -223,8 +222,8 @@ def _sign(at: int, start: Sequence[int], placed: dict[int, Move], last: int, loo
 
 def _board(start: Sequence[int], placed: dict[int, Move], last: int, look: Look, plain: bool) -> list[Text]:
     """Rows of cells; of a Sudoku with rules between the boxes."""
-    boxed = len(start) in BOXES and look.columns == symbols_of(len(start))
-    high, wide = BOXES[len(start)] if boxed else (len(start), look.columns)
+    high, wide = look.box(len(start))
+    boxed = wide < look.columns
     ends = range(wide - 1, look.columns - 1, wide)
     gaps = [" | " if column in ends else " " for column in range(look.columns)]
     lines = []

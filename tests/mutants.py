@@ -275,6 +275,14 @@ MUTANTS = (
         (TERMINAL + "test_pixels_in_colour_have_their_channels_and_masked_ones_their_middle",),
     ),
     Mutant(
+        "a-screen-shows-the-beginning-of-a-long-text",
+        "command_line/commands/sample/animation.py",
+        "first = min(max(focus - most // 2, 0), len(lines) - most)",
+        "first = 0",
+        "a text longer than the screen is followed",
+        (TERMINAL + "test_a_text_longer_than_the_screen_follows_the_last_move",),
+    ),
+    Mutant(
         "a-gif-forgets-what-is-hidden-again",
         "pictures/moving.py",
         "symbol, -1 if symbol == mask else call",

@@ -187,12 +187,31 @@ def frame_of(
         lines = [_running(start, placed, last, look, plain)]
     if not note:
         return Group(*lines)
+    if look.kind not in ("grid", "image"):
+        lines = list(lines[0].wrap(Console(width=room[0]), room[0]))
+    seen, where = _window(lines, _line_of(last, lines, look), max(room[1] - 5, 4))
     said = f"  call {steps[-1].call}: {words(steps[-1], look)}" if steps else "  all blanks masked"
     return Group(
-        *lines[: max(room[1] - 5, 4)],
-        Text(said),
+        *seen,
+        Text(said + where),
         *(_pixel_legend(look) if look.kind == "image" else [_legend(plain)]),
     )
+
+
+def _line_of(last: int, lines: Sequence[Text], look: Look) -> int:
+    """The line in which the last move stands; 0 before any."""
+    if look.kind == "image":
+        rows = max(last, 0) // look.columns
+        return rows // 2 if any("▀" in line.plain for line in lines[:1]) else rows
+    return next((k for k, line in enumerate(lines) if any("reverse" in str(s.style) for s in line.spans)), 0)
+
+
+def _window(lines: Sequence[Text], focus: int, most: int) -> tuple[Sequence[Text], str]:
+    """At most so many lines, with one of them in the middle, and in words which they are where some are left out."""
+    if len(lines) <= most:
+        return lines, ""
+    first = min(max(focus - most // 2, 0), len(lines) - most)
+    return lines[first : first + most], f"; lines {first + 1} to {first + most} of {len(lines)}"
 
 
 def _pixel_legend(look: Look) -> list[Text]:

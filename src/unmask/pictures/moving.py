@@ -37,7 +37,8 @@ class Moment:
 
 def moments(item: Item, mask: int) -> list[Moment]:
     """An item before its first call and after each."""
-    tokens, sure = list(item.start), [None] * len(item.start)
+    tokens = list(item.start)
+    sure: list[float | None] = [None] * len(tokens)
     when = [-1 if t == mask else 0 for t in tokens]
     found = [Moment(0, tuple(tokens), tuple(when), tuple(sure))]
     for call, step in enumerate(item.steps, 1):

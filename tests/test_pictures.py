@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
+import shutil
+import sys
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from unmask import pictures
-from unmask.pictures import Item, Look, Series, Staircase, charts, films, heat, molecules, pages, plans, svg
+from unmask.data.readers.boards import BOXES
+from unmask.pictures import (
+    Item,
+    Look,
+    Series,
+    Staircase,
+    charts,
+    films,
+    heat,
+    molecules,
+    moving,
+    pages,
+    plans,
+    svg,
+)
 
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 EVIL = "</script><script>alert(1)</script><!-- & \"'"
@@ -391,3 +410,169 @@ def test_digits_of_levels_play_as_pixels():
     assert item.final() == [3 * 4 + 2, 1]
     told = data_of(films.film("t", look, [Item([4] * 4, steps)]))
     assert (told["mask"], told["levels"], told["items"][0]["b"]) == (16, 15, 2)
+
+
+# --- images in colour ---------------------------------------------------------------------------------
+
+COLOUR = Look("image", {}, 256, 6, 255, channels=3)
+"""A row of two pixels."""
+PIXELS = [
+    {"positions": [0, 4], "symbols": [255, 51], "log_probs": [-1.0] * 2, "entropies": None},
+    {"positions": [2, 1], "symbols": [0, 102], "log_probs": [-1.0] * 2, "entropies": None},
+]
+
+
+def test_a_look_in_colour_comes_back_and_old_ones_stay_grey():
+    assert Look.of(json.loads(json.dumps(COLOUR.record([])))) == COLOUR
+    assert Look.of({k: v for k, v in COLOUR.record([]).items() if k != "channels"}).channels == 1
+    assert COLOUR.place(4) == "row 1, column 2, green"
+    assert Look("grid", {}, 9, 9).place(10) == "row 2, column 2"
+    assert TEXT.place(4) == "position 5"
+
+
+def test_a_map_in_colour_has_its_channels_side_by_side():
+    rows = ["r", "g", "b", "R", "G", "B", "1", "2", "3", "4", "5", "6"]
+    assert heat.planes(rows, 6, 3) == ["r", "R", "g", "G", "b", "B", "1", "4", "2", "5", "3", "6"]
+    assert heat.planes(rows, 6, 1) == rows
+    told = pictures.order_map("t", [[0.1, 0.2, 0.3, 0.4, 0.5, 0.6]], 6, 3)
+    assert 'data-values="10 40 20 50 30 60"' in told
+    assert "Red, green and blue side by side" in told
+
+
+def test_a_film_in_colour_says_what_masked_channels_look_like():
+    film = films.film("t", COLOUR, [Item([256] * 6, PIXELS)])
+    assert data_of(film)["channels"] == 3
+    assert "still masked stands at its middle level" in film
+    grey = films.film("t", replace(COLOUR, channels=1), [Item([256] * 6, PIXELS)])
+    assert "channels" not in data_of(grey)
+    assert "still masked" not in grey
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_a_board_has_rules_round_its_boxes(tmp_path):
+    """A board of 6x6 has boxes of 2 by 3: a rule right of the third column, below the second and the fourth row."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+    from browser import chromium
+
+    page = tmp_path / "film.html"
+    look = Look("grid", {k: str(k + 1) for k in range(6)}, 6, 6)
+    page.write_text(pages.page("t", [("t", films.film("t", look, [Item([6] * 36, steps_of(*[1] * 36))]))]))
+    ruled = (
+        "[...document.querySelectorAll('.um-grid span')].map((c, k) => c.classList.contains('{}') ? k : -1)"
+    )
+    with chromium(shutil.which("chromium")) as browser:
+        browser.open(page, 800, 600)
+        right, low = (
+            [k for k in browser.evaluate(ruled.format(name)) if k >= 0] for name in ("um-right", "um-low")
+        )
+    assert right == [2, 8, 14, 20, 26, 32]
+    assert low == [*range(6, 12), *range(18, 24)]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_pixels_have_the_colours_of_their_channels(tmp_path):
+    """At the corner of a pixel is its frame, between frame and middle its colour, in the middle what is masked."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+    from browser import chromium
+
+    page = tmp_path / "film.html"
+    page.write_text(pages.page("t", [("t", films.film("t", COLOUR, [Item([256] * 6, PIXELS)]))]))
+    at = "[...document.querySelector('canvas').getContext('2d').getImageData({}, {}, 1, 1).data].slice(0, 3)"
+    blue, dot, frame = [0x31, 0x56, 0x7C], [0x6F, 0x93, 0xB8], [0xE6, 0x9F, 0x00]
+    seen = []
+    with chromium(shutil.which("chromium")) as browser:
+        browser.open(page, 800, 600)
+        browser.evaluate("document.querySelector('.um-film').focus()")
+        browser.press("Home")
+        for _ in range(3):
+            seen.append(
+                [browser.evaluate(at.format(x, y)) for x, y in ((0, 0), (2, 2), (3, 3), (4, 4), (12, 2))]
+            )
+            browser.press("ArrowRight")
+        size = browser.evaluate(
+            "[document.querySelector('canvas').width, document.querySelector('canvas').height]"
+        )
+        said = browser.evaluate("document.querySelector('.um-said').textContent")
+        paces = []
+        for key in ("+", "+", "+", "-", "-"):
+            browser.press(key)
+            paces.append(browser.evaluate("document.querySelector('.um-pace').value"))
+    assert size == [20, 10], "a pixel is a square"
+    assert seen[0] == [blue, blue, blue, dot, blue], "all masked"
+    assert seen[1] == [frame, [255, 128, 128], blue, dot, [128, 51, 128]], (
+        "two channels masked, at their middle"
+    )
+    assert seen[2] == [frame, [255, 102, 0], [255, 102, 0], [255, 102, 0], [128, 51, 128]], "known"
+    assert "row 1, column 1, blue" in said
+    assert paces == ["2", "4", "4", "2", "1"]
+
+
+def test_boards_have_their_boxes():
+    boxes = {n: Look("grid", {}, n, n).box(n * n) for n in (4, 6, 7, 8, 9)}
+    assert boxes == {4: (2, 2), 6: (2, 3), 7: (7, 7), 8: (2, 4), 9: (3, 3)}
+    assert boxes.items() >= {n: BOXES[n * n] for n in (4, 6, 8, 9)}.items()
+    assert Look("grid", {}, 9, 9).box(18) == (2, 9), "no square"
+    assert Look("text", {}, 9).box(81) == (81, 0)
+
+
+# --- films as GIFs ------------------------------------------------------------------------------------
+
+
+def frames_of(data: bytes) -> list:
+    """The pictures of a GIF, in colours."""
+    from PIL import Image, ImageSequence
+
+    return [frame.convert("RGB") for frame in ImageSequence.Iterator(Image.open(io.BytesIO(data)))]
+
+
+def test_a_gif_has_the_colours_of_its_pixels():
+    pytest.importorskip("PIL")
+    frames = frames_of(moving.gif(COLOUR, Item([256] * 6, PIXELS)))
+    (x, y, side, _), (x2, *_) = moving.layout(COLOUR, Item([256] * 6, PIXELS))
+    assert (x2 - x, len(frames)) == (side, 3)
+    edge, inside, middle = (x, y), (x + 2, y + 2), (x + side // 2, y + side // 2)
+    seen = [[frame.getpixel(at) for at in (edge, inside, middle)] for frame in frames]
+    assert seen[0] == [moving.MASKED] * 3
+    assert seen[1] == [moving.FRAME, (255, 128, 128), moving.MASKED]
+    assert seen[2] == [moving.FRAME, (255, 102, 0), (255, 102, 0)]
+
+
+def test_a_gif_shows_the_start_each_call_and_holds_the_end():
+    pytest.importorskip("PIL")
+    from PIL import Image
+
+    item = Item([0, 9, 9, 9], [*steps_of(2), *steps_of(1)], "one")
+    picture = Image.open(io.BytesIO(moving.gif(TEXT, item)))
+    times = [(picture.seek(k), picture.info["duration"])[1] for k in range(picture.n_frames)]
+    assert times == [500, 500, 2500]
+    assert picture.info["loop"] == 0
+
+
+def test_moments_are_tokens_with_their_calls():
+    steps = [
+        {"positions": [1], "symbols": [2], "log_probs": [math.log(0.5)], "entropies": None},
+        {"positions": [1, 2], "symbols": [9, 0], "log_probs": [0.0, None], "entropies": None},
+    ]
+    first, second, third = moving.moments(Item([0, 9, 9], steps), 9)
+    assert (first.tokens, first.when) == ((0, 9, 9), (0, -1, -1))
+    assert (second.tokens, second.when, second.sure[1]) == ((0, 2, 9), (0, 1, -1), pytest.approx(0.5))
+    assert (third.tokens, third.when) == ((0, 9, 0), (0, -1, 2)), "hidden again is masked"
+
+
+def test_a_long_film_keeps_its_ends():
+    pytest.importorskip("PIL")
+    look = Look("image", {}, 2, 20, 1)
+    frames = frames_of(moving.gif(look, Item([2] * 400, steps_of(*[1] * 400))))
+    assert len(frames) == moving.FRAMES + 1
+    at = moving.layout(look, Item([2] * 400, []))
+    assert frames[0].getpixel(at[0][:2]) == moving.MASKED
+    assert frames[-1].getpixel(at[0][:2]) != moving.MASKED
+
+
+@pytest.mark.parametrize("kind", films.KINDS)
+def test_every_kind_makes_a_gif(kind):
+    pytest.importorskip("PIL")
+    look = Look(kind, {0: "C", 1: "=", 2: "O"}, 9, 2 if kind in ("grid", "image") else 0, 2)
+    boxes = moving.layout(look, Item([9] * 4, steps_of(2, 2)))
+    assert len({box[:2] for box in boxes}) == 4, "no two positions in one place"
+    assert moving.gif(look, Item([9] * 4, steps_of(2, 2)))[:6] == b"GIF89a"

@@ -229,6 +229,19 @@ def test_what_cannot_be_shown_ends_in_one_line(make, said, tmp_path, capsys):
     assert not (tmp_path / "page.html").exists()
 
 
+def test_the_first_film_alone_is_a_gif(place, tmp_path, capsys):
+    pytest.importorskip("PIL")
+    out = tmp_path / "film.gif"
+    assert main(["report", str(place / "profile.json"), str(place / "sample.json"), "-o", str(out)]) == 0
+    assert out.read_bytes()[:6] == b"GIF89a"
+    assert "sample 1 of 2 of sample" in capsys.readouterr().out
+    assert main(["report", str(place / "profile.json"), "-o", str(tmp_path / "none.gif")]) == 2
+    assert (
+        "no steps to play; expected a result of: unmask sample .. --json --trace" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "none.gif").exists()
+
+
 def spoilt(record, draw):
     """A copy of a record in which one value, somewhere, is something else."""
     copy = json.loads(json.dumps(record))

@@ -2,6 +2,7 @@
 date."""
 
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -81,6 +82,16 @@ def test_a_source_file_becomes_a_page_with_every_name():
     assert "````python\n@cache\ndef f():\n    return 1\n````" in page
     blocks = re.findall(r"````python\n(.*?)\n````", page, re.DOTALL)
     assert "".join("".join(blocks).split()) == "".join(code.split())
+
+
+def test_search_reads_a_script_where_a_page_is_opened_from_disk():
+    script = site_pages.searchable('{"items": [{"text": "entropy"}]}')
+    shim, _, index = script.partition("var __index = ")
+    assert json.loads(index.strip().removesuffix(";")) == {"items": [{"text": "entropy"}]}
+    assert "globalThis.Worker" in shim, (
+        "a page from disk may start no worker: the index must come with another"
+    )
+    assert "://" not in shim
 
 
 def test_the_api_shows_all_public_names():

@@ -97,6 +97,42 @@ def test_an_image_has_two_rows_a_line():
     assert "rgb(255,255,255) on rgb(0,0,0)" in str(lines[1].spans)
 
 
+def test_pixels_in_colour_have_their_channels_and_masked_ones_their_middle():
+    look = Look("image", {}, 256, 6, 255, channels=3)
+    tokens = [255, 256, 0, 256, 256, 256]
+    (line,) = animation._image(tokens, {}, look, plain=False)
+    assert [str(span.style) for span in line.spans] == [
+        "rgb(255,128,0) on rgb(0,0,0)",
+        "rgb(49,86,124) on rgb(0,0,0)",
+    ]
+    assert [row.plain for row in animation._image(tokens, {}, look, plain=True)] == ["▒···"]
+    assert [row.plain for row in animation._image([255] * 6, {}, look, plain=True)] == ["████"]
+    assert animation.words(Move(4, 51, 0.5, 1), look) == "row 1, column 2, green is 51 (probability 0.500)"
+    assert "still masked stands at its middle" in str(animation.frame_of(tokens, [], look).renderables[-1])
+
+
+@pytest.mark.parametrize(("cell", "first"), [(0, 1), (150, 5), (299, 9)])
+def test_a_text_longer_than_the_screen_follows_the_last_move(cell, first):
+    """300 symbols in lines of 20, seven of fifteen lines to be seen: those around the one that was just unmasked."""
+    look = Look("text", {0: "a", 1: "b"}, 2)
+    shown = animation.frame_of([2] * 300, [Move(cell, 1, 0.7, 1)], look, room=(20, 12)).renderables
+    lines = [str(line) for line in shown]
+    assert [line for line in lines[:7] if len(line) == 20] == lines[:7]
+    assert sum("b" in line for line in lines[:7]) == 1
+    assert f"; lines {first} to {first + 6} of 15" in lines[7]
+
+
+def test_a_board_that_fits_is_seen_whole():
+    shown = animation.frame_of([2] * 9, [Move(8, 1, 0.7, 1)], LOOKS["grid"], room=(80, 24)).renderables
+    assert not any("; lines" in str(line) for line in shown)
+
+
+def test_an_image_higher_than_the_screen_follows_the_last_move():
+    look = Look("image", {}, 2, 10, 1)
+    shown = animation.frame_of([2] * 600, [Move(595, 1, 0.7, 1)], look, room=(80, 15)).renderables
+    assert "; lines 21 to 30 of 30" in str(shown[-1])
+
+
 def test_hidden_again_is_said_and_seen():
     look, moves = LOOKS["text"], [Move(0, 1, 0.5, 1), Move(0, 2, 0.5, 2)]
     assert animation.words(moves[1], look) == "position 1 is hidden again"

@@ -22,6 +22,8 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGE, SITE = ROOT / "build/docs", ROOT / "build/site"
+FROM_DISK = ROOT / "docs/tools/search_from_disk.js"
+COPIED = (".png", ".svg", ".css")
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()([^)\s]+)(\))")
 FENCE = re.compile(r"^(```.*?^```$)", re.DOTALL | re.MULTILINE)
 
@@ -79,19 +81,20 @@ def code_page(path: str, code: str) -> str:
 def put(place: str) -> str:
     """Where a file of the repository stands in the site: pages of docs/ at the top, all others under their paths."""
     place = place.removeprefix("docs/")
-    return place if place.endswith((".md", ".png", ".svg")) else place + ".md"
+    return place if place.endswith((".md", *COPIED)) else place + ".md"
 
 
 def stage() -> int:
     """Copies all pages, and whatever they link to; how many files that are."""
     shutil.rmtree(STAGE, ignore_errors=True)
-    waiting = [p.relative_to(ROOT).as_posix() for p in [*pages(), *ROOT.glob("docs/**/*.svg")]]
+    own = [p for kind in ("svg", "css") for p in ROOT.glob(f"docs/**/*.{kind}")]
+    waiting = [p.relative_to(ROOT).as_posix() for p in [*pages(), *own]]
     seen = set(waiting)
     while waiting:
         place = waiting.pop()
         source, target = ROOT / place, STAGE / put(place)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.suffix in (".png", ".svg"):
+        if source.suffix in COPIED:
             shutil.copy(source, target)
         elif source.suffix == ".md":
             target.write_text(relinked(source.read_text(), lambda link: _moved(place, link, seen, waiting)))  # noqa: B023
@@ -124,6 +127,11 @@ def foreign() -> list[str]:
     return sorted({f"{p.relative_to(SITE)}: {a}" for p in built for a in asks.findall(p.read_text())})
 
 
+def searchable(index: str) -> str:
+    """The index of the search as a script: a page that is opened from disk may read nothing else, and start no worker."""
+    return f"{FROM_DISK.read_text()}\nvar __index = {index};\n"
+
+
 def needs() -> list[str]:
     """The packages of the extra ``docs``."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -138,6 +146,8 @@ def main() -> int:
     print(f"{stage()} files staged in {STAGE.relative_to(ROOT)}")
     command = [Path(sys.executable).with_name("zensical"), "build", "--clean", "--strict"]
     code = subprocess.run(command, cwd=ROOT, env=os.environ | {"NO_COLOR": "1"}, check=False).returncode
+    if not code:
+        (SITE / "search.js").write_text(searchable((SITE / "search.json").read_text()))
     asked = [] if code else foreign()
     print(
         "\n".join(["pages ask other hosts:", *asked]) if asked else f"the site is in {SITE.relative_to(ROOT)}"

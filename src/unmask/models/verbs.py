@@ -82,8 +82,9 @@ def look(model: Model) -> Look:
     if isinstance(model.vocabulary, Levels):
         width = int(network.get("width") or 0) if "height" in network else math.isqrt(model.length)
         size, staged = model.vocabulary.size, upscale.stages_of(network) > 1
-        width *= int(network.get("channels") or 1)  # the colours of a pixel stand side by side
-        return Look("image", {}, mask, width, (mask if staged else size) - 1, size if staged else 0)
+        channels = int(network.get("channels") or 1)
+        levels, whole = (mask if staged else size) - 1, size if staged else 0
+        return Look("image", {}, mask, width * channels, levels, whole, channels if channels == 3 else 1)
     ids = range(len(model.symbols)) if model.frame is None else model.frame.drawn
     texts = dict(zip(ids, model.symbols)) | ({} if model.end is None else {model.end: ""})
     return Look(_kind({t for t in texts.values() if t}), texts, mask)

@@ -7,6 +7,7 @@ output. Pieces read without a script, without colours and without a mouse; `repo
 from unmask.pictures.charts import Series, bars, chart, figure
 from unmask.pictures.films import Item, Look, film
 from unmask.pictures.heat import order_map, over_positions
+from unmask.pictures.moving import gif
 from unmask.pictures.pages import Picture, fragment, listed, note, page, section, table
 from unmask.pictures.plans import Staircase, profile, staircase_alone
 
@@ -21,6 +22,7 @@ __all__ = [
     "figure",
     "film",
     "fragment",
+    "gif",
     "listed",
     "note",
     "order_map",

@@ -14,6 +14,9 @@ from unmask.pictures.svg import tag, text
 KINDS = ("text", "grid", "image", "molecule", "residues", "symbols")
 """What a sequence looks like: running text, a board, pixels, SMILES, letters in tens, or symbols with gaps between."""
 
+COLOURS = ("red", "green", "blue")
+"""The channels of a pixel, in their order."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -56,7 +59,8 @@ class Look:
     """How the symbols of a model look: one of `KINDS`, their texts (numbers where there is none), the mask.
 
     ``columns``: of a board or an image; ``levels``: of an image, the symbol that is white. ``whole``: how many levels an
-    image has whose tokens are their digits, the coarsest of all pixels first.
+    image has whose tokens are their digits, the coarsest of all pixels first. ``channels``: 3 where the red, green and blue
+    of a pixel stand side by side, each in a column.
     """
 
     kind: str = "symbols"
@@ -65,14 +69,15 @@ class Look:
     columns: int = 0
     levels: int = 0
     whole: int = 0
+    channels: int = 1
 
     def record(self, used: Iterable[int]) -> dict[str, Any]:
         """The look as JSON, with the texts of the symbols that are used."""
         texts = {str(t): self.texts[t] for t in sorted(set(used)) if t in self.texts}
-        sizes = {"columns": self.columns, "levels": self.levels} | (
-            {"whole": self.whole} if self.whole else {}
-        )
-        return {"kind": self.kind, "texts": texts, "mask": self.mask, **sizes}
+        sizes = {"columns": self.columns, "levels": self.levels}
+        more = {"whole": self.whole or None, "channels": self.channels if self.channels > 1 else None}
+        known = {name: size for name, size in more.items() if size is not None}
+        return {"kind": self.kind, "texts": texts, "mask": self.mask, **sizes, **known}
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Look:
@@ -80,7 +85,8 @@ class Look:
         texts = {int(t): str(text) for t, text in record["texts"].items()}
         kind = record["kind"] if record["kind"] in KINDS else "symbols"
         mask, columns, levels = (int(record[name]) for name in ("mask", "columns", "levels"))
-        return cls(kind, texts, mask, columns, levels, int(record.get("whole", 0)))
+        whole, channels = int(record.get("whole", 0)), int(record.get("channels", 1))
+        return cls(kind, texts, mask, columns, levels, whole, channels)
 
     def signs(self, tokens: Sequence[int]) -> list[str]:
         """The text of each token."""
@@ -93,6 +99,24 @@ class Look:
             return (" " if self.kind == "symbols" else "").join(signs)
         rows = range(0, len(signs), self.columns)
         return "\n".join(" ".join(signs[k : k + self.columns]) for k in rows)
+
+    def box(self, count: int) -> tuple[int, int]:
+        """Height and width of the boxes of a Sudoku of ``count`` cells; of all of it where it is none."""
+        high = math.isqrt(self.columns)
+        while high and self.columns % high:
+            high -= 1
+        if self.kind != "grid" or self.columns**2 != count or high < 2:
+            return math.ceil(count / max(self.columns, 1)), self.columns
+        return high, self.columns // high
+
+    def place(self, at: int) -> str:
+        """A position in words, counted from 1: of a board or an image its row and column, and its colour."""
+        if not self.columns:
+            return f"position {at + 1}"
+        row, column = divmod(at, self.columns)
+        column, channel = divmod(column, self.channels)
+        colour = f", {COLOURS[channel]}" if self.channels > 1 else ""
+        return f"row {row + 1}, column {column + 1}{colour}"
 
 
 def pixels(look: Look, items: Sequence[Item]) -> tuple[Look, list[Item]]:
@@ -134,8 +158,11 @@ def film(title: str, look: Look, items: Sequence[Item], note: str = "") -> str:
     )
     talk = tag("p", "", class_="um-said", aria_live="polite")
     along = tag("div", "", class_="um-along")
-    label = f"{title}, step by step. Space plays and stops, arrow keys step, Home and End go to the ends"
-    key = "" if look.kind == "image" else _key()
+    keys = (
+        "Space plays and stops, arrow keys step, Home and End go to the ends, plus and minus change the speed"
+    )
+    label = f"{title}, step by step. {keys}"
+    key = _pixel_key(look.channels) if look.kind == "image" else _key()
     inside = stage + _controls(items) + talk + key + along
     body = tag(
         "div", inside, class_="um-film", tabindex="0", role="group", aria_label=label, data_kind=look.kind
@@ -153,6 +180,9 @@ BUTTONS = (
 )
 """What buttons do, how they look in a square of 16, and what they are called."""
 
+PACES = (0.25, 0.5, 1, 2, 4)
+"""Speeds to choose from."""
+
 KEY = (
     ("um-q0", "below 0.5"),
     ("um-q1", "below 0.9"),
@@ -166,6 +196,13 @@ def _key() -> str:
     """What underlines and frames mean."""
     items = [tag("span", text(said), class_=f"um-sign {name}") for name, said in KEY]
     return tag("p", "Probability when unmasked: ", " ".join(items), class_="um-note um-key")
+
+
+def _pixel_key(channels: int) -> str:
+    """What blue and frames mean."""
+    partly = " A channel that is still masked stands at its middle level, with a blue square in its pixel."
+    said = f"Blue: masked. Framed: this call.{partly if channels > 1 else ''}"
+    return tag("p", text(said), class_="um-note um-key")
 
 
 def _icon(path: str) -> str:
@@ -183,7 +220,13 @@ def _controls(items: Sequence[Item]) -> str:
     )
     names = [tag("option", text(item.title or f"sample {k + 1}"), value=k) for k, item in enumerate(items)]
     choice = tag("label", "Sample ", tag("select", *names, class_="um-items")) if len(names) > 1 else ""
-    return tag("div", *buttons, slider, choice, class_="um-controls", hidden=True)
+    return tag("div", *buttons, slider, _pace(), choice, class_="um-controls", hidden=True)
+
+
+def _pace() -> str:
+    """How fast a film plays, in times its usual pace."""
+    options = [tag("option", f"{pace:g} x", value=f"{pace:g}", selected=pace == 1) for pace in PACES]
+    return tag("label", "Speed ", tag("select", *options, class_="um-pace"))
 
 
 def record(look: Look, items: Sequence[Item]) -> dict[str, Any]:

@@ -40,15 +40,25 @@ def means(all_ranks: Sequence[Ranks]) -> list[float | None]:
     return found
 
 
-def order_map(title: str, all_ranks: Sequence[Ranks], columns: int) -> str:
-    """The mean rank of each cell of a grid: early cells are large and strong, late ones small and faint."""
-    values = means(all_ranks)
+def order_map(title: str, all_ranks: Sequence[Ranks], columns: int, channels: int = 1) -> str:
+    """The mean rank of each cell of a grid: early cells are large and strong, late ones small and faint.
+
+    The ``channels`` of an image in colour, which take turns in a row, become pictures side by side.
+    """
+    values = planes(means(all_ranks), columns, channels)
     cells = [_cell(k, value, columns) for k, value in enumerate(values) if value is not None]
     rows = math.ceil(len(values) / columns)
     told = [None if v is None else round(100 * v) for v in values]
     picture = _map(title, "".join(cells), columns, rows, told, "unmasked at % of the way, mean")
     note = f"Mean over {len(all_ranks)} samples. Large and strong: unmasked early; small and faint: late; empty: given."
-    return figure(title, picture + scale_of(("first", "last")), note)
+    beside = " Red, green and blue side by side." if channels > 1 else ""
+    return figure(title, picture + scale_of(("first", "last")), note + beside)
+
+
+def planes(values: Ranks, columns: int, channels: int) -> list[float | None]:
+    """Rows whose columns are those of the first channel, then those of the next."""
+    rows = [values[k : k + columns] for k in range(0, len(values), columns)]
+    return [v for row in rows for channel in range(channels) for v in row[channel::channels]]
 
 
 def over_positions(title: str, all_ranks: Sequence[Ranks]) -> str:

@@ -73,38 +73,56 @@
         (state.sure[at] < 0 ? "" : `, probability ${state.sure[at] / 1000}`)
       : `position ${at + 1}: ${state.when[at] < 0 ? "masked" : "given"}`;
 
+  function boxOf(columns) {
+    let high = Math.floor(Math.sqrt(columns));
+    while (columns % high) high--;
+    return [high, columns / high];
+  }
+
   function grid(stage, data, item) {
-    const board = make("div", data.columns === 9 ? "um-grid um-sudoku" : "um-grid");
-    board.style.gridTemplateColumns = `repeat(${data.columns}, 1fr)`;
-    const cells = startOf(item, data.mask).map(() => make("span"));
+    const board = make("div", "um-grid"), cells = startOf(item, data.mask).map(() => make("span"));
+    const columns = data.columns, [high, wide] = boxOf(columns), boxed = high > 1 && cells.length === columns ** 2;
+    const last = (k, size) => boxed && k % size === size - 1 && k < columns - 1;
+    const rules = cells.map((_, at) =>
+      (last(at % columns, wide) ? " um-right" : "") + (last(Math.floor(at / columns), high) ? " um-low" : ""));
+    board.style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
     board.append(...cells);
     stage.append(board);
     return (state) =>
       cells.forEach((cell, at) => {
         cell.textContent = state.when[at] < 0 ? "" : textOf(data, state.values[at]);
-        cell.className = looks(state, at);
+        cell.className = looks(state, at) + rules[at];
         cell.title = titleOf(data, state, at);
       });
   }
 
+  const COLOURS = ["red", "green", "blue"], MASKED = "#31567c", DOT = "#6f93b8", FRAME = "#e69f00";
+
   function image(stage, data, item) {
-    const length = startOf(item, data.mask).length, rows = Math.ceil(length / data.columns), size = 10;
+    const channels = data.channels ?? 1, columns = data.columns / channels, size = 10;
+    const count = Math.ceil(startOf(item, data.mask).length / channels);
     const canvas = make("canvas", "um-image");
-    canvas.width = size * data.columns;
-    canvas.height = size * rows;
+    canvas.width = size * columns;
+    canvas.height = size * Math.ceil(count / columns);
     stage.append(canvas);
     const brush = canvas.getContext("2d");
-    return (state) =>
-      state.values.forEach((value, at) => {
-        const x = size * (at % data.columns), y = size * Math.floor(at / data.columns);
-        const grey = Math.round((255 * value) / Math.max(data.levels, 1));
-        brush.fillStyle = state.when[at] < 0 ? "#31567c" : `rgb(${grey},${grey},${grey})`;
-        brush.fillRect(x, y, size, size);
+    const level = (state, at) => Math.round(255 * (state.when[at] < 0 ? 0.5 : state.values[at] / Math.max(data.levels, 1)));
+    const paint = (colour, x, y, side) => ((brush.fillStyle = colour), brush.fillRect(x, y, side, side));
+    return (state) => {
+      for (let pixel = 0; pixel < count; pixel++) {
+        const x = size * (pixel % columns), y = size * Math.floor(pixel / columns);
+        const own = Array.from({ length: channels }, (_, channel) => channels * pixel + channel);
+        const open = own.filter((at) => state.when[at] < 0).length;
+        const [red, green = red, blue = red] = own.map((at) => level(state, at));
+        paint(open === channels ? MASKED : `rgb(${red},${green},${blue})`, x, y, size);
+        if (open && open < channels) paint(MASKED, x + 3, y + 3, 4);
+        if (open) paint(DOT, x + 4, y + 4, 2);
+        if (!state.step || own.every((at) => state.when[at] !== state.step)) continue;
         brush.lineWidth = 2;
-        if (state.when[at] < 0) brush.fillStyle = "#6f93b8", brush.fillRect(x + 4, y + 4, 2, 2);
-        else if (state.when[at] === state.step && state.step)
-          (brush.strokeStyle = "#e69f00"), brush.strokeRect(x + 1, y + 1, size - 2, size - 2);
-      });
+        brush.strokeStyle = FRAME;
+        brush.strokeRect(x + 1, y + 1, size - 2, size - 2);
+      }
+    };
   }
 
   function molecule(stage, data, item) {
@@ -154,13 +172,18 @@
 
   // --- what was unmasked, in words, and along the calls -------------------------------------------------
 
+  function placeOf(data, at) {
+    if (!data.columns) return `position ${at + 1}`;
+    const channels = data.channels ?? 1, column = at % data.columns;
+    const colour = channels > 1 ? `, ${COLOURS[column % channels]}` : "";
+    return `row ${Math.floor(at / data.columns) + 1}, column ${Math.floor(column / channels) + 1}${colour}`;
+  }
+
   function words(data, item, ends, k) {
     if (!k) return `Start: ${startOf(item, data.mask).filter((value) => value === data.mask).length} masked, ${item.n.length} calls to come.`;
     const from = ends[k - 1], to = ends[k], some = [];
     for (let at = from; at < Math.min(to, from + 4); at++) {
-      const place = data.columns
-        ? `row ${Math.floor(item.p[at] / data.columns) + 1}, column ${(item.p[at] % data.columns) + 1}`
-        : `position ${item.p[at] + 1}`;
+      const place = placeOf(data, item.p[at]);
       const entropy = item.e && item.e[at] >= 0 ? `, entropy ${item.e[at] / 100} nats` : "";
       const sign = item.s[at] === data.mask ? "hidden again" : `“${textOf(data, item.s[at])}”`;
       const sure = item.c[at] < 0 ? "" : ` (probability ${item.c[at] / 1000}${entropy})`;
@@ -222,7 +245,7 @@
   function film(box) {
     const data = JSON.parse(box.parentNode.querySelector(".um-data").textContent);
     const [stage, controls, said, below] = [".um-stage", ".um-controls", ".um-said", ".um-along"].map((name) => box.querySelector(name));
-    const slider = controls.querySelector("input"), choice = controls.querySelector("select"), title = box.parentNode.querySelector("figcaption").textContent;
+    const slider = controls.querySelector("input"), choice = controls.querySelector(".um-items"), pace = controls.querySelector(".um-pace"), title = box.parentNode.querySelector("figcaption").textContent;
     const play = controls.querySelector("[data-do=play]");
     let item, ends, update, strips, step = 0, timer = 0;
 
@@ -254,7 +277,12 @@
       if (step === item.n.length) show(0);
       said.setAttribute("aria-live", "off");
       name(play, "Pause", "M5 3v10M11 3v10");
-      timer = setInterval(() => (step < item.n.length ? show(step + 1) : stop()), Math.min(Math.max(5000 / item.n.length, 30), 500));
+      const wait = Math.min(Math.max(5000 / item.n.length, 30), 500) / Number(pace.value);
+      timer = setInterval(() => (step < item.n.length ? show(step + 1) : stop()), wait);
+    }
+    function hurry(more) {
+      pace.selectedIndex = Math.min(Math.max(pace.selectedIndex + more, 0), pace.length - 1);
+      if (timer) clearInterval(timer), start();
     }
     function take(number) {
       stop();
@@ -271,12 +299,13 @@
     const go = (k) => (stop(), show(k));
     const DO = {
       first: () => go(0), back: () => go(step - 1), next: () => go(step + 1), last: () => go(item.n.length),
-      play: () => (timer ? stop() : start()),
+      play: () => (timer ? stop() : start()), faster: () => hurry(1), slower: () => hurry(-1),
     };
-    const KEYS = { " ": "play", ArrowRight: "next", ArrowLeft: "back", Home: "first", End: "last" };
+    const KEYS = { " ": "play", ArrowRight: "next", ArrowLeft: "back", Home: "first", End: "last", "+": "faster", "-": "slower" };
     controls.addEventListener("click", (event) => DO[event.target.closest("button")?.dataset.do]?.());
     slider.addEventListener("input", () => go(Number(slider.value)));
     choice?.addEventListener("change", () => take(choice.selectedIndex));
+    pace.addEventListener("change", () => hurry(0));
     box.addEventListener("keydown", (event) => {
       const own = event.target.tagName === "SELECT" || (event.target.tagName === "BUTTON" && event.key === " ");
       if (own || event.ctrlKey || event.metaKey || event.altKey || !(event.key in KEYS)) return;

@@ -93,6 +93,7 @@ EXAMPLES = {
     "report": (
         "unmask sample text -n 4 --json --trace > text.json && unmask report text.json",
         "unmask report profile.json plan.json tuned runs/digits log.umz -o look.html",
+        "unmask report text.json -o text.gif",
     ),
     "data": (),
     "data prepare": (

@@ -164,9 +164,12 @@ def report(
         ),
     ],
     *,
-    out: Annotated[Path, option(aliases=("-o",), metavar="FILE", help="The page, HTML; - prints it.")] = Path(
-        "report.html"
-    ),
+    out: Annotated[
+        Path,
+        option(
+            aliases=("-o",), metavar="FILE", help="The page, HTML; NAME.gif: its first film; - prints it."
+        ),
+    ] = Path("report.html"),
     title: Annotated[
         str | None, option(metavar="TEXT", help="The heading; default the models' names.")
     ] = None,
@@ -174,7 +177,7 @@ def report(
 ) -> int:
     """Make one page of results to look at: unmasking step by step, orders, profiles, plans, training, archives.
 
-    The page is one file that loads nothing. Samples play where they were made with --json --trace.
+    The page is one file that loads nothing. Samples play where they were made with --json --trace; a GIF holds the first.
     """
     from unmask.command_line.commands import report as work
     from unmask.command_line.output import emit, one_document

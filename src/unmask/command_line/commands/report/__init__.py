@@ -43,13 +43,32 @@ def run(results: Sequence[Path], out: Path, title: str | None = None) -> Report:
 
 
 def write(found: Sequence[Result], out: Path, title: str | None = None) -> Report:
-    """Writes the page of results, or puts it on standard output."""
+    """Writes the page of results, or puts it on standard output; a name that ends in .gif gets the first film alone."""
+    if out.suffix == ".gif":
+        return _moving(found, out)
     made = _sections(found)
     page = pictures.page(title or _title(found), made, _about(found)).encode("utf-8")
     put(out, page)
     kinds = [{"name": result.name, "kind": result.kind} for result in found]
     parts = [name for name, _ in made]
     return {"command": "report", "file": str(out), "bytes": len(page), "sections": parts, "results": kinds}
+
+
+def _moving(found: Sequence[Result], out: Path) -> Report:
+    """Writes the first sample of the first traced result as a GIF; ValueError where none was traced."""
+    for result in films.sampled(found):
+        try:
+            look, items = films.shown(result)
+            data = pictures.gif(look, items[0]) if items else b""
+        except DAMAGES:
+            raise damaged(result) from None
+        if items:
+            put(out, data)
+            part = f"sample 1 of {len(items)} of {result.name}, {len(items[0].steps)} calls"
+            kinds = [{"name": result.name, "kind": result.kind}]
+            made = {"file": str(out), "bytes": len(data), "sections": [part], "results": kinds}
+            return {"command": "report", **made}
+    raise ValueError(f"{out}: no steps to play; expected a result of: unmask sample .. --json --trace")
 
 
 def _sections(found: Sequence[Result]) -> list[tuple[str, str]]:

@@ -75,13 +75,14 @@ def accuracy(record: Report) -> str:
     return f"{', '.join(told)} (Wilson 95 %)." if told else ""
 
 
-def _sampled(results: Sequence[Result]) -> list[Result]:
+def sampled(results: Sequence[Result]) -> list[Result]:
+    """Those results that hold samples."""
     return [r for r in results if isinstance(r.record.get("samples"), list)]
 
 
 def played(results: Sequence[Result]) -> str:
     """A film of each traced result; those without a trace as lines."""
-    return "".join(_film(result) for result in _sampled(results))
+    return "".join(_film(result) for result in sampled(results))
 
 
 def _film(result: Result) -> str:
@@ -101,7 +102,7 @@ def _lines(result: Result) -> str:
 
 def orders(results: Sequence[Result]) -> str:
     """A map of the order of each traced result."""
-    found = ((result, *shown(result)) for result in _sampled(results))
+    found = ((result, *shown(result)) for result in sampled(results))
     name = "When is which position unmasked?"
     return "".join(order_of(f"{name} {title(r)}", look, items) for r, look, items in found if items)
 
@@ -110,5 +111,5 @@ def order_of(name: str, look: Look, items: Sequence[Item]) -> str:
     """The map of the order that suits a look."""
     ranks = [item.ranks() for item in items]
     if look.columns:
-        return pictures.order_map(name, ranks, look.columns)
+        return pictures.order_map(name, ranks, look.columns, look.channels)
     return pictures.over_positions(name, ranks)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,7 +17,6 @@ from torch import Tensor
 
 from unmask.base.types import Info, Result
 from unmask.data import sudoku
-from unmask.data.readers.boards import BOXES, symbols_of
 from unmask.pictures import Look
 
 BAD, GOOD = (214, 69, 65), (46, 160, 67)
@@ -128,7 +128,9 @@ class Stage:
 
     @property
     def _noun(self) -> str:
-        return {"grid": "cell", "image": "pixel"}.get(self.look.kind, "position")
+        return {"grid": "cell", "image": "pixel" if self.look.channels == 1 else "colour"}.get(
+            self.look.kind, "position"
+        )
 
     def still(self) -> Group:
         """The sequence as it is now, without colours and indents."""
@@ -185,10 +187,37 @@ def frame_of(
         lines = [_running(start, placed, last, look, plain)]
     if not note:
         return Group(*lines)
+    if look.kind not in ("grid", "image"):
+        lines = list(lines[0].wrap(Console(width=room[0]), room[0]))
+    seen, where = _window(lines, _line_of(last, lines, look), max(room[1] - 5, 4))
     said = f"  call {steps[-1].call}: {words(steps[-1], look)}" if steps else "  all blanks masked"
     return Group(
-        *lines[: max(room[1] - 5, 4)], Text(said), *([] if look.kind == "image" else [_legend(plain)])
+        *seen,
+        Text(said + where),
+        *(_pixel_legend(look) if look.kind == "image" else [_legend(plain)]),
     )
+
+
+def _line_of(last: int, lines: Sequence[Text], look: Look) -> int:
+    """The line in which the last move stands; 0 before any."""
+    if look.kind == "image":
+        rows = max(last, 0) // look.columns
+        return rows // 2 if any("▀" in line.plain for line in lines[:1]) else rows
+    return next((k for k, line in enumerate(lines) if any("reverse" in str(s.style) for s in line.spans)), 0)
+
+
+def _window(lines: Sequence[Text], focus: int, most: int) -> tuple[Sequence[Text], str]:
+    """At most so many lines, with one of them in the middle, and in words which they are where some are left out."""
+    if len(lines) <= most:
+        return lines, ""
+    first = min(max(focus - most // 2, 0), len(lines) - most)
+    return lines[first : first + most], f"; lines {first + 1} to {first + most} of {len(lines)}"
+
+
+def _pixel_legend(look: Look) -> list[Text]:
+    """What is not seen in colours: a channel that is masked."""
+    said = "  blue or dots: masked; a channel still masked stands at its middle"
+    return [Text(said)] if look.channels > 1 else []
 
 
 def _legend(plain: bool) -> Text:
@@ -212,8 +241,8 @@ def _sign(at: int, start: Sequence[int], placed: dict[int, Move], last: int, loo
 
 def _board(start: Sequence[int], placed: dict[int, Move], last: int, look: Look, plain: bool) -> list[Text]:
     """Rows of cells; of a Sudoku with rules between the boxes."""
-    boxed = len(start) in BOXES and look.columns == symbols_of(len(start))
-    high, wide = BOXES[len(start)] if boxed else (len(start), look.columns)
+    high, wide = look.box(len(start))
+    boxed = wide < look.columns
     ends = range(wide - 1, look.columns - 1, wide)
     gaps = [" | " if column in ends else " " for column in range(look.columns)]
     lines = []
@@ -242,21 +271,36 @@ def _running(start: Sequence[int], placed: dict[int, Move], last: int, look: Loo
 def _image(start: Sequence[int], placed: dict[int, Move], look: Look, plain: bool) -> list[Text]:
     """Two rows of pixels a line in colours, or a row in shades, two signs a pixel."""
     values = [placed[at].symbol if at in placed else value for at, value in enumerate(start)]
-    grey = [None if v == look.mask else v / max(look.levels, 1) for v in values]
-    rows = [grey[k : k + look.columns] for k in range(0, len(grey), look.columns)]
+    levels = [None if v == look.mask else v / max(look.levels, 1) for v in values]
+    cells = [tuple(levels[k : k + look.channels]) for k in range(0, len(levels), look.channels)]
+    columns = look.columns // look.channels
+    rows = [cells[k : k + columns] for k in range(0, len(cells), columns)]
     if plain:
-        shades = (["··" if g is None else 2 * SHADES[round(4 * g)] for g in row] for row in rows)
-        return [Text("".join(row)) for row in shades]
-    black: list[float | None] = [0.0] * look.columns
+        return [Text("".join(map(_shade, row))) for row in rows]
+    black: list[Pixel] = [(0.0,)] * columns
     pairs = zip(rows[::2], [*rows[1::2], black] if len(rows) % 2 else rows[1::2])
     return [
-        Text("").join(Text("▀", style=f"{_grey(a)} on {_grey(b)}") for a, b in zip(*two)) for two in pairs
+        Text("").join(Text("▀", style=f"{_colour(a)} on {_colour(b)}") for a, b in zip(*two)) for two in pairs
     ]
 
 
-def _grey(value: float | None) -> str:
-    """A level as a colour; blue where it is masked."""
-    return "rgb(49,86,124)" if value is None else "rgb({0},{0},{0})".format(round(255 * value))
+Pixel: TypeAlias = tuple[float | None, ...]
+"""Levels of its channels, 0 to 1; None where they are masked."""
+
+
+def _shade(pixel: Pixel) -> str:
+    """A pixel as two signs: dots where it is masked, a dot behind its shade where a part of it is."""
+    known = [level for level in pixel if level is not None]
+    shade = SHADES[round(4 * sum(known) / len(known))] if known else "·"
+    return shade + (shade if len(known) == len(pixel) else "·")
+
+
+def _colour(pixel: Pixel) -> str:
+    """Levels as a colour: blue where all are masked, the middle for one that is."""
+    if all(level is None for level in pixel):
+        return "rgb(49,86,124)"
+    known = [round(255 * (0.5 if level is None else level)) for level in pixel]
+    return "rgb({},{},{})".format(*(known if len(known) == 3 else 3 * known))
 
 
 def _style(probability: float) -> str:
@@ -267,8 +311,7 @@ def _style(probability: float) -> str:
 
 def words(move: Move, look: Look = BOARD) -> str:
     """A move in words."""
-    row, column = divmod(move.cell, look.columns or 1)
-    place = f"row {row + 1}, column {column + 1}" if look.columns else f"position {move.cell + 1}"
+    place = look.place(move.cell)
     if move.symbol == look.mask:
         return f"{place} is hidden again"
     sign = look.texts.get(move.symbol, str(move.symbol))

@@ -90,25 +90,21 @@ SMALL_6 = {"optimiser.learning_rate": "0.002"}
 LARGE_6 = {"network.width": "104", "network.depth": "8", "network.hidden": "224", "network.loops": "1"} | {
     "optimiser.learning_rate": "0.0015"
 }
-ENTRIES = {
-    "masked": Entry("sudoku", SMALL | {"batch_size": "64"}, 1.0),
-    "solver1": Entry("sudoku_solver", SMALL | {"batch_size": "32"}, 2.0),
-    "fixed1": Entry("sudoku_fixed", SMALL | {"batch_size": "32"}, 2.0),
-    "solver7": Entry("sudoku_solver", LARGE | {"batch_size": "32"}, 4.0),
-    "fixed7": Entry("sudoku_fixed", LARGE | {"batch_size": "32"}, 4.0),
-}
-"""The masked model, and autoregressive ones of its size and of seven times its size, taught either order."""
 
-ENTRIES_6 = {
-    "masked": Entry("sudoku6", SMALL_6 | {"batch_size": "64"}, 1.0),
-    "solver1": Entry("sudoku6_solver", SMALL_6 | {"batch_size": "32"}, 2.0),
-    "fixed1": Entry("sudoku6_fixed", SMALL_6 | {"batch_size": "32"}, 2.0),
-    "solver7": Entry("sudoku6_solver", LARGE_6 | {"batch_size": "32"}, 4.0),
-    "fixed7": Entry("sudoku6_fixed", LARGE_6 | {"batch_size": "32"}, 4.0),
-}
-"""The same of 6x6."""
 
-BOARDS = {81: ENTRIES, 36: ENTRIES_6}
+def entries(board: str, small: dict[str, str], large: dict[str, str]) -> dict[str, Entry]:
+    """The masked model, and autoregressive ones of its size and of seven times its size, taught either order."""
+    taught = {"batch_size": "32"}
+    return {
+        "masked": Entry(board, small | {"batch_size": "64"}, 1.0),
+        "solver1": Entry(f"{board}_solver", small | taught, 2.0),
+        "fixed1": Entry(f"{board}_fixed", small | taught, 2.0),
+        "solver7": Entry(f"{board}_solver", large | taught, 4.0),
+        "fixed7": Entry(f"{board}_fixed", large | taught, 4.0),
+    }
+
+
+BOARDS = {81: entries("sudoku", SMALL, LARGE), 36: entries("sudoku6", SMALL_6, LARGE_6)}
 
 
 def main() -> None:
@@ -116,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=("train", "curves", "orders"))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", nargs="+", choices=tuple(ENTRIES), default=list(ENTRIES))
+    parser.add_argument("--only", nargs="+", choices=tuple(BOARDS[81]), default=list(BOARDS[81]))
     parser.add_argument("--hours", type=float, default=100.0, help="processor hours of each model at most")
     parser.add_argument("--num", type=int, default=200)
     parser.add_argument("--cells", type=int, choices=tuple(BOARDS), default=81)

@@ -33,7 +33,7 @@ from unmask.data import sudoku
 from unmask.data.sudoku.ordering import fixed_order, solver_order
 from unmask.recipes import Machine, Run
 from unmask.recipes.laboratory.cell_network import vocab_size
-from unmask.recipes.laboratory.sudoku_sequences import encode, grids, pairs, written
+from unmask.recipes.laboratory.sudoku_sequences import grids, pairs, written
 from unmask.recipes.run import override
 from unmask.training import train
 
@@ -174,7 +174,7 @@ def solved(model: unmask.Model, name: str, num: int, order: str) -> float:
     """The share of a set solved, clues kept and grid valid: each symbol the most likely one, one position a call."""
     asked, solution = puzzles(name, num, cells_of(model))
     if autoregressive(model):
-        start = encode([sudoku.text(board) for board in asked], cells_of(model))
+        start = model.encode([sudoku.text(board) for board in asked])
         found = [grids(written(model.denoiser.network, part)) for part in start.split(order_lab.BATCH)]
         filled = torch.cat(found)
     else:

@@ -2240,8 +2240,8 @@ MUTANTS = (
     Mutant(
         "zebra-hides-clues",
         "recipes/laboratory/zebra.py",
-        "cells = torch.arange(tokens.shape[1]) >= size.most",
-        "cells = torch.arange(tokens.shape[1]) >= 0",
+        "torch.arange(tokens.shape[1]) >= size.most",
+        "torch.arange(tokens.shape[1]) >= 0",
         "clues are masked as well, and the puzzle has many solutions",
         (
             "test_order_lab.py::TestRecipes::test_a_batch_of_zebras_shows_clues_that_have_the_grid_as_solution",

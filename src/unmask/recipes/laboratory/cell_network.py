@@ -72,16 +72,13 @@ class CellNetwork(nn.Module):
         return self._run(tokens, rows, cache)
 
     def _run(self, tokens: Tensor, rows: Tensor | None, cache: list[tuple[Tensor, Tensor]] | None) -> Tensor:
-        check_length(tokens, self.shape.length)
+        length = self.shape.length
+        check_length(tokens, length)
         read = F.pad(tokens[:, :-1], (1, 0), value=self.mask_id)
-        cells = cells_of(read, self.shape.length // 2)
+        cells = cells_of(read, length // 2)
         if rows is not None:
             read, cells = read.gather(1, rows), cells.gather(1, rows)
-        past = (
-            True
-            if rows is None
-            else torch.arange(self.shape.length, device=rows.device) <= rows[:, None, :, None]
-        )
+        past = True if rows is None else torch.arange(length, device=rows.device) <= rows[:, None, :, None]
         inputs = self.embedding(read) + self.cells()[cells]
         x = torch.zeros_like(inputs)
         for loop in range(self.shape.loops):

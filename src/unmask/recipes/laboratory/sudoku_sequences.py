@@ -37,12 +37,12 @@ def sudoku_fixed() -> Run:
 
 def sudoku6_solver() -> Run:
     """Boards of 6x6, blanks as a solver finds them; the size of `sudoku6`."""
-    return _run("sudoku6_solver", _solver, 36)
+    return _run("sudoku6_solver", _solver, cells=36, width=64)
 
 
 def sudoku6_fixed() -> Run:
     """Boards of 6x6, blanks row by row; the size of `sudoku6`."""
-    return _run("sudoku6_fixed", _fixed, 36)
+    return _run("sudoku6_fixed", _fixed, cells=36, width=64)
 
 
 def _solver(puzzles: Tensor, solutions: Tensor) -> Tensor:
@@ -53,13 +53,18 @@ def _fixed(puzzles: Tensor, _: Tensor) -> Tensor:
     return fixed_order(puzzles)
 
 
-def _run(name: str, order: Ordering, cells: int = 81) -> Run:
-    small = masked.sudoku6().network
-    shape = {"width": 96, "hidden": 192} if cells == 81 else {"width": small.width, "hidden": small.hidden}
+def _run(name: str, order: Ordering, cells: int = 81, width: int = 96) -> Run:
     return Run(
         name=name,
         network=TransformerConfig(
-            vocab_size=vocab_size(cells), length=2 * cells, depth=3, heads=4, loops=2, causal=True, **shape
+            vocab_size=vocab_size(cells),
+            length=2 * cells,
+            width=width,
+            depth=3,
+            heads=4,
+            loops=2,
+            hidden=2 * width,
+            causal=True,
         ),
         data=masked.SudokuData(grids=0.0, reveal=2.0),
         build=from_config,

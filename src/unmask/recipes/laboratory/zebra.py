@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask.data import zebra as puzzles
-from unmask.masking.corruption import low_discrepancy, random_subset
+from unmask.masking.corruption import random_subset
 from unmask.recipes.laboratory.clue_network import KINDS, ClueConfig, from_config, symbols
 from unmask.recipes.run import Batch, Machine, Optimiser, Run, check_ranges, generator
-from unmask.recipes.sudoku import PUZZLES, SYMMETRIES, board_seed, objective
+from unmask.recipes.sudoku import PUZZLES, SYMMETRIES, board_seed, objective, puzzle_counts
 
 Ints: TypeAlias = NDArray[np.int64]
 
@@ -90,9 +90,8 @@ def batch(run: Run, step: int) -> Batch:
     clues, grids = (np.concatenate([x] * data.copies)[: run.batch_size] for x in made)
     clues, grids = puzzles.symmetries(clues, grids, size, board_seed(run, step, SYMMETRIES))
     tokens = to_tokens(clues, grids, size)
-    cells = torch.arange(tokens.shape[1]) >= size.most
-    shown = torch.floor(size.items * low_discrepancy(len(tokens), random) ** data.reveal).long()
-    masked = random_subset(cells.expand_as(tokens), size.items - shown, random)
+    cells = (torch.arange(tokens.shape[1]) >= size.most).expand_as(tokens)
+    masked = random_subset(cells, puzzle_counts(cells, data.reveal, random), random)
     return Batch(tokens, masked, tokens.shape[1] / masked.sum(1))
 
 

@@ -14,6 +14,7 @@ from unmask.recipes.sudoku.plain import (
     decode,
     encode,
     objective,
+    puzzle_counts,
     sudoku,
     sudoku6,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "decode",
     "encode",
     "objective",
+    "puzzle_counts",
     "sudoku",
     "sudoku6",
     "sudoku_equivariant",

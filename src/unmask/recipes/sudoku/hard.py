@@ -19,10 +19,20 @@ from torch import Tensor, nn
 
 from unmask.data import sudoku as boards
 from unmask.data.sudoku import hard
-from unmask.masking.corruption import low_discrepancy, random_subset
+from unmask.masking.corruption import random_subset
 from unmask.recipes.run import Batch, Optimiser, Run, check_ranges, generator
 from unmask.recipes.sudoku.equivariant import EquivariantConfig, from_config
-from unmask.recipes.sudoku.plain import AXES, GRIDS, PUZZLES, SYMMETRIES, board_seed, sudoku, supervised
+from unmask.recipes.sudoku.plain import (
+    AXES,
+    GRIDS,
+    PUZZLES,
+    SYMMETRIES,
+    board_seed,
+    puzzle_counts,
+    sudoku,
+    supervised,
+    uniform_counts,
+)
 
 SPAN = 4
 """Loops that the gradient goes through in `sudoku_hard`."""
@@ -113,7 +123,7 @@ def batch(run: Run, step: int) -> Batch:
     random, data = generator(run, step), run.data
     grids, banked = round(run.batch_size * data.grids), round(run.batch_size * data.banked)
     full = torch.as_tensor(boards.full_grids(grids, seed=board_seed(run, step, GRIDS)))
-    counts = (1 + torch.floor(81 * low_discrepancy(grids, random))).long()
+    counts = uniform_counts(grids, 81, random)
     puzzles, solutions = _puzzles(run, step, banked, random)
     tokens = torch.cat([full, solutions])
     hidden = [
@@ -142,9 +152,7 @@ def _puzzles(run: Run, step: int, banked: int, random: torch.Generator) -> tuple
 def _hidden(run: Run, puzzles: Tensor, solutions: Tensor, random: torch.Generator) -> Tensor:
     """Which cells stay hidden, bool [n, 81]: blanks less those shown, less what singles give in some puzzles."""
     blank = puzzles == boards.BLANK
-    blanks = blank.sum(1)
-    shown = torch.floor(blanks * low_discrepancy(len(blank), random) ** run.data.reveal).long()
-    hidden = random_subset(blank, (blanks - shown).clamp(min=1), random)
+    hidden = random_subset(blank, puzzle_counts(blank, run.data.reveal, random), random)
     settled = hard.settle(solutions.masked_fill(hidden, boards.BLANK)) == boards.BLANK
     takes = (torch.rand(len(blank), generator=random) < run.data.settled) & settled.any(1)
     return torch.where(takes[:, None], settled, hidden)

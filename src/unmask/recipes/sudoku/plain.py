@@ -121,7 +121,7 @@ def boards_of(run: Run, step: int, cells: int) -> Batch:
     tokens = torch.cat([torch.as_tensor(full), solutions])
     blank = torch.cat([torch.ones(grids, cells, dtype=torch.bool), puzzles == symbols_of(cells)])
     count = torch.cat(
-        [_uniform_counts(grids, cells, random), _puzzle_counts(blank[grids:], run.data.reveal, random)]
+        [uniform_counts(grids, cells, random), puzzle_counts(blank[grids:], run.data.reveal, random)]
     )
     masked = random_subset(blank, count, random)
     return Batch(tokens, masked, float(cells) / count)
@@ -152,12 +152,12 @@ def _puzzles(run: Run, step: int, count: int, cells: int) -> tuple[Tensor, Tenso
     return boards.symmetries(pair[0], pair[1], seed=board_seed(run, step, SYMMETRIES))
 
 
-def _uniform_counts(size: int, cells: int, random: torch.Generator) -> Tensor:
+def uniform_counts(size: int, cells: int, random: torch.Generator) -> Tensor:
     """Numbers of hidden cells, uniform on 1..cells and stratified; int64 [size]."""
     return (1 + torch.floor(cells * low_discrepancy(size, random))).long()
 
 
-def _puzzle_counts(blank: Tensor, power: float, random: torch.Generator) -> Tensor:
+def puzzle_counts(blank: Tensor, power: float, random: torch.Generator) -> Tensor:
     """Numbers of cells that stay hidden when floor(blanks * u^power) are shown; int64 [B], at least 1."""
     blanks = blank.sum(1)
     shown = torch.floor(blanks * low_discrepancy(len(blank), random) ** power).long()

@@ -2686,6 +2686,22 @@ MUTANTS = (
         ("test_shell.py::test_batches_and_threads_change_nothing[margin]",),
     ),
     Mutant(
+        "ctrl-c-is-lost-while-loading",
+        "command_line/interrupts.py",
+        "signal.signal(signal.SIGINT, _end)",
+        "signal.signal(signal.SIGINT, signal.default_int_handler)",
+        "whatever is being loaded may drop the exception, and the command runs on to its end",
+        ("test_shell.py::test_ctrl_c_while_modules_are_loaded_cannot_be_lost",),
+    ),
+    Mutant(
+        "ctrl-c-comes-once",
+        "command_line/interrupts.py",
+        "    timer.start()\n",
+        "",
+        "a Ctrl-C that falls into a finaliser is gone",
+        ("test_shell.py::test_ctrl_c_that_falls_into_a_finaliser_comes_again",),
+    ),
+    Mutant(
         "ends-are-scored",
         "models/model.py",
         "visible=verbs.both(self.visible(tokens), visible),\n            substeps",

@@ -321,7 +321,11 @@ def stopped(words, after, folder, until=None):
         time.sleep(0.02)
     time.sleep(after if until else 0)
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    try:
+        out, err = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:  # no process is left behind for the tests that follow
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
     return process.returncode, out.decode(), err.decode()
 
 
@@ -329,6 +333,66 @@ def stopped(words, after, folder, until=None):
 def test_ctrl_c_anywhere_is_one_line(after, tmp_path):
     code, _, err = stopped(["sample", "sudoku", "-n", "4000", "--quiet"], after, tmp_path)
     assert (code, err) == (130, "unmask: stopped\n")
+
+
+def alone(code):
+    """What some lines do in a Python of their own, where Ctrl-C is Python's own."""
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    env = os.environ | {"PYTHONPATH": str(Path(unmask.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", start + code], capture_output=True, text=True, env=env, timeout=60
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_ctrl_c_while_modules_are_loaded_cannot_be_lost():
+    code = """
+from unmask.command_line.interrupts import at_once
+with at_once():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except BaseException:
+        pass
+print("went on")
+"""
+    assert alone(code) == (130, "", "unmask: stopped\n")
+
+
+def test_ctrl_c_that_falls_into_a_finaliser_comes_again():
+    code = """
+import sys, time
+from unmask.command_line.interrupts import once_more
+sys.unraisablehook = once_more
+class Late:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+class Broken:
+    def __del__(self):
+        raise ValueError("told as ever")
+del_ = [Broken()]
+del_.clear()
+try:
+    del_.append(Late())
+    del_.clear()
+    time.sleep(30)
+except KeyboardInterrupt:
+    print("here")
+"""
+    code, out, err = alone(code)
+    assert (code, out) == (0, "here\n")
+    assert "ValueError: told as ever" in err
+    assert "KeyboardInterrupt" not in err
+
+
+def test_a_callers_own_handler_of_ctrl_c_is_left_alone():
+    code = """
+from unmask.command_line.interrupts import at_once
+signal.signal(signal.SIGINT, lambda *_: print("mine"))
+with at_once():
+    signal.raise_signal(signal.SIGINT)
+signal.raise_signal(signal.SIGINT)
+"""
+    assert alone(code) == (0, "mine\nmine\n", "")
 
 
 @pytest.mark.parametrize("after", [0.0, 3.0])

@@ -7,8 +7,11 @@ import sys
 def main() -> int:
     """Runs the command; Ctrl-C while it is being loaded ends in one line as well."""
     try:
-        from unmask.command_line.app import main as run
+        from unmask.command_line.interrupts import at_once, once_more
 
+        sys.unraisablehook = once_more
+        with at_once():
+            from unmask.command_line.app import main as run
         code = run()
     except KeyboardInterrupt:
         print("unmask: stopped", file=sys.stderr)

@@ -166,7 +166,7 @@ def doctor(*, as_json: Json = False) -> int:
     return 0 if report["ok"] else 1
 
 
-@command("completion")
+@command("completion", light=True)
 def complete(
     shell: Annotated[
         Positional[Literal["bash", "zsh", "fish"]],

@@ -16,6 +16,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from unmask.command_line.arguments import help as helping
+from unmask.command_line.interrupts import at_once
 from unmask.command_line.options import Bulk, Cores, Fleet, Machine, Options, Output, Search, option
 
 Call: TypeAlias = Callable[[], int]
@@ -42,18 +43,29 @@ ModelName = Annotated[
 ]
 
 
-def command(name: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Registers a function as a command: parsing its words gives a call, which is made afterwards."""
+def command(name: str, light: bool = False) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Registers a function as a command: parsing its words gives a call, which is made afterwards.
+
+    Torch is loaded before the call, unless the command is ``light`` and does without.
+    """
 
     def register(function: Callable[..., int]) -> Callable[..., int]:
         @wraps(function)
         def later(*args: Any, **kwargs: Any) -> Call:
-            return partial(function, *args, **kwargs)
+            call = partial(function, *args, **kwargs)
+            return call if light else partial(_with_torch, call)
 
         REGISTERED[name] = later
         return function
 
     return register
+
+
+def _with_torch(call: Call) -> int:
+    """Makes the call once torch is there: a Ctrl-C in those seconds ends the command, where torch would lose it."""
+    with at_once():
+        import torch  # noqa: F401
+    return call()
 
 
 SUMMARY = "Masked diffusion over discrete data: train, measure, plan, sample in any order, score exactly."

@@ -35,7 +35,7 @@ from unmask.base.devices import has_bfloat16
 from unmask.base.statistics import wilson
 from unmask.command_line import sequences
 from unmask.data import zebra
-from unmask.engine.searching import Found
+from unmask.engine.hypotheses import Found
 from unmask.orders import presets
 from unmask.recipes.laboratory.zebra import ZebraData, to_tokens
 
@@ -67,7 +67,9 @@ def main() -> None:
     parser.add_argument("--every", action="store_true")
     parser.add_argument("--fork", action="store_true")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--ways", nargs="+", default=[name for name in WAYS if "judged" not in name])
+    parser.add_argument(
+        "--ways", nargs="+", default=[name for name in WAYS if "judged" not in name and "first" not in name]
+    )
     parser.add_argument("--split", default="valid")
     parser.add_argument("--write", metavar="NAME")
     options = parser.parse_args()
@@ -90,7 +92,9 @@ def main() -> None:
 NOTE = """
 "found": log-probability of the most probable filling, nats, mean over items; "over the first row": paired difference to the
 first row's (the arg-max) with its standard error. Calls are full passes an item, of all hypotheses together. Draws are at
-temperature 1, the same for 4, 8 and 16. "certain": no filling along the order is more probable, as `backtrack` knows.
+temperature 1, the same for 4, 8 and 16. "One after another": those of a call's batch count once. A beam "for the first"
+ends what is no more probable than its best whole filling (``finish=False``). "certain": no filling along the order is more
+probable, as `backtrack` knows.
 "judged": the same fillings by their log-probability along a random order in 8 calls each, which are counted; "found" is
 that one then, and the seconds are those of judging. "finished": no way is given up. Wilson 95 % intervals.
 """
@@ -214,9 +218,11 @@ PARTS: dict[str, Callable[[str, argparse.Namespace], Iterator[Task]]] = {
 Way = Callable[[Task, slice], Found]
 
 
-def beam(width: int) -> Way:
+def beam(width: int, finish: bool = True) -> Way:
     """A beam."""
-    return lambda task, part: unmask.search(task.denoiser, task.tokens[part], task.selector, width=width)
+    return lambda task, part: unmask.search(
+        task.denoiser, task.tokens[part], task.selector, width=width, finish=finish
+    )
 
 
 def back(count: int, finish: bool = False) -> Way:
@@ -280,6 +286,7 @@ def four(task: Task, part: slice, round_: int) -> Found:
 WAYS: dict[str, Way] = {
     "arg-max": beam(1),
     **{f"beam {n}": beam(n) for n in (2, 4, 8)},
+    **{f"beam {n} for the first": beam(n, finish=False) for n in (4, 8, 16, 32, 64)},
     **{f"best of {n} draws": draws(n) for n in (4, 8, 16)},
     **{f"backtrack {n}": back(n) for n in (4, 8, 16, 64)},
     **{f"backtrack {n}, finished": back(n, finish=True) for n in (4, 8, 16)},
@@ -304,11 +311,13 @@ def row(task: Task, way: str, plain: Tensor | None) -> tuple[dict[str, Any], Ten
     over = f"{float(gap.mean()):.3f} +- {float(gap.std()) / math.sqrt(n):.3f}"
     low, high = (100 * x for x in wilson(first, n))
     certain = [f.certain for f in found if f.certain is not None]
+    rounds = [f.rounds for f in found if f.rounds is not None]
     return {
         "task": task.name,
         "way": way,
         "n": n,
         "calls": round(float(calls.mean()), 1),
+        "one after another": round(float(torch.cat(rounds).mean()), 1) if rounds else "",
         "found, nats": round(float(values.mean()), 3),
         "over the first row": "" if "judged" in way else over,
         "most probable solved %": f"{100 * first / n:.1f} [{low:.1f}, {high:.1f}]",

@@ -1678,7 +1678,7 @@ MUTANTS = (
     ),
     Mutant(
         "beams-forget-what-they-have",
-        "engine/searching.py",
+        "engine/hypotheses.py",
         "options = score[:, None] + torch.where",
         "options = torch.where",
         "hypotheses are compared by their last symbol alone",
@@ -1687,7 +1687,7 @@ MUTANTS = (
     Mutant(
         "beams-cost-one-call-together",
         "engine/searching.py",
-        "calls.index_add(0, owner, after.nfe - state.nfe)",
+        "calls.index_add(0, owner, cost)",
         "calls + 1",
         "a beam looks as cheap as its best hypothesis",
         ("test_searching.py::test_width_one_is_the_arg_max_and_wider_is_never_less_probable_on_a_trap",),
@@ -1751,7 +1751,7 @@ MUTANTS = (
     Mutant(
         "judging-is-free",
         "engine/searching.py",
-        "found.nfe + calls",
+        "found.nfe + calls.sum(1)",
         "found.nfe",
         "the calls of judging are counted",
         ("test_searching.py::test_what_looks_sure_along_one_order_is_found_out_by_another",),
@@ -2684,6 +2684,30 @@ MUTANTS = (
         "batched(len(puzzles), 64, solved)",
         "--batch-size is taken and has no effect",
         ("test_shell.py::test_batches_and_threads_change_nothing[margin]",),
+    ),
+    Mutant(
+        "the-best-ends-too",
+        "engine/hypotheses.py",
+        "return whole | (score > best[owner])",
+        "return score > best[owner]",
+        "what ends beneath the best filling is not that filling",
+        ("test_searching.py::test_a_beam_that_ends_what_has_lost_finds_the_same_first",),
+    ),
+    Mutant(
+        "all-sequences-share-a-best",
+        "engine/hypotheses.py",
+        "return whole | (score > best[owner])",
+        "return whole | (score > best.max())",
+        "a hypothesis ends by the best of its own sequence",
+        ("test_searching.py::test_a_beam_that_ends_what_has_lost_finds_the_same_first",),
+    ),
+    Mutant(
+        "rounds-are-calls",
+        "engine/hypotheses.py",
+        'scatter_reduce(0, owner, cost, "amax")',
+        "index_add(0, owner, cost)",
+        "hypotheses side by side share a call",
+        ("test_searching.py::test_rounds_are_calls_one_after_another",),
     ),
     Mutant(
         "ctrl-c-is-lost-while-loading",

@@ -107,6 +107,46 @@ def test_log_probabilities_are_those_of_the_order(way, order):
         assert real.all() or way == "backtrack"
 
 
+def test_a_beam_that_ends_what_has_lost_finds_the_same_first():
+    fewer = 0
+    for seed in range(12):
+        law, order = (
+            table(seed, length=6, spread=3.0),
+            selectors.threshold(scores.confidence, 0.5 + 0.04 * seed),
+        )
+        start = torch.full((4, 6), law.mask_id)
+        start[1, 0], start[2, 3] = 2, 1
+        start[3] = torch.tensor([0, 1, 2, 0, 1, 2])  # nothing to fill
+        whole, early = (unmask.search(law, start, order, width=5, finish=f) for f in (True, False))
+        assert torch.equal(early.tokens[:, 0], whole.tokens[:, 0])
+        assert torch.equal(early.log_prob[:, 0], whole.log_prob[:, 0])
+        assert (early.nfe <= whole.nfe).all()
+        assert (early.rounds <= whole.rounds).all()
+        fewer += int((early.nfe < whole.nfe).sum())
+        real = early.log_prob > -torch.inf
+        again = unmask.log_likelihood(
+            law, early.tokens[real], order, visible=(start != law.mask_id)[real.nonzero()[:, 0]]
+        )
+        torch.testing.assert_close(early.log_prob[real], again)
+    assert fewer > 0
+
+
+def test_rounds_are_calls_one_after_another():
+    law = table(3)
+    start = torch.full((3, 5), law.mask_id)
+    start[1, :2] = 0
+    start[2] = torch.tensor([0, 1, 2, 0, 1])
+    for width in (1, 4):
+        found = unmask.search(law, start, MARGIN, width=width)
+        assert found.rounds.tolist() == [5, 3, 0]
+        assert (found.nfe > found.rounds).tolist() == ([width > 1] * 2 + [False])
+    back = unmask.backtrack(law, start, MARGIN, count=3)
+    assert torch.equal(back.rounds, back.nfe)
+    drawn = unmask.best_of(law, start, MARGIN, count=4, generator=seeded(0))
+    assert (drawn.rounds.tolist(), drawn.nfe.tolist()) == ([5, 3, 0], [20, 12, 0])
+    assert unmask.judged(law, start, drawn, presets.random(2, 9)).rounds.tolist() == [8, 5, 0]  # two a call
+
+
 # --- going back -------------------------------------------------------------------------------------
 
 

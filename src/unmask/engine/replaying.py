@@ -66,7 +66,8 @@ def _searched(
         drawn = f"symbols were drawn from {wanted or 'the denoiser'}"
         raise ValueError(f"{drawn}; expected proposal={wanted}, got {name}")
     if "beam" in record:
-        found = search(denoiser, tokens, selector, width=record["beam"], order_ids=ids[0])
+        settings = {"width": record["beam"], "finish": record.get("finish", True)}
+        found = search(denoiser, tokens, selector, order_ids=ids[0], **settings)
     elif "backtrack" in record:
         settings = {"count": record["backtrack"], "finish": record["finish"]}
         found = backtrack(denoiser, tokens, selector, order_ids=ids[0], **settings)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from unmask.base import noise
 from unmask.base.numbers import whole
-from unmask.base.types import Choice, Denoiser, Info, Request, Result, Selector, State, View
+from unmask.base.types import Choice, Denoiser, Info, Request, Selector, State, View
 from unmask.denoisers import denoiser_name
+from unmask.engine.hypotheses import Found, branches, shared, sorted_, watch, worth
 from unmask.engine.likelihood import log_likelihood
 from unmask.engine.loop import run, step
 from unmask.engine.sampling import Each, check_tokens, checksum, manifest, sampled, telling, took
@@ -24,35 +24,13 @@ from unmask.orders.samplers import Sampler
 from unmask.orders.sources import draw, given, greedy
 
 
-@dataclass(frozen=True)
-class Found:
-    """Fillings int64 [B, W, L] of each sequence from the most probable down, and their log_prob float64 [B, W], nats.
-
-    Where there are fewer, log_prob is -inf and the tokens repeat the first. ``nfe`` float64 [B] counts the network calls
-    of all hypotheses together, in full passes. `unmask.replay` repeats it from ``manifest``. ``certain`` bool [B], where it
-    can be known: nothing along the order is more probable than the first filling.
-    """
-
-    tokens: Tensor
-    log_prob: Tensor
-    nfe: Tensor
-    manifest: dict[str, Any] = field(default_factory=dict)
-    certain: Tensor | None = None
-
-    def told(self, num: int = 1) -> Result:
-        """The ``num`` most probable fillings of each sequence one after another, as a sample of B * num rows."""
-        tokens, log_prob = self.tokens[:, :num].flatten(0, 1), self.log_prob[:, :num].flatten()
-        search = self.manifest.get("search", {}) | {"told": num}
-        record = self.manifest | {"search": search, "tokens": checksum(tokens)}
-        return Result(tokens, log_prob, self.nfe.repeat_interleave(num), (), record)
-
-
 def search(
     denoiser: Denoiser,
     tokens: Tensor,
     selector: Selector | Callable[[View], Choice] | Sampler,
     *,
     width: int = 8,
+    finish: bool = True,
     order_ids: Tensor | None = None,
     each: Each | None = None,
 ) -> Found:
@@ -61,30 +39,36 @@ def search(
     Every step unmasks the rows that the selector chooses in each hypothesis, goes on with all symbols there, and keeps
     the ``width`` hypotheses of each sequence with the highest log-probability so far, exact along the order (one position
     a step; of several at once it is that of the sampler, which draws them apart). Width 1 is the arg-max; from the number
-    of possible sequences on the most probable one is certain to be found. A step costs one call for each hypothesis.
-    Of a `Sampler` the order counts, and where symbols come from does not. ``each`` hears of every step, as in `sample`.
+    of possible sequences on the most probable one is certain to be found. A step costs one call for each hypothesis, and
+    all of them are one batch. With ``finish`` False those no more probable than the best whole filling end: it stays the
+    first and comes in fewer calls, and fewer fillings stand behind it. Of a `Sampler` the order counts, and where symbols
+    come from does not. ``each`` hears of every step, as in `sample`.
     """
     check_tokens(tokens, denoiser, masks=True)
     selector = _order(denoiser, selector)
     began, trace = time.perf_counter(), list[Info]()
     width, places = whole(width, "width", 1), torch.arange(len(tokens), device=tokens.device)
     state = init(tokens, denoiser.mask_id, noise.checked_ids(order_ids, tokens, places))
-    owner, calls = places, torch.zeros_like(state.nfe)
+    owner, calls, rounds = places, torch.zeros_like(state.nfe), torch.zeros_like(state.nfe)
     while any(state.left):
         asked: list[Request] = []
-        after, info = step(state, denoiser, selector, partial(_watch, asked))
+        after, info = step(state, denoiser, selector, partial(watch, asked))
         trace.append(info)
-        calls = calls.index_add(0, owner, after.nfe - state.nfe)
-        parent, shown, score = _grown(state, asked, owner, width)
+        cost = after.nfe - state.nfe
+        calls, rounds = calls.index_add(0, owner, cost), shared(rounds, owner, cost)
+        parent, shown, score = branches(state, asked, owner, width)
+        if not finish:
+            kept = worth(shown, score, owner[parent], denoiser.mask_id, len(tokens))
+            parent, shown, score = parent[kept], shown[kept], score[kept]
         state = replace(branched(after, parent, shown), log_prob=score)
         if each is not None:
             each(info, state.tokens)
         owner = owner[parent]
-    found = _sorted(state.tokens, state.log_prob, owner, calls, width)
+    found = sorted_(state.tokens, state.log_prob, owner, calls, width)
     record = manifest(denoiser, tokens, selector, greedy, 1, 0, (order_ids, None)) | {
-        "search": {"beam": width}
+        "search": {"beam": width, "finish": finish}
     }
-    return replace(found, manifest=record | took(began, trace, found.tokens[:, 0]))
+    return replace(found, rounds=rounds, manifest=record | took(began, trace, found.tokens[:, 0]))
 
 
 def backtrack(
@@ -131,12 +115,12 @@ def backtrack(
             going = _joined(later, grown.part(first & ~done & (grown.log_prob > lost[grown.owner])))
     ranked, rank = _ranked(_joined(*filled))
     those = ranked.part(rank < count)
-    found = _sorted(those.tokens, those.log_prob, those.owner, calls, count)
+    found = sorted_(those.tokens, those.log_prob, those.owner, calls, count)
     certain = torch.ones_like(places, dtype=torch.bool)
     certain[_next(waiting, best, count)[0].owner] = False
     record = manifest(denoiser, tokens, selector, greedy, 1, 0, (order_ids, None))
     record |= {"search": {"backtrack": count, "finish": finish}} | took(began, trace, found.tokens[:, 0])
-    return replace(found, manifest=record, certain=certain)
+    return replace(found, manifest=record, certain=certain, rounds=calls)
 
 
 @dataclass(frozen=True)
@@ -193,11 +177,11 @@ def _stepped(
         step=int(ways.steps[0]),
     )
     asked: list[Request] = []
-    after, info = step(state, denoiser, selector, partial(_watch, asked))
+    after, info = step(state, denoiser, selector, partial(watch, asked))
     trace.append(info)
     if after.memory:
         raise ValueError("the selector remembers its steps and cannot go back; expected another, or `search`")
-    parent, shown, score = _grown(state, asked, torch.arange(len(masked), device=masked.device), width)
+    parent, shown, score = branches(state, asked, torch.arange(len(masked), device=masked.device), width)
     on = branched(after, parent, shown)
     first = parent.diff(prepend=parent.new_full((1,), -1)) > 0
     grown = _Ways(on.tokens, ways.owner[parent], score, ways.steps[parent] + 1)
@@ -276,11 +260,13 @@ def best_drawn(
         seen = many != denoiser.mask_id
         log_prob = log_likelihood(denoiser, drawn.tokens, selector, visible=seen, order_ids=orders)
         nfe = 2 * nfe
+    nfe = nfe.view(size, count)
     score, order = log_prob.view(size, count).sort(dim=1, descending=True, stable=True)
     found = drawn.tokens.view(size, count, -1)[places[:, None], order]
     way = {"best_of": count} | ({} if proposal is None else {"proposal": denoiser_name(proposal)})
     record = manifest(denoiser, tokens, selector, draw, 1, seed, ids) | {"search": way}
-    return Found(found, score, nfe.view(size, count).sum(1), record | took(began, drawn.trace, found[:, 0]))
+    record |= took(began, drawn.trace, found[:, 0])
+    return Found(found, score, nfe.sum(1), record, rounds=nfe.amax(1))
 
 
 def judged(
@@ -305,66 +291,10 @@ def judged(
     steps = run if each is None else partial(telling, each)
     state, _ = steps(start, denoiser, selector, given(some))
     score = torch.full_like(found.log_prob.flatten(), -torch.inf).masked_scatter(real, state.log_prob)
-    calls = torch.zeros_like(score).masked_scatter(real, state.nfe).view(size, width).sum(1)
+    calls = torch.zeros_like(score).masked_scatter(real, state.nfe).view(size, width)
     score, order = score.view(size, width).sort(dim=1, descending=True, stable=True)
     best = found.tokens.gather(1, order[..., None].expand(-1, -1, length))
     record = found.manifest | {"search": found.manifest.get("search", {}) | {"judge": made_by(selector)}}
-    return Found(best, score, found.nfe + calls, record | {"tokens": checksum(best[:, 0])})
-
-
-def _watch(asked: list[Request], request: Request) -> Tensor:
-    """A source that notes what was asked; the symbols that it gives are thought again."""
-    asked.append(request)
-    return greedy(request)
-
-
-def _grown(state: State, asked: list[Request], owner: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The hypotheses after a step: the row int64 [H] that each comes from, its tokens [H, L], its log-probability [H]."""
-    parent, score, tokens = torch.arange(len(owner), device=owner.device), state.log_prob, state.tokens
-    for request in asked:
-        slot = torch.full_like(owner, -1).index_copy(
-            0, request.items, torch.arange(len(request.items), device=owner.device)
-        )
-        for j in range(request.rows.shape[1]):
-            mine = slot[parent]
-            open_ = (mine >= 0) & request.valid[:, j][mine]
-            law = request.log_probs[:, j].to(score.dtype)[mine]
-            rest = torch.full_like(law, -torch.inf).index_fill(
-                1, parent.new_zeros(1), 0.0
-            )  # one that goes on as it is
-            options = score[:, None] + torch.where(open_[:, None], law, rest)
-            kept, symbol, score = _kept(options, owner[parent], width)
-            place = request.rows[:, j][mine][kept, None]
-            told = torch.where(open_[kept, None], symbol[:, None], tokens[kept].gather(1, place))
-            tokens, parent = tokens[kept].scatter(1, place, told), parent[kept]
-    return parent, tokens, score
-
-
-def _kept(options: Tensor, owner: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of log-probabilities [H, V] of sequences ``owner`` [H] the best ``width`` of each: place, symbol and value [H']."""
-    first = torch.searchsorted(owner, owner)  # where its sequence begins
-    rank, group = (
-        torch.arange(len(owner), device=owner.device) - first,
-        torch.unique(owner, return_inverse=True)[1],
-    )
-    size, most, vocab = int(group[-1]) + 1, int(rank.max()) + 1, options.shape[1]
-    dense = options.new_full((size, most, vocab), -torch.inf)
-    dense[group, rank] = options
-    value, flat = dense.flatten(1).topk(min(width, most * vocab), dim=1)
-    start = first.new_zeros(size).scatter(0, group, first)
-    good = value > -torch.inf
-    return (start[:, None] + flat // vocab)[good], (flat % vocab)[good], value[good]
-
-
-def _sorted(tokens: Tensor, log_prob: Tensor, owner: Tensor, calls: Tensor, width: int) -> Found:
-    """Fillings [H, L], those of each sequence one after another, of which each has one, as the ``width`` best of each."""
-    size, length = len(calls), tokens.shape[1]
-    first = torch.searchsorted(owner, torch.arange(size, device=owner.device))
-    rank = torch.arange(len(owner), device=owner.device) - first[owner]
-    score = calls.new_full((size, width), -torch.inf)
-    score[owner, rank] = log_prob
-    whole = tokens[first][:, None].repeat(1, width, 1)
-    whole[owner, rank] = tokens
-    score, order = score.sort(dim=1, descending=True, stable=True)
-    found = whole.gather(1, order[..., None].expand(-1, -1, length))
-    return Found(torch.where(score[..., None] > -torch.inf, found, found[:, :1]), score, calls)
+    rounds = None if found.rounds is None else found.rounds + calls.amax(1)
+    record |= {"tokens": checksum(best[:, 0])}
+    return Found(best, score, found.nfe + calls.sum(1), record, rounds=rounds)

@@ -19,9 +19,10 @@ from unmask.command_line.choosing.orders import BUILD, Task
 from unmask.command_line.options import SEARCH, Options, Search, check_values, value
 from unmask.command_line.output import Report
 from unmask.denoisers import nucleus, tempered
+from unmask.engine.hypotheses import Found
 from unmask.engine.likelihood import log_likelihood
 from unmask.engine.sampling import Each, sample
-from unmask.engine.searching import Found, backtrack, best_of, judged
+from unmask.engine.searching import backtrack, best_of, judged
 from unmask.engine.searching import search as beam
 from unmask.kernels import commit, remask
 from unmask.kernels.remask import Kernel
@@ -197,7 +198,7 @@ def searcher(
 
     def find(tokens: Tensor, ids: Tensor, generator: torch.Generator) -> Found:
         if way == "beam":
-            return beam(denoiser, tokens, selector, width=width, order_ids=ids, each=each)
+            return beam(denoiser, tokens, selector, width=width, finish=finish, order_ids=ids, each=each)
         if way == "backtrack":
             return backtrack(denoiser, tokens, selector, count=width, finish=finish, order_ids=ids, each=each)
         own: dict[str, Any] = {"order_ids": ids, "item_ids": ids, "each": each}

@@ -35,7 +35,7 @@ from unmask.base.devices import has_bfloat16
 from unmask.base.statistics import wilson
 from unmask.command_line import sequences
 from unmask.data import zebra
-from unmask.engine.hypotheses import Found
+from unmask.engine.searching import Found
 from unmask.orders import presets
 from unmask.recipes.laboratory.zebra import ZebraData, to_tokens
 

@@ -1678,7 +1678,7 @@ MUTANTS = (
     ),
     Mutant(
         "beams-forget-what-they-have",
-        "engine/hypotheses.py",
+        "engine/searching/hypotheses.py",
         "options = score[:, None] + torch.where",
         "options = torch.where",
         "hypotheses are compared by their last symbol alone",
@@ -1686,7 +1686,7 @@ MUTANTS = (
     ),
     Mutant(
         "beams-cost-one-call-together",
-        "engine/searching.py",
+        "engine/searching/beam.py",
         "calls.index_add(0, owner, cost)",
         "calls + 1",
         "a beam looks as cheap as its best hypothesis",
@@ -1694,7 +1694,7 @@ MUTANTS = (
     ),
     Mutant(
         "ways-go-on-though-they-have-lost",
-        "engine/searching.py",
+        "engine/searching/ways.py",
         "first & ~done & (grown.log_prob > lost[grown.owner])",
         "first & ~done",
         "a way ends where it is no more probable than what is known",
@@ -1702,7 +1702,7 @@ MUTANTS = (
     ),
     Mutant(
         "ways-begin-though-they-have-lost",
-        "engine/searching.py",
+        "engine/searching/ways.py",
         "waiting.part(waiting.log_prob > lost[waiting.owner])",
         "waiting",
         "none begins where it cannot lead beyond the best filling",
@@ -1710,7 +1710,7 @@ MUTANTS = (
     ),
     Mutant(
         "certain-for-what-was-cut-off",
-        "engine/searching.py",
+        "engine/searching/ways.py",
         "denoiser, selector, count + 1, trace",
         "denoiser, selector, count, trace",
         "what is cut off must be less probable than something that still waits",
@@ -1718,7 +1718,7 @@ MUTANTS = (
     ),
     Mutant(
         "ways-cost-nothing",
-        "engine/searching.py",
+        "engine/searching/ways.py",
         "calls.index_add(0, now.owner, cost)",
         "calls",
         "every way counts its calls",
@@ -1734,7 +1734,7 @@ MUTANTS = (
     ),
     Mutant(
         "draws-of-a-place-not-of-an-item",
-        "engine/searching.py",
+        "engine/searching/draws.py",
         'noise.checked_ids(ids[1], tokens, places, "item_ids")[:, None] * count',
         "places[:, None] * count",
         "draws of an item are the same in whatever batch it comes",
@@ -1742,7 +1742,7 @@ MUTANTS = (
     ),
     Mutant(
         "judges-follow-one-order-id",
-        "engine/searching.py",
+        "engine/searching/draws.py",
         "orders.repeat_interleave(width)[real]",
         "orders.repeat_interleave(width)[real] * 0 + 1",
         "fillings of a sequence are judged along its own order",
@@ -1750,7 +1750,7 @@ MUTANTS = (
     ),
     Mutant(
         "judging-is-free",
-        "engine/searching.py",
+        "engine/searching/draws.py",
         "found.nfe + calls.sum(1)",
         "found.nfe",
         "the calls of judging are counted",
@@ -1758,7 +1758,7 @@ MUTANTS = (
     ),
     Mutant(
         "finished-ways-give-up",
-        "engine/searching.py",
+        "engine/searching/ways.py",
         "lost = lost if finish else best",
         "lost = best",
         "with finish every way is filled to its end",
@@ -1766,7 +1766,7 @@ MUTANTS = (
     ),
     Mutant(
         "draws-judge-themselves",
-        "engine/searching.py",
+        "engine/searching/draws.py",
         "if proposal is not None:\n        seen",
         "if False:\n        seen",
         "the best of tempered draws is the best by the tempered law",
@@ -2687,7 +2687,7 @@ MUTANTS = (
     ),
     Mutant(
         "the-best-ends-too",
-        "engine/hypotheses.py",
+        "engine/searching/hypotheses.py",
         "return whole | (score > best[owner])",
         "return score > best[owner]",
         "what ends beneath the best filling is not that filling",
@@ -2695,7 +2695,7 @@ MUTANTS = (
     ),
     Mutant(
         "all-sequences-share-a-best",
-        "engine/hypotheses.py",
+        "engine/searching/hypotheses.py",
         "return whole | (score > best[owner])",
         "return whole | (score > best.max())",
         "a hypothesis ends by the best of its own sequence",
@@ -2703,7 +2703,7 @@ MUTANTS = (
     ),
     Mutant(
         "rounds-are-calls",
-        "engine/hypotheses.py",
+        "engine/searching/hypotheses.py",
         'scatter_reduce(0, owner, cost, "amax")',
         "index_add(0, owner, cost)",
         "hypotheses side by side share a call",
@@ -2711,7 +2711,7 @@ MUTANTS = (
     ),
     Mutant(
         "ctrl-c-is-lost-while-loading",
-        "command_line/interrupts.py",
+        "command_line/arguments/interrupts.py",
         "signal.signal(signal.SIGINT, _end)",
         "signal.signal(signal.SIGINT, signal.default_int_handler)",
         "whatever is being loaded may drop the exception, and the command runs on to its end",
@@ -2719,7 +2719,7 @@ MUTANTS = (
     ),
     Mutant(
         "ctrl-c-comes-once",
-        "command_line/interrupts.py",
+        "command_line/arguments/interrupts.py",
         "    timer.start()\n",
         "",
         "a Ctrl-C that falls into a finaliser is gone",

@@ -347,7 +347,7 @@ def alone(code):
 
 def test_ctrl_c_while_modules_are_loaded_cannot_be_lost():
     code = """
-from unmask.command_line.interrupts import at_once
+from unmask.command_line.arguments.interrupts import at_once
 with at_once():
     try:
         signal.raise_signal(signal.SIGINT)
@@ -361,7 +361,7 @@ print("went on")
 def test_ctrl_c_that_falls_into_a_finaliser_comes_again():
     code = """
 import sys, time
-from unmask.command_line.interrupts import once_more
+from unmask.command_line.arguments.interrupts import once_more
 sys.unraisablehook = once_more
 class Late:
     def __del__(self):
@@ -386,7 +386,7 @@ except KeyboardInterrupt:
 
 def test_a_callers_own_handler_of_ctrl_c_is_left_alone():
     code = """
-from unmask.command_line.interrupts import at_once
+from unmask.command_line.arguments.interrupts import at_once
 signal.signal(signal.SIGINT, lambda *_: print("mine"))
 with at_once():
     signal.raise_signal(signal.SIGINT)

@@ -7,7 +7,7 @@ import sys
 def main() -> int:
     """Runs the command; Ctrl-C while it is being loaded ends in one line as well."""
     try:
-        from unmask.command_line.interrupts import at_once, once_more
+        from unmask.command_line.arguments.interrupts import at_once, once_more
 
         sys.unraisablehook = once_more
         with at_once():

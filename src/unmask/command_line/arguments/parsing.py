@@ -16,7 +16,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from unmask.command_line.arguments import help as helping
-from unmask.command_line.interrupts import at_once
+from unmask.command_line.arguments.interrupts import at_once
 from unmask.command_line.options import Bulk, Cores, Fleet, Machine, Options, Output, Search, option
 
 Call: TypeAlias = Callable[[], int]

@@ -19,10 +19,9 @@ from unmask.command_line.choosing.orders import BUILD, Task
 from unmask.command_line.options import SEARCH, Options, Search, check_values, value
 from unmask.command_line.output import Report
 from unmask.denoisers import nucleus, tempered
-from unmask.engine.hypotheses import Found
 from unmask.engine.likelihood import log_likelihood
 from unmask.engine.sampling import Each, sample
-from unmask.engine.searching import backtrack, best_of, judged
+from unmask.engine.searching import Found, backtrack, best_of, judged
 from unmask.engine.searching import search as beam
 from unmask.kernels import commit, remask
 from unmask.kernels.remask import Kernel

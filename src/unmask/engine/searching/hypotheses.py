@@ -1,15 +1,17 @@
-"""What a search keeps: hypotheses that go on with several symbols, and the fillings that were found."""
+"""What searches share: the order, hypotheses that go on with several symbols, and the fillings that were found."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unmask.base.types import Request, Result, State
+from unmask.base.types import Choice, Denoiser, Request, Result, Selector, State, View
 from unmask.engine.sampling import checksum
+from unmask.orders.samplers import Sampler
 from unmask.orders.sources import greedy
 
 
@@ -106,3 +108,24 @@ def sorted_(tokens: Tensor, log_prob: Tensor, owner: Tensor, calls: Tensor, widt
     score, order = score.sort(dim=1, descending=True, stable=True)
     found = whole.gather(1, order[..., None].expand(-1, -1, length))
     return Found(torch.where(score[..., None] > -torch.inf, found, found[:, :1]), score, calls)
+
+
+def order_of(
+    denoiser: Denoiser, selector: Selector | Callable[[View], Choice] | Sampler, drawn: bool = False
+) -> Selector | Callable[[View], Choice]:
+    """The order of a sampler, or the selector that was given; ValueError where a sampler says what a search cannot do."""
+    if not isinstance(selector, Sampler):
+        return selector
+    wrong = {
+        f"of {selector.substeps} sub-steps; expected none, for a search has none": selector.substeps != 1,
+        f"of temperature {selector.temperature:g}; expected 1, for a search is for the mode of the model's own law": (
+            selector.temperature != 1 and not drawn
+        ),
+        "of the most probable symbols; expected source 'draw', for such draws are all the same": (
+            drawn and not selector.is_law
+        ),
+    }
+    for why, given_ in wrong.items():
+        if given_:
+            raise ValueError(f"a sampler {why}")
+    return selector.selector_for(denoiser)

@@ -37,11 +37,11 @@ file, a line end between two. One thread; times of a machine that did other thin
 
 @dataclass
 class Remembered:
-    """A denoiser that answers what it was asked before from memory; rows of ends may be cut anywhere."""
+    """A denoiser that answers what it was asked before from memory, row by row; rows of ends may be cut anywhere."""
 
     base: Any
     length: int
-    known: dict[bytes, NDArray[np.float64]] = field(default_factory=dict)
+    known: dict[tuple[bytes, int], NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def mask_id(self) -> int:
@@ -58,12 +58,12 @@ class Remembered:
         places = torch.arange(tokens.shape[1]).expand(tokens.shape) if rows is None else rows
         filled = torch.full((len(tokens), self.length), self.vocab_size - 1)
         filled[:, : tokens.shape[1]] = tokens
-        keys = [a.tobytes() + b.tobytes() for a, b in zip(filled.numpy(), places.numpy())]
-        new = [i for i, key in enumerate(keys) if key not in self.known]
+        keys = [[(a.tobytes(), int(n)) for n in b] for a, b in zip(filled.numpy(), places.numpy())]
+        new = [i for i, row in enumerate(keys) if not all(key in self.known for key in row)]
         if new:
             laws = self.base(tokens[new], places[new]).numpy()
-            self.known.update((keys[i], law) for i, law in zip(new, laws))
-        return torch.from_numpy(np.stack([self.known[key] for key in keys]))
+            self.known.update(zip((key for i in new for key in keys[i]), laws.reshape(-1, self.vocab_size)))
+        return torch.from_numpy(np.stack([[self.known[key] for key in row] for row in keys]))
 
 
 def row(archive: bytes, items: int, together: int, title: str) -> dict[str, Any]:

@@ -5,13 +5,14 @@ Never overwrite one of an older version.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from helpers import CHAIN
 
-from unmask import Sampler, codec, denoisers, laws, selectors
+from unmask import Sampler, codec, denoisers, laws, plans, selectors
 from unmask.networks import Transformer
 from unmask.orders import presets
 from unmask.orders.samplers import plans_by_count
@@ -66,6 +67,17 @@ def archives() -> dict[str, bytes]:
         "archive-v4.umz": codec.compress(law(), LAW_ITEMS, plan=3, seed=11, band=1e-5, together=4),
         "archive-v4-network.umz": codec.compress(
             network(), NETWORK_ITEMS, sampler=IN_BLOCKS, shorter=False, together=256
+        ),
+        "archive-v5.umz": codec.compress(
+            law(), LAW_ITEMS, plan=partial(plans.in_proportion, (1, 1, 3, 2, 5)), seed=11, band=1e-5
+        ),
+        "archive-v5-network.umz": codec.compress(
+            network(),
+            NETWORK_ITEMS,
+            plan=partial(plans.in_proportion, (2, 1, 3, 4)),
+            substeps=2,
+            shorter=False,
+            together=3,
         ),
     }
 

@@ -176,6 +176,14 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
         }
     ),
     "a rule in version 1": lambda: header_of(json.dumps(HEADER | method(rule=called("presets.eb"))).encode()),
+    "shares of two plans": lambda: archive(**method(plan={"in_proportion": {"8": [[8, 1]], "4": [[4, 1]]}})),
+    "shares of no plan": lambda: archive(**method(plan={"in_proportion": {}})),
+    "shares of positions per call": lambda: archive(**method(plan={"in_proportion": 3})),
+    "shares of shares": lambda: archive(**method(plan={"in_proportion": {"in_proportion": {"8": [[8, 1]]}}})),
+    "shares beside a plan": lambda: archive(**method(plan={"in_proportion": {"8": [[8, 1]]}, "4": [[4, 1]]})),
+    "shares of a plan beyond the row": lambda: archive(
+        **method(plan={"in_proportion": {"1048576": [[1, 1048576]]}})
+    ),
     "substeps without rows": lambda: archive(Entry(CODED, 8, 0, b""), **method(substeps=2**16 - 1)),
 }
 """Kinds that decompress refuses."""

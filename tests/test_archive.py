@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import zlib
+from functools import partial
 from itertools import pairwise
 
 import golden_archives
@@ -15,7 +16,7 @@ import pytest
 import torch
 from helpers import CHAIN, seeded
 
-from unmask import codec, laws
+from unmask import codec, laws, plans
 from unmask.base.progress import Partly
 from unmask.codec import container, subjects
 from unmask.command_line.app import main
@@ -228,8 +229,8 @@ def test_other_models_versions_and_methods_are_refused():
     data = codec.compress(SUBJECT, ITEMS)
     with pytest.raises(ValueError, match=r"field model: written with 'test' .*, got 'other'"):
         codec.decompress(codec.of_denoiser(MARKOV, 12, "other"), data)
-    with pytest.raises(ValueError, match="field version: 5, expected 1 to 4: install a newer unmask"):
-        codec.decompress(SUBJECT, data[:8] + struct.pack("<H", 5) + data[10:])
+    with pytest.raises(ValueError, match="field version: 6, expected 1 to 5: install a newer unmask"):
+        codec.decompress(SUBJECT, data[:8] + struct.pack("<H", 6) + data[10:])
     with pytest.raises(ValueError, match=r"field magic: .*no unmask archive"):
         codec.decompress(SUBJECT, b"PK\3\4" + data)
     wrapper = codec.Wrapper("warm", lambda d: d)
@@ -336,6 +337,8 @@ def test_golden_archives_decode_for_ever():
         ("archive-v3-threshold.umz", golden_archives.network(), golden_archives.NETWORK_ITEMS),
         ("archive-v3-table.umz", golden_archives.law(), golden_archives.LAW_ITEMS),
         ("archive-v4.umz", golden_archives.law(), golden_archives.LAW_ITEMS),
+        ("archive-v5.umz", golden_archives.law(), golden_archives.LAW_ITEMS),
+        ("archive-v5-network.umz", golden_archives.network(), golden_archives.NETWORK_ITEMS),
         ("archive-v4-network.umz", golden_archives.network(), golden_archives.NETWORK_ITEMS),
     ):
         data = (folder / name).read_bytes()
@@ -446,12 +449,45 @@ def test_the_order_suits_model_and_calls(monkeypatch, tiny, tmp_path, capfdbinar
     assert run(capfdbinary, "decompress", out, "--quiet")[1] == b"a b\nba\n"
 
 
-def test_the_header_holds_plans_for_the_lengths_that_occur(tiny, tmp_path, capfdbinary):
+def test_the_header_holds_plans_for_the_lengths_that_occur(tiny):
+    items = [b"a b", b"abab", b"baa", b"no \xff"]
+    data = codec.compress(codec.of_model(tiny), items, plan=lambda n: plans.uniform(n, 2))
+    found = codec.inspect(data).header.method.plan
+    assert {n: tuple(sizes) for n, sizes in found.items()} == {3: (2, 1), 4: (2, 2)}
+    assert list(codec.decompress(codec.of_model(tiny), data)) == items
+
+
+def test_the_header_of_the_command_holds_one_plan_whatever_the_lengths(tiny, tmp_path, capfdbinary):
     source, out = tmp_path / "in.txt", tmp_path / "o.umz"
-    source.write_bytes(b"a b\nabab\nba1\nno \xff\n")
-    assert run(capfdbinary, "compress", "tiny", source, "-o", out, "--lines", "--calls", 4, "--quiet")[0] == 0
-    assert sorted(json.loads(run(capfdbinary, "inspect", out, "--json")[1])["plan"]) == ["3", "4"]
-    assert run(capfdbinary, "decompress", out, "--quiet")[1] == source.read_bytes()
+    for content in (b"a b\nabab\nba1\nno \xff\n", b"\n".join(b"ab"[: n % 3] * n for n in range(40)) + b"\n"):
+        source.write_bytes(content)
+        assert (
+            run(capfdbinary, "compress", "tiny", source, "-o", out, "--lines", "--calls", 4, "--quiet")[0]
+            == 0
+        )
+        report = json.loads(run(capfdbinary, "inspect", out, "--json")[1])
+        assert (report["version"], report["plan"]) == (5, {"12": 4})
+        assert b"12 positions" in run(capfdbinary, "inspect", out)[1]
+        assert run(capfdbinary, "decompress", out, "--quiet")[1] == content
+
+
+@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_rows_of_every_length_take_their_share_of_one_plan(together, streamed):
+    subject, shares = golden_archives.network(), partial(plans.in_proportion, (1, 2, 3, 4))
+    items = golden_archives.NETWORK_ITEMS
+    settings = {"together": together, "order": codec.LEFT_TO_RIGHT, "shorter": False}
+    given = (lambda: iter(items)) if streamed else (lambda: items)
+    data = codec.compress(subject, given(), plan=shares, **settings)
+    assert returned(items, codec.decompress(subject, data, batch=2))
+    each = codec.compress(subject, items, plan=lambda n: shares(n), **settings)
+    sizes = [codec.inspect(a).summary.payload_bytes for a in (data, each)]
+    assert sizes[0] == sizes[1]  # the same steps, said otherwise
+    assert len(data) < len(each)
+    scored = [codec.scored(subject, items, codec.Settings(plan=p)) for p in (shares, lambda n: shares(n))]
+    assert scored[0] == scored[1]
+    with pytest.raises(ValueError, match="in proportion of 4 positions; expected one of 10 or more"):
+        codec.compress(subject, items, plan=partial(plans.in_proportion, (1, 3)))
 
 
 def test_files_and_folders_go_through_the_command_line(tiny, tmp_path, capfdbinary):

@@ -233,7 +233,7 @@ def test_versions_and_sizes_of_bundles_are_checked():
     record = container.read_header(io.BytesIO(codec.compress(SUBJECT, [], together=4)))
     head = container.write_header(record)
     other = head[:8] + struct.pack("<H", 1) + head[10:-4]
-    with pytest.raises(ValueError, match=r"together, in version 1"):
+    with pytest.raises(ValueError, match=r"together or shares of a plan, in version 1"):
         container.read_header(io.BytesIO(other + struct.pack("<I", zlib.crc32(other))))
     for wrong in (1, 257, "4", True, 2**70):
         with pytest.raises(ValueError, match="field together"):
@@ -322,7 +322,7 @@ def test_bundles_go_through_the_command_line(monkeypatch, tmp_path, capfdbinary)
     assert run("decompress", out, "--quiet") == (0, text, b"")
     assert run("decompress", out, "--item", 2, "--quiet")[1] == b"ba\xff"
     report = json.loads(run("inspect", out, "--json")[1])
-    assert (report["version"], report["together"], report["items"]) == (4, 2, 5)
+    assert (report["version"], report["together"], report["items"]) == (5, 2, 5)
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
     contents = {"a.txt": b"ab ab\n", "sub/b.txt": b"ab" * 40, "sub/c.bin": bytes(range(256)), "empty": b""}

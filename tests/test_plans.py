@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -508,6 +509,35 @@ def test_random_phases_follow_their_generator_only():
         assert len(set(drawn)) > 1
         assert all(sum(plan) == 100 for plan in drawn)
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def compositions(n):
+    """All plans of n positions."""
+    return [()] if n == 0 else [(k, *rest) for k in range(1, n + 1) for rest in compositions(n - k)]
+
+
+def test_shares_of_a_plan_have_their_share_of_the_steps():
+    for whole in compositions(7):
+        for n in range(1, 12):
+            found = plans.in_proportion(whole, n)
+            assert sum(found) == n
+            assert min(found) >= 1
+            assert len(found) == min(len(whole), -(-len(whole) * n // 7))
+        assert plans.in_proportion(whole, 7) == whole
+    # the boundaries are those of docs/codec.md: k K = i M + r, floor((a_i M + (a_{i+1} - a_i) r) n / (M N))
+    whole, at = (3, 9, 5, 8, 15), (0, 3, 12, 17, 25, 40)
+    for n, steps in ((30, 4), (24, 3), (16, 2), (8, 1)):
+        marks = [divmod(5 * k, steps) for k in range(steps)]
+        cut = [(at[i] * steps + (at[i + 1] - at[i]) * r) * n // (steps * 40) for i, r in marks] + [n]
+        assert plans.in_proportion(whole, n) == tuple(b - a for a, b in pairwise(cut))
+    with pytest.raises(ValueError, match="a plan of no steps, expected at least one"):
+        plans.in_proportion((), 3)
+
+
+def test_shares_of_an_even_plan_are_even():
+    for n in range(1, 40):
+        found = plans.in_proportion(plans.uniform(40, 8), n)
+        assert max(found) - min(found) <= 1
 
 
 def test_stages_share_the_steps_at_the_least_cost():

@@ -77,6 +77,7 @@ WHOLE: dict[str, tuple[str, Callable[[Any], Any], int]] = {
     "check": ("masked_count", lambda n: plans.check((2, 1), n), 3),
     "check of k": ("plan", lambda k: plans.check(k, 5), 2),
     "rescaled": ("length", lambda n: plans.rescaled((1, 2, 3), n), 12),
+    "in_proportion": ("length", lambda n: plans.in_proportion((1, 2, 3), n), 6),
     "optimal": ("steps", lambda n: plans.optimal(PROFILE, steps=n), 3),
     "for_counts": ("steps", lambda n: plans.for_counts(PROFILE, steps=n)(4), 2),
     "all_budgets": ("steps", lambda n: plans.all_budgets(PROFILE, n), 3),

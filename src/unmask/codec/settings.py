@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeAlias, overload
 
 from unmask.base.numbers import real, shown, whole
@@ -53,8 +53,9 @@ class Settings:
     """How items are unmasked. ``order`` None is left to right for a causal model and random otherwise.
 
     ``plan`` is positions per call, the sizes of all steps, or a function of the masked count (of a row, or of a block
-    where ``block`` or the model works in blocks). ``band`` is in nats, the grid 2^-grid. A ``sampler`` takes the place of
-    order, plan, seed, sub-steps and block.
+    where ``block`` or the model works in blocks); a header holds a function's value for every count that it needs, and of
+    ``partial(plans.in_proportion, sizes)`` the sizes alone. ``band`` is in nats, the grid 2^-grid. A ``sampler`` takes the
+    place of order, plan, seed, sub-steps and block.
     """
 
     plan: Plan = 1
@@ -110,6 +111,19 @@ class Runs(Sequence[int]):
 
 Sizes: TypeAlias = dict[int, Sequence[int]]
 """Masked count -> sizes of the steps."""
+
+
+class Shares(Sizes):
+    """One plan, of as many positions as its only key; fewer take their share of it (`families.in_proportion`)."""
+
+    def __contains__(self, masked: object) -> bool:
+        """Whether the plan reaches as far."""
+        return isinstance(masked, int) and 0 < masked <= max(self)
+
+    def __missing__(self, masked: int) -> Sequence[int]:
+        """The steps of fewer positions."""
+        longest = max(self)
+        return families.in_proportion(tuple(self[longest]), masked)
 
 
 @dataclass(frozen=True)
@@ -232,6 +246,13 @@ def _counts(lengths: Iterable[int], block: int) -> list[int]:
 def _plan(plan: Plan, counts: list[int], all_lengths: bool) -> int | Sizes:
     if isinstance(plan, int):
         return plan
+    if isinstance(plan, partial) and plan.func is families.in_proportion and not plan.keywords:
+        (sizes,) = plan.args
+        if counts and counts[-1] > sum(sizes):
+            raise ValueError(
+                f"a plan in proportion of {sum(sizes)} positions; expected one of {counts[-1]} or more"
+            )
+        return Shares({sum(sizes): check(sizes, sum(sizes))})
     if all_lengths and not callable(plan):
         counts = [sum(plan)]
     return {n: check(plan, n) for n in counts}
@@ -257,13 +278,20 @@ def to_record(method: Method) -> dict[str, Any]:
         return {name: value for name, value in record.items() if name not in _NAMED}
     plan: Any = method.plan
     if not isinstance(plan, int):
-        plan = {str(n): [list(run) for run in runs_of(sizes)] for n, sizes in plan.items()}
+        shared, plan = (
+            isinstance(plan, Shares),
+            {str(n): [list(r) for r in runs_of(s)] for n, s in plan.items()},
+        )
+        plan = {IN_PROPORTION: plan} if shared else plan
     return {name: value for name, value in record.items() if name not in _OWN} | {"plan": plan}
 
 
 _NAMED, _OWN = ("plan", "order", "seed"), ("rule", "temperature")
 """What only headers of named orders have, and what only headers of rules."""
 
+
+IN_PROPORTION = "in_proportion"
+"""What stands before a plan of which all masked counts take their share."""
 
 LONGEST_PLAN = 2**20
 """Positions that a plan in a header may have."""
@@ -296,12 +324,19 @@ def from_record(record: dict[str, Any]) -> Method:
 def _read_plan(plan: Any) -> int | Sizes:
     if type(plan) is int and 0 < plan < 2**31:
         return plan
+    shared = isinstance(plan, dict) and list(plan) == [IN_PROPORTION]
     try:
-        return {(masked := _count(n)): _runs(masked, runs) for n, runs in plan.items()}
+        sizes: Sizes = {
+            (masked := _count(n)): _runs(masked, runs)
+            for n, runs in (plan[IN_PROPORTION] if shared else plan).items()
+        }
     except (AttributeError, TypeError, ValueError):
         raise ValueError(
             f"field plan: {shown(plan)}, expected positions per call or steps that sum to each masked count"
         ) from None
+    if shared and len(sizes) != 1:
+        raise ValueError(f"field plan: {shown(plan)}, expected one plan to take shares of")
+    return Shares(sizes) if shared else sizes
 
 
 def _count(text: str) -> int:

@@ -201,6 +201,25 @@ def rescaled(plan: Sequence[int], length: int) -> Sizes:
     return repaired((point * length / total for point in kept), length)
 
 
+def in_proportion(plan: Sequence[int], length: int) -> Sizes:
+    """The plan for fewer positions in its share of the steps, ceil(K length / N); no more than K for more positions.
+
+    Boundaries stand at equal shares of the positions, between those of the plan where there are fewer steps, and are
+    rounded down in whole numbers, so that files may rely on them.
+
+        >>> in_proportion((1, 1, 2, 4), 4)
+        (1, 3)
+    """
+    points, length = boundaries(plan), _count(length, "length")
+    count, total = len(points) - 1, points[-1]
+    if not count:
+        raise ValueError("got a plan of no steps, expected at least one")
+    steps = min(count, -(-count * length // total))
+    parts = (divmod(k * count, steps) for k in range(steps))
+    inner = [points[i] * steps + (points[i + 1] - points[i]) * part for i, part in parts]
+    return repaired((point * length // (steps * total) for point in (*inner, steps * total)), length)
+
+
 def split_until(points: Sequence[int], steps: int) -> Sizes:
     """Boundaries with the largest block halved until there are ``steps`` blocks. Never costs more."""
     blocks = [(before - after, before, after) for before, after in pairwise(points)]

@@ -8,9 +8,9 @@ import zlib
 from typing import Any, BinaryIO
 
 MAGIC = b"\x89UMZ\r\n\x1a\n"
-VERSION, PACKED_NAMES, RULES, BUNDLES = 1, 2, 3, 4
-"""Versions of the format: 4 where items stand in bundles, else 3 where a rule says the method, else 2 where names of a
-block are together under zlib, else 1."""
+VERSION, PACKED_NAMES, RULES, BUNDLES, SHARES = 1, 2, 3, 4, 5
+"""Versions of the format: 5 where all rows take their share of one plan, else 4 where items stand in bundles, else 3 where
+a rule says the method, else 2 where names of a block are together under zlib, else 1."""
 
 LARGEST_HEADER = 2**21
 """Bytes of JSON that a header may have: what it becomes in memory is up to 30 times as much."""
@@ -37,6 +37,9 @@ def write_header(record: dict[str, Any]) -> bytes:
 def version_of(record: dict[str, Any]) -> int:
     """The version of the format that a header with this record has."""
     method = record.get("method")
+    plan = method.get("plan") if isinstance(method, dict) else None
+    if isinstance(plan, dict) and "in_proportion" in plan:
+        return SHARES
     if "together" in record:
         return BUNDLES
     if isinstance(method, dict) and "rule" in method:
@@ -54,9 +57,9 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     _, version, size = HEAD.unpack(head)
     body = file.read(min(size, LARGEST_HEADER))
     stored = file.read(4)
-    if not VERSION <= version <= BUNDLES:
+    if not VERSION <= version <= SHARES:
         raise ValueError(
-            f"field version: {version}, expected {VERSION} to {BUNDLES}: install a newer unmask, "
+            f"field version: {version}, expected {VERSION} to {SHARES}: install a newer unmask, "
             "or the archive is damaged"
         )
     if len(body) < size or len(stored) < 4:
@@ -66,8 +69,8 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     record = _parsed(body)
     if version_of(record) != version:
         raise ValueError(
-            f"field names: {record.get('names')!r}, or a rule, or together, in version {version}; the archive "
-            "is damaged"
+            f"field names: {record.get('names')!r}, or a rule, together or shares of a plan, in version {version}; the "
+            "archive is damaged"
         )
     return record
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,10 @@ def _order(name: str) -> Order | None:
 
 
 def _plan(model: Model, length: int, calls: int) -> Plan:
-    """The best plans by the model's profile, or else equal steps."""
-    equal, profile = in_calls(calls, length), measured_profile(model)
+    """The best plan of a full row by the model's profile, or else equal steps; shorter rows take their share of it."""
+    profile = measured_profile(model)
     if profile is None or profile.length != length:
-        return equal
-    return plans.for_counts(profile, share=calls / length)
+        best = plans.uniform(length, calls)
+    else:
+        best = plans.optimal(profile, steps=calls)
+    return partial(plans.in_proportion, best)

@@ -466,8 +466,10 @@ def test_the_header_of_the_command_holds_one_plan_whatever_the_lengths(tiny, tmp
             == 0
         )
         report = json.loads(run(capfdbinary, "inspect", out, "--json")[1])
-        assert (report["version"], report["plan"]) == (5, {"12": 4})
-        assert b"12 positions" in run(capfdbinary, "inspect", out)[1]
+        assert (report["version"], report["plan"]) == (5, {"in_proportion": {"12": 4}})
+        assert (
+            b"4 calls for 12 positions, fewer for fewer in proportion" in run(capfdbinary, "inspect", out)[1]
+        )
         assert run(capfdbinary, "decompress", out, "--quiet")[1] == content
 
 
@@ -486,8 +488,32 @@ def test_rows_of_every_length_take_their_share_of_one_plan(together, streamed):
     assert len(data) < len(each)
     scored = [codec.scored(subject, items, codec.Settings(plan=p)) for p in (shares, lambda n: shares(n))]
     assert scored[0] == scored[1]
-    with pytest.raises(ValueError, match="in proportion of 4 positions; expected one of 10 or more"):
-        codec.compress(subject, items, plan=partial(plans.in_proportion, (1, 3)))
+
+
+@pytest.mark.parametrize(
+    ("plan", "problem"),
+    [
+        (partial(plans.in_proportion, (1, 3)), "in proportion of 4 positions; expected 10 to 10"),
+        (partial(plans.in_proportion, (4,) * 10), "in proportion of 40 positions; expected 10 to 10"),
+        (partial(plans.in_proportion, (4, 0, 6)), "of 1 or more positions each"),
+        (partial(plans.in_proportion), "expected the sizes of its steps alone"),
+        (partial(plans.in_proportion, (4, 6), 3), "expected the sizes of its steps alone"),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_plan_in_proportion_that_does_not_fit_is_refused(plan, problem, streamed):
+    items = golden_archives.NETWORK_ITEMS
+    with pytest.raises(ValueError, match=problem):
+        codec.compress(golden_archives.network(), iter(items) if streamed else items, plan=plan)
+
+
+def test_a_plan_in_proportion_may_be_of_any_whole_numbers():
+    items = golden_archives.NETWORK_ITEMS
+    plain, odd = (
+        codec.compress(golden_archives.network(), items, plan=partial(plans.in_proportion, sizes))
+        for sizes in ([4, 6], torch.tensor([4, 6]))
+    )
+    assert plain == odd
 
 
 def test_files_and_folders_go_through_the_command_line(tiny, tmp_path, capfdbinary):

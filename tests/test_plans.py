@@ -530,8 +530,9 @@ def test_shares_of_a_plan_have_their_share_of_the_steps():
         marks = [divmod(5 * k, steps) for k in range(steps)]
         cut = [(at[i] * steps + (at[i + 1] - at[i]) * r) * n // (steps * 40) for i, r in marks] + [n]
         assert plans.in_proportion(whole, n) == tuple(b - a for a, b in pairwise(cut))
-    with pytest.raises(ValueError, match="a plan of no steps, expected at least one"):
-        plans.in_proportion((), 3)
+    for wrong in ((), (0,), (-1,), (2, 0, 3)):
+        with pytest.raises(ValueError, match="expected at least one, of 1 or more positions each"):
+            plans.in_proportion(wrong, 3)
 
 
 def test_shares_of_an_even_plan_are_even():

@@ -335,64 +335,88 @@ def test_ctrl_c_anywhere_is_one_line(after, tmp_path):
     assert (code, err) == (130, "unmask: stopped\n")
 
 
-def alone(code):
-    """What some lines do in a Python of their own, where Ctrl-C is Python's own."""
-    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    env = os.environ | {"PYTHONPATH": str(Path(unmask.__file__).parents[1])}
+def alone(code, words=None, path=()):
+    """What some lines, or a command, do in a Python of their own where Ctrl-C is Python's own: code, output, errors."""
+    start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    run = ["-c", start + code] if words is None else ["-m", "unmask", *words]
+    places = os.pathsep.join([*map(str, path), str(Path(unmask.__file__).parents[1])])
     done = subprocess.run(
-        [sys.executable, "-c", start + code], capture_output=True, text=True, env=env, timeout=60
+        [sys.executable, *run],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": places},
+        timeout=100,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     return done.returncode, done.stdout, done.stderr
 
 
-def test_ctrl_c_while_modules_are_loaded_cannot_be_lost():
-    code = """
-from unmask.command_line.arguments.interrupts import at_once
-with at_once():
-    try:
-        signal.raise_signal(signal.SIGINT)
-    except BaseException:
-        pass
-print("went on")
+SWALLOWS = """
+import signal
+try:
+    signal.raise_signal(signal.SIGINT)
+except BaseException:
+    pass
 """
-    assert alone(code) == (130, "", "unmask: stopped\n")
-
-
-def test_ctrl_c_that_falls_into_a_finaliser_comes_again():
-    code = """
-import sys, time
-from unmask.command_line.arguments.interrupts import once_more
-sys.unraisablehook = once_more
+FALLS = """
+import signal
 class Late:
     def __del__(self):
         signal.raise_signal(signal.SIGINT)
+Late()
+"""
+
+
+def test_ctrl_c_while_torch_is_loaded_cannot_be_lost(tmp_path):
+    (tmp_path / "torch.py").write_text(SWALLOWS)
+    assert alone("", ["orders"], [tmp_path]) == (130, "", "unmask: stopped\n")
+
+
+def test_ctrl_c_while_the_command_is_loaded_cannot_be_lost(tmp_path):
+    (tmp_path / "tyro.py").write_text(SWALLOWS)
+    assert alone("", ["--version"], [tmp_path]) == (130, "", "unmask: stopped\n")
+
+
+def test_ctrl_c_that_falls_into_a_finaliser_comes_again(tmp_path):
+    # an order's words are read after torch was loaded: the finaliser runs in the midst of the command
+    (tmp_path / "rich").mkdir()
+    (tmp_path / "rich" / "__init__.py").write_text("")
+    (tmp_path / "rich" / "console.py").write_text(FALLS + "import time\ntime.sleep(90)\n")
+    began = time.monotonic()
+    code, out, err = alone("", ["orders"], [tmp_path])
+    assert (code, out, err) == (130, "", "unmask: stopped\n")
+    assert time.monotonic() - began < 80  # the sleep was cut short
+
+
+def test_what_else_a_finaliser_raises_is_told_as_ever():
+    code = """
+from unmask.command_line.arguments.interrupts import own_process
+told = []
+sys.unraisablehook = told.append
+own_process()
 class Broken:
     def __del__(self):
-        raise ValueError("told as ever")
-del_ = [Broken()]
-del_.clear()
+        raise ValueError("told")
+Broken()
+print(len(told))
+"""
+    assert alone(code) == (0, "1\n", "")
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_callers_ctrl_c_is_left_alone(own):
+    """In a process that is not the command's, and beside a handler of one's own."""
+    mine = 'signal.signal(signal.SIGINT, lambda *_: print("mine"))'
+    code = f"""
+from unmask.command_line.arguments.interrupts import at_once, own_process
+{"own_process(); " + mine if own else ""}
 try:
-    del_.append(Late())
-    del_.clear()
-    time.sleep(30)
+    with at_once():
+        signal.raise_signal(signal.SIGINT)
 except KeyboardInterrupt:
-    print("here")
+    print("raised")
 """
-    code, out, err = alone(code)
-    assert (code, out) == (0, "here\n")
-    assert "ValueError: told as ever" in err
-    assert "KeyboardInterrupt" not in err
-
-
-def test_a_callers_own_handler_of_ctrl_c_is_left_alone():
-    code = """
-from unmask.command_line.arguments.interrupts import at_once
-signal.signal(signal.SIGINT, lambda *_: print("mine"))
-with at_once():
-    signal.raise_signal(signal.SIGINT)
-signal.raise_signal(signal.SIGINT)
-"""
-    assert alone(code) == (0, "mine\nmine\n", "")
+    assert alone(code) == (0, "mine\n" if own else "raised\n", "")
 
 
 @pytest.mark.parametrize("after", [0.0, 3.0])

@@ -7,9 +7,9 @@ import sys
 def main() -> int:
     """Runs the command; Ctrl-C while it is being loaded ends in one line as well."""
     try:
-        from unmask.command_line.arguments.interrupts import at_once, once_more
+        from unmask.command_line.arguments.interrupts import at_once, own_process
 
-        sys.unraisablehook = once_more
+        own_process()
         with at_once():
             from unmask.command_line.app import main as run
         code = run()

@@ -162,7 +162,7 @@ def method_of(settings: Settings, subject: Subject, lengths: Iterable[int] | Non
     block = settings.block or subject.block
     counts = _counts(range(1, subject.length + 1) if lengths is None else lengths, block)
     return Method(
-        _plan(settings.plan, counts, lengths is None),
+        _plan(settings.plan, counts, block or subject.length, lengths is None),
         order.name,
         settings.seed,
         settings.substeps,
@@ -243,19 +243,27 @@ def _counts(lengths: Iterable[int], block: int) -> list[int]:
     return sorted(rows if not block else {part for n in rows for part in (min(n, block), n % block)} - {0})
 
 
-def _plan(plan: Plan, counts: list[int], all_lengths: bool) -> int | Sizes:
+def _plan(plan: Plan, counts: list[int], most: int, all_lengths: bool) -> int | Sizes:
     if isinstance(plan, int):
         return plan
-    if isinstance(plan, partial) and plan.func is families.in_proportion and not plan.keywords:
-        (sizes,) = plan.args
-        if counts and counts[-1] > sum(sizes):
-            raise ValueError(
-                f"a plan in proportion of {sum(sizes)} positions; expected one of {counts[-1]} or more"
-            )
-        return Shares({sum(sizes): check(sizes, sum(sizes))})
+    if isinstance(plan, partial) and plan.func is families.in_proportion:
+        return _shares(plan, counts, most)
     if all_lengths and not callable(plan):
         counts = [sum(plan)]
     return {n: check(plan, n) for n in counts}
+
+
+def _shares(plan: partial[tuple[int, ...]], counts: list[int], most: int) -> Shares:
+    """The one plan that counts up to ``most`` take shares of; ValueError where it is too short for them, or too long."""
+    if len(plan.args) != 1 or plan.keywords:
+        raise ValueError(
+            f"a plan in proportion with {plan.args}, {plan.keywords}; expected the sizes of its steps alone"
+        )
+    longest = families.boundaries(plan.args[0])[-1]
+    needed = max(counts, default=1)
+    if not needed <= longest <= most:
+        raise ValueError(f"a plan in proportion of {longest} positions; expected {needed} to {most}")
+    return Shares({longest: families.in_proportion(plan.args[0], longest)})
 
 
 def _looked_up(sizes: Sizes) -> Callable[[int], tuple[int, ...]]:

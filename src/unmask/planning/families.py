@@ -212,8 +212,10 @@ def in_proportion(plan: Sequence[int], length: int) -> Sizes:
     """
     points, length = boundaries(plan), _count(length, "length")
     count, total = len(points) - 1, points[-1]
-    if not count:
-        raise ValueError("got a plan of no steps, expected at least one")
+    if not count or any(after <= before for before, after in pairwise(points)):
+        raise ValueError(
+            f"got steps {shown(tuple(plan))}, expected at least one, of 1 or more positions each"
+        )
     steps = min(count, -(-count * length // total))
     parts = (divmod(k * count, steps) for k in range(steps))
     inner = [points[i] * steps + (points[i + 1] - points[i]) * part for i, part in parts]

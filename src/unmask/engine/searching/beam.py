@@ -37,9 +37,10 @@ def search(
     the ``width`` hypotheses of each sequence with the highest log-probability so far, exact along the order (one position
     a step; of several at once it is that of the sampler, which draws them apart). Width 1 is the arg-max; from the number
     of possible sequences on the most probable one is certain to be found. A step costs one call for each hypothesis, and
-    all of them are one batch. With ``finish`` False those no more probable than the best whole filling end: it stays the
-    first and comes in fewer calls, and fewer fillings stand behind it. Of a `Sampler` the order counts, and where symbols
-    come from does not. ``each`` hears of every step, as in `sample`.
+    all of them are one batch. With ``finish`` False those no more probable than the best whole filling end, which saves
+    calls where the order chooses how many positions a step takes: the first is as probable (another one at most among
+    equals), and fewer fillings stand behind it. Of a `Sampler` the order counts, and where symbols come from does not.
+    ``each`` hears of every step, as in `sample`.
     """
     check_tokens(tokens, denoiser, masks=True)
     selector = order_of(denoiser, selector)

@@ -21,8 +21,8 @@ class Found:
 
     Where there are fewer, log_prob is -inf and the tokens repeat the first. ``nfe`` float64 [B] counts the network calls
     of all hypotheses together, in full passes, and ``rounds`` float64 [B] those that came one after another, where
-    hypotheses side by side share a call. `unmask.replay` repeats it from ``manifest``. ``certain`` bool [B], where it can
-    be known: nothing along the order is more probable than the first filling.
+    hypotheses side by side share a call (of draws, those of the longest). `unmask.replay` repeats it from ``manifest``.
+    ``certain`` bool [B], where it can be known: nothing along the order is more probable than the first filling.
     """
 
     tokens: Tensor

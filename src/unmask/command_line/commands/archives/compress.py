@@ -16,7 +16,7 @@ from unmask.base.progress import IN_TURN, Pieces, Progress
 from unmask.base.types import Plan
 from unmask.codec import container, subjects, writing
 from unmask.codec.inspection import Summary
-from unmask.codec.settings import Order, Settings, full_passes, in_calls
+from unmask.codec.settings import Order, Settings, full_passes
 from unmask.codec.subjects import Item, Subject
 from unmask.command_line.choosing.files import read_sampler
 from unmask.command_line.commands.archives.inspect import described
@@ -67,12 +67,10 @@ def run_compress(
         suited(model, subject, calls, order, substeps, seed) if filed is None else Settings(sampler=filed)
     )
     returns = subjects.ARRAYS if images else subjects.BYTES
-    items = None if calls is None or files.STANDARD in sources else (item for _, item in pile.pairs())
     job = writing.prepare(
         subject,
         settings,
         returns=returns,
-        lengths=None if items is None else codec.masked_counts(subject, items, returns),
         named=pile.named,
         batch=batch,
         verify=verify,
@@ -156,7 +154,8 @@ def suited(
         return Settings(1, _order(order or own), seed, 1 if substeps is None else substeps)
     length = subject.block or subject.length
     if (order or own) == reading and substeps is None and (steps := _steps(subject, calls, length)):
-        return Settings(in_calls(steps, length), _order(reading), seed, -(-length // steps))
+        even = partial(plans.in_proportion, plans.uniform(length, steps))
+        return Settings(even, _order(reading), seed, -(-length // steps))
     chosen = order or (reading if subject.causal else "bisection")
     return Settings(_plan(model, length, calls), _order(chosen), seed, 1 if substeps is None else substeps)
 
@@ -165,7 +164,7 @@ def _steps(subject: Subject, calls: int, length: int) -> int | None:
     """The most steps of one position a sub-step that cost no more than ``calls`` full passes; None where there are none."""
     if not hasattr(getattr(subject.denoiser, "network", None), "partial"):
         return None
-    costs = ((n, full_passes(in_calls(n, length)(length), -(-length // n))) for n in range(calls, 0, -1))
+    costs = ((n, full_passes(plans.uniform(length, n), -(-length // n))) for n in range(calls, 0, -1))
     return next((n for n, cost in costs if cost <= calls), None)
 
 

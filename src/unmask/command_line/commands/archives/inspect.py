@@ -15,7 +15,7 @@ from unmask import codec
 from unmask.base.profile import Profile, check
 from unmask.codec import container, inspection
 from unmask.codec.inspection import Summary
-from unmask.codec.settings import Method, full_passes
+from unmask.codec.settings import Method, Shares, full_passes
 from unmask.command_line.commands.archives.decompress import header_of, opened_file
 from unmask.command_line.output import Report
 from unmask.models import load, measured_profile, shipped
@@ -43,9 +43,10 @@ def run_inspect(path: Path) -> Report:
         header_of(file, path)
         found = codec.inspect(file)
     record, method = found.header.record, found.header.method
-    plan = (
-        method.plan if isinstance(method.plan, int) else {n: len(sizes) for n, sizes in method.plan.items()}
-    )
+    plan: Any = method.plan
+    if not isinstance(plan, int):
+        calls = {n: len(sizes) for n, sizes in plan.items()}
+        plan = {"in_proportion": calls} if isinstance(plan, Shares) else calls
     return {
         "command": "inspect",
         "file": str(path),
@@ -71,7 +72,7 @@ def run_inspect(path: Path) -> Report:
 
 
 def _passes(method: Method) -> float | None:
-    """Full passes for the longest row (or block) of an archive; None where its steps are not stored one by one."""
+    """Full passes for the longest row (or block) that has a plan; None where its steps are not stored one by one."""
     if isinstance(method.plan, int):
         return None
     return full_passes(method.plan[max(method.plan)], method.substeps) if method.plan else 0
@@ -147,8 +148,11 @@ def _facts(report: Report) -> Iterable[tuple[str, str]]:
 def _short(name: str, value: Any) -> str:
     """A fact in few words: of a plan by masked count, that of the largest."""
     if name == "plan" and isinstance(value, dict):
-        largest = max(value, default=0)
-        return f"{value.get(largest, 0)} calls for {largest} positions"
+        shares = value.get("in_proportion")
+        calls = value if shares is None else shares
+        largest = max(calls, default=0)
+        less = "" if shares is None else ", fewer for fewer in proportion"
+        return f"{calls.get(largest, 0)} calls for {largest} positions{less}"
     if name == "model" and isinstance(value, dict):
         return f"{value['name']} ({value['identity'][:12]})"
     if name == "kinds":

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, TypeAlias, overload
+from typing import Any
 
 from unmask.base.numbers import real, shown, whole
 from unmask.base.profile import accepted, check
 from unmask.base.types import Denoiser, Plan, Selector
+from unmask.codec.container.plans import Shares, Sizes, read_plan, written_plan
 from unmask.codec.subjects import Subject
 from unmask.codec.tables import Law
 from unmask.denoisers import tempered
 from unmask.orders import presets, scores, selectors
 from unmask.orders.described import is_learnt, reads_on, selector_of
-from unmask.orders.samplers import Sampler, expanded, runs_of
+from unmask.orders.samplers import Sampler
 from unmask.planning import families
 
 
@@ -84,46 +85,6 @@ _USUAL = (("order", None), ("plan", 1), ("seed", 0), ("substeps", 1), ("block", 
 
 _RANGES = (("seed", 0, 2**63 - 1), ("substeps", 1, 2**16 - 1), ("block", 0, 2**31 - 1), ("grid", 0, 63))
 """What a header may hold."""
-
-
-@dataclass(frozen=True)
-class Runs(Sequence[int]):
-    """The step sizes of a header as it holds them, in runs (size, times): a plan costs no more than its words there."""
-
-    pairs: tuple[tuple[int, int], ...]
-
-    def __len__(self) -> int:
-        """Number of steps."""
-        return sum(times for _, times in self.pairs)
-
-    def __iter__(self) -> Iterator[int]:
-        """The size of each step."""
-        return expanded(self.pairs)
-
-    @overload
-    def __getitem__(self, index: int) -> int: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[int]: ...
-    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
-        """The size of one step, or of some."""
-        return tuple(self)[index]
-
-
-Sizes: TypeAlias = dict[int, Sequence[int]]
-"""Masked count -> sizes of the steps."""
-
-
-class Shares(Sizes):
-    """One plan, of as many positions as its only key; fewer take their share of it (`families.in_proportion`)."""
-
-    def __contains__(self, masked: object) -> bool:
-        """Whether the plan reaches as far."""
-        return isinstance(masked, int) and 0 < masked <= max(self)
-
-    def __missing__(self, masked: int) -> Sequence[int]:
-        """The steps of fewer positions."""
-        longest = max(self)
-        return families.in_proportion(tuple(self[longest]), masked)
 
 
 @dataclass(frozen=True)
@@ -284,25 +245,12 @@ def to_record(method: Method) -> dict[str, Any]:
     record = vars(method)
     if method.rule is not None:
         return {name: value for name, value in record.items() if name not in _NAMED}
-    plan: Any = method.plan
-    if not isinstance(plan, int):
-        shared, plan = (
-            isinstance(plan, Shares),
-            {str(n): [list(r) for r in runs_of(s)] for n, s in plan.items()},
-        )
-        plan = {IN_PROPORTION: plan} if shared else plan
+    plan = written_plan(method.plan)
     return {name: value for name, value in record.items() if name not in _OWN} | {"plan": plan}
 
 
 _NAMED, _OWN = ("plan", "order", "seed"), ("rule", "temperature")
 """What only headers of named orders have, and what only headers of rules."""
-
-
-IN_PROPORTION = "in_proportion"
-"""What stands before a plan of which all masked counts take their share."""
-
-LONGEST_PLAN = 2**20
-"""Positions that a plan in a header may have."""
 
 
 def from_record(record: dict[str, Any]) -> Method:
@@ -326,43 +274,7 @@ def from_record(record: dict[str, Any]) -> Method:
         "band",
         *(_OWN if "rule" in record else ()),
     )
-    return Method(_read_plan(record.get("plan")), **{name: record[name] for name in names})
-
-
-def _read_plan(plan: Any) -> int | Sizes:
-    if type(plan) is int and 0 < plan < 2**31:
-        return plan
-    shared = isinstance(plan, dict) and list(plan) == [IN_PROPORTION]
-    try:
-        sizes: Sizes = {
-            (masked := _count(n)): _runs(masked, runs)
-            for n, runs in (plan[IN_PROPORTION] if shared else plan).items()
-        }
-    except (AttributeError, TypeError, ValueError):
-        raise ValueError(
-            f"field plan: {shown(plan)}, expected positions per call or steps that sum to each masked count"
-        ) from None
-    if shared and len(sizes) != 1:
-        raise ValueError(f"field plan: {shown(plan)}, expected one plan to take shares of")
-    return Shares(sizes) if shared else sizes
-
-
-def _count(text: str) -> int:
-    """A masked count; ValueError for what `to_record` would not write."""
-    masked = int(text) if len(text) < 9 else 0
-    if text != str(masked) or not 0 < masked <= LONGEST_PLAN:
-        raise ValueError
-    return masked
-
-
-def _runs(masked: int, runs: list[list[int]]) -> Runs:
-    """The runs [size, times] of a plan; ValueError unless they sum to the masked count."""
-    pairs = tuple((size, times) for size, times in runs)
-    if any(type(x) is not int or not 0 < x <= masked for pair in pairs for x in pair):
-        raise ValueError
-    if sum(size * times for size, times in pairs) != masked:
-        raise ValueError
-    return Runs(pairs)
+    return Method(read_plan(record.get("plan")), **{name: record[name] for name in names})
 
 
 # --- what it costs ----------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from rich.table import Table
 from unmask import codec
 from unmask.base.profile import Profile, check
 from unmask.codec import container, inspection
+from unmask.codec.container.plans import Shares
 from unmask.codec.inspection import Summary
-from unmask.codec.settings import Method, Shares, full_passes
+from unmask.codec.settings import Method, full_passes
 from unmask.command_line.commands.archives.decompress import header_of, opened_file
 from unmask.command_line.output import Report
 from unmask.models import load, measured_profile, shipped

@@ -108,7 +108,8 @@ SECTIONS = (
     Section(
         "Guesses side by side",
         """The same guesses in a beam (`unmask.search` with `finish=False`): its hypotheses share a batch, so that what
-        counts on a machine with room is how many calls come one after another. The aims for very hard puzzles are 80 % and 12 calls:""",
+        counts on a machine with room is how many calls come one after another. The aims for very hard puzzles are 80 %
+        and 12 calls:""",
         "searching_sudoku_beam",
         "rows",
         ("task", "way", "n", "calls", "one after another", "most probable solved %", "any %"),

@@ -203,7 +203,8 @@ def compress(
     """An archive of items, losslessly: texts, bytes of texts, images uint8, or symbols int64 [n] of a bare denoiser.
 
     ``model`` is a loaded model, or `subjects.of_denoiser` of any denoiser. ``plan`` is positions per call, the sizes of
-    all steps, or a function of the masked count; ``order`` a named order (default random; left to right for a causal
+    all steps, or a function of the masked count, of which ``partial(plans.in_proportion, sizes)`` takes the least room in
+    the header; ``order`` a named order (default random; left to right for a causal
     model) and ``wrapper`` a named change of the law. What the model cannot say is stored by itself; ``verify`` decodes
     every item after encoding and stores those that would not come back, ``shorter`` those that coding would make longer.
     ``batch`` does not change the archive. A ``sampler`` takes the place of plan, order, seed and sub-steps, and stands in

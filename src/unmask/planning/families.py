@@ -205,7 +205,7 @@ def in_proportion(plan: Sequence[int], length: int) -> Sizes:
     """The plan for fewer positions in its share of the steps, ceil(K length / N); no more than K for more positions.
 
     Boundaries stand at equal shares of the positions, between those of the plan where there are fewer steps, and are
-    rounded down in whole numbers, so that files may rely on them.
+    rounded down in whole numbers, so that files may rely on them (docs/codec.md). Derived.
 
         >>> in_proportion((1, 1, 2, 4), 4)
         (1, 3)

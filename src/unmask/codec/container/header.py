@@ -7,6 +7,8 @@ import struct
 import zlib
 from typing import Any, BinaryIO
 
+from unmask.codec.container.plans import IN_PROPORTION
+
 MAGIC = b"\x89UMZ\r\n\x1a\n"
 VERSION, PACKED_NAMES, RULES, BUNDLES, SHARES = 1, 2, 3, 4, 5
 """Versions of the format: 5 where all rows take their share of one plan, else 4 where items stand in bundles, else 3 where
@@ -38,7 +40,7 @@ def version_of(record: dict[str, Any]) -> int:
     """The version of the format that a header with this record has."""
     method = record.get("method")
     plan = method.get("plan") if isinstance(method, dict) else None
-    if isinstance(plan, dict) and "in_proportion" in plan:
+    if isinstance(plan, dict) and IN_PROPORTION in plan:
         return SHARES
     if "together" in record:
         return BUNDLES

@@ -86,7 +86,7 @@ def read_plan(plan: Any) -> int | Sizes:
 
 
 def _count(text: str) -> int:
-    """A masked count; ValueError for what `to_record` would not write."""
+    """A masked count; ValueError for what `written_plan` would not write."""
     masked = int(text) if len(text) < 9 else 0
     if text != str(masked) or not 0 < masked <= LONGEST_PLAN:
         raise ValueError

@@ -177,7 +177,5 @@ def _plan(model: Model, length: int, calls: int) -> Plan:
     """The best plan of a full row by the model's profile, or else equal steps; shorter rows take their share of it."""
     profile = measured_profile(model)
     if profile is None or profile.length != length:
-        best = plans.uniform(length, calls)
-    else:
-        best = plans.optimal(profile, steps=calls)
-    return partial(plans.in_proportion, best)
+        return partial(plans.in_proportion, plans.uniform(length, calls))
+    return partial(plans.in_proportion, plans.optimal(profile, steps=calls))

@@ -14,7 +14,7 @@ from rich.table import Table
 from unmask import codec
 from unmask.base.profile import Profile, check
 from unmask.codec import container, inspection
-from unmask.codec.container.plans import Shares
+from unmask.codec.container.plans import IN_PROPORTION, Shares
 from unmask.codec.inspection import Summary
 from unmask.codec.settings import Method, full_passes
 from unmask.command_line.commands.archives.decompress import header_of, opened_file
@@ -47,7 +47,7 @@ def run_inspect(path: Path) -> Report:
     plan: Any = method.plan
     if not isinstance(plan, int):
         calls = {n: len(sizes) for n, sizes in plan.items()}
-        plan = {"in_proportion": calls} if isinstance(plan, Shares) else calls
+        plan = {IN_PROPORTION: calls} if isinstance(plan, Shares) else calls
     return {
         "command": "inspect",
         "file": str(path),
@@ -149,7 +149,7 @@ def _facts(report: Report) -> Iterable[tuple[str, str]]:
 def _short(name: str, value: Any) -> str:
     """A fact in few words: of a plan by masked count, that of the largest."""
     if name == "plan" and isinstance(value, dict):
-        shares = value.get("in_proportion")
+        shares = value.get(IN_PROPORTION)
         calls = value if shares is None else shares
         largest = max(calls, default=0)
         less = "" if shares is None else ", fewer for fewer in proportion"

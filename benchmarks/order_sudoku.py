@@ -1,10 +1,11 @@
 """Sudoku in an order that the model chooses against orders that it is taught: masked and autoregressive models, one code.
 
 Run: python benchmarks/order_sudoku.py train FOLDER [--only NAME ...] [--hours H]     trains, or goes on, one after another
+     python benchmarks/order_sudoku.py train FOLDER --steps N [--decay .5] [--rate R]    one run, learning rate to 0
      python benchmarks/order_sudoku.py curves FOLDER [--num 200] [--write]            exact match against steps and hours
      python benchmarks/order_sudoku.py orders FOLDER [--num 500] [--write]            the last models, in every order
 
-With --cells 36 boards are 6x6, where a step takes a tenth of the time and curves become flat.
+With --cells 36 boards are 6x6, where a step takes a tenth of the time; with --cells 16 they are 4x4, where curves end.
 
 FOLDER/NAME/at/STEPS holds the model at each power of two of steps, FOLDER/NAME/processor.json the processor seconds.
 """
@@ -30,6 +31,7 @@ import unmask
 from unmask import recipes
 from unmask.base.statistics import wilson
 from unmask.data import sudoku
+from unmask.data.readers.boards import symbols_of
 from unmask.data.sudoku.ordering import fixed_order, solver_order
 from unmask.recipes import Machine, Run
 from unmask.recipes.laboratory.cell_network import vocab_size
@@ -53,6 +55,7 @@ FULL = 99.0
 SETS: dict[int, dict[str, int | None]] = {
     81: {"40 clues": 40, "34 clues": 34, "minimal": None},
     36: {"16 clues": 16, "12 clues": 12, "minimal": None},
+    16: {"8 clues": 8, "6 clues": 6, "minimal": None},
 }
 """Sets of test puzzles by the cells of a board: how many clues they have."""
 
@@ -67,10 +70,14 @@ class Entry:
     changes: dict[str, str]
     hours: float
 
-    def run(self, steps: int) -> Run:
-        """Its training up to so many steps: constant learning rate, so that the curve is one of a single run."""
+    def run(self, steps: int, decay: float = 0.0, rate: float | None = None) -> Run:
+        """Its training up to so many steps: constant learning rate, so that the curve is one of a single run.
+
+        ``decay`` is the share of steps over which it falls to 0 at the end, ``rate`` another one than the entry's.
+        """
         run = override(recipes.all_recipes()[self.recipe](), DATA | self.changes)
-        optimiser = replace(run.optimiser, steps=steps, decay=0.0, warmup=100, ema=0.998, muon=True)
+        optimiser = replace(run.optimiser, steps=steps, decay=decay, warmup=100, ema=0.998, muon=True)
+        optimiser = replace(optimiser, learning_rate=rate or optimiser.learning_rate)
         machine = Machine(bfloat16=None, compile=True, threads=1, save_minutes=5, keep=1)
         return replace(run, optimiser=optimiser, machine=machine)
 
@@ -90,6 +97,10 @@ SMALL_6 = {"optimiser.learning_rate": "0.002"}
 LARGE_6 = {"network.width": "104", "network.depth": "8", "network.hidden": "224", "network.loops": "1"} | {
     "optimiser.learning_rate": "0.0015"
 }
+SMALL_4 = {"optimiser.learning_rate": "0.002"}
+LARGE_4 = {"network.width": "64", "network.depth": "6", "network.hidden": "112", "network.loops": "1"} | {
+    "optimiser.learning_rate": "0.0015"
+}
 
 
 def entries(board: str, small: dict[str, str], large: dict[str, str]) -> dict[str, Entry]:
@@ -104,7 +115,11 @@ def entries(board: str, small: dict[str, str], large: dict[str, str]) -> dict[st
     }
 
 
-BOARDS = {81: entries("sudoku", SMALL, LARGE), 36: entries("sudoku6", SMALL_6, LARGE_6)}
+BOARDS = {
+    81: entries("sudoku", SMALL, LARGE),
+    36: entries("sudoku6", SMALL_6, LARGE_6),
+    16: entries("sudoku4", SMALL_4, LARGE_4),
+}
 
 
 def main() -> None:
@@ -114,17 +129,30 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", choices=tuple(BOARDS[81]), default=list(BOARDS[81]))
     parser.add_argument("--hours", type=float, default=100.0, help="processor hours of each model at most")
+    parser.add_argument("--steps", type=int, help="one training of so many steps, to its end")
+    parser.add_argument(
+        "--decay", type=float, default=0.5, help="with --steps, share of falling learning rate"
+    )
+    parser.add_argument("--rate", type=float, help="with --steps, the learning rate before")
     parser.add_argument("--num", type=int, default=200)
     parser.add_argument("--cells", type=int, choices=tuple(BOARDS), default=81)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument(
+        "--write", nargs="?", const="", metavar="MORE", help="a record, with this after its name"
+    )
     options = parser.parse_args()
     if options.part == "train":
-        trained(options.folder, BOARDS[options.cells], options.only, options.hours)
+        every = BOARDS[options.cells]
+        if options.steps:
+            for name in options.only:
+                stage(options.folder / name, every[name].run(options.steps, options.decay, options.rate))
+        else:
+            trained(options.folder, every, options.only, options.hours)
         return
     rows, notes = PARTS[options.part](options.folder, options.only, options.num, options.cells)
-    if options.write:
-        of = "" if options.cells == 81 else "6"
-        print(record.write(f"order_sudoku{of}_{options.part}", rows, notes))
+    if options.write is not None:
+        of = "" if options.cells == 81 else str(symbols_of(options.cells))
+        more = f"_{options.write}" if options.write else ""
+        print(record.write(f"order_sudoku{of}_{options.part}{more}", rows, notes))
     print("\n".join([notes, *record.table(rows)]))
 
 
@@ -136,20 +164,27 @@ def trained(folder: Path, entries: dict[str, Entry], names: list[str], hours: fl
     steps, left = FIRST, list(names)
     while left:
         for name in list(left):
-            place, used = folder / name, spent(folder / name)
-            if (place / "at" / str(steps)).exists():
+            if (folder / name / "at" / str(steps)).exists():
                 continue
-            if sum(used.values()) > 3600 * min(hours, entries[name].hours):
+            if sum(spent(folder / name).values()) > 3600 * min(hours, entries[name].hours):
                 left.remove(name)
                 continue
-            began = time.process_time()
-            try:
-                model = train(entries[name].run(steps), place)
-            finally:  # seconds of a training that was cut off count as well
-                used[str(steps)] = used.get(str(steps), 0.0) + time.process_time() - began
-                (place / "processor.json").write_text(json.dumps(used))
-            shutil.copytree(model, place / "at" / str(steps))
+            stage(folder / name, entries[name].run(steps))
         steps *= 2
+
+
+def stage(place: Path, run: Run) -> None:
+    """A model at the end of a run, which goes on where its folder has come to."""
+    steps, used = str(run.optimiser.steps), spent(place)
+    if (place / "at" / steps).exists():
+        return
+    began = time.process_time()
+    try:
+        model = train(run, place)
+    finally:  # seconds of a training that was cut off count as well
+        used[steps] = used.get(steps, 0.0) + time.process_time() - began
+        (place / "processor.json").write_text(json.dumps(used))
+    shutil.copytree(model, place / "at" / steps)
 
 
 def spent(place: Path) -> dict[str, float]:
@@ -222,12 +257,12 @@ def held_out(model: unmask.Model, entry: Entry, batches: int = 6) -> tuple[float
 
 def autoregressive(model: unmask.Model) -> bool:
     """Whether a model writes pairs of cell and value."""
-    return bool(model.length == 2 * cells_of(model))
+    return str(model.config["name"]).endswith(("_solver", "_fixed"))
 
 
 def cells_of(model: unmask.Model) -> int:
     """How many cells the boards of a model have."""
-    return 36 if model.config["name"].startswith("sudoku6") else 81
+    return model.length // 2 if autoregressive(model) else model.length
 
 
 def stages(place: Path) -> list[int]:
@@ -235,12 +270,16 @@ def stages(place: Path) -> list[int]:
     return sorted(int(p.name) for p in (place / "at").glob("*"))
 
 
+FRESH = """Test
+puzzles have seeds of their own; of 28 million 6x6 grids some are met again in training, nearly all are symmetric to one
+that was. Of 4x4 boards there are 288 grids and 85,632 minimal puzzles in all: there it counts how soon they are known."""
+
 CURVES = f"""
 Exact match (clues kept, grid valid) of {{num}} fresh puzzles ({{cells}} cells) of each set, every symbol the most likely,
 one position a call: the masked model by margin, autoregressive ones by greedy writing of cell and value (no cell twice by
-construction). Sets: `unmask.data.sudoku.puzzles`, seed {SEED} plus the number of clues. Puzzles are fresh; of 28 million
-6x6 grids some are met again, and nearly all are symmetric to one that was. Training: minimal puzzles with
-floor(blanks u^2) blanks shown, the same generator for all; constant learning rate, average of weights 0.998. Nats per blank
+construction). Sets: `unmask.data.sudoku.puzzles`, seed {SEED} plus the number of clues. {FRESH}
+Training: minimal puzzles with floor(blanks u^2) blanks shown, the same generator for all; learning rate constant, or
+falling where the row says over what last share of steps; average of weights 0.998. Nats per blank
 on held-out puzzles of that law, for the cell and for its value (masked: each hidden cell given what is visible, before any
 is filled in, so not comparable between kinds). "Told where": exact match where each next cell is the taught order's.
 Verdict: flat if over the last doubling of steps the nats fell by less than {100 * GAIN:.0f} % and exact match rose by less
@@ -271,6 +310,8 @@ def curve_row(
     cell, value = held_out(model, entry)
     row: Row = {"model": name, "parameters": sum(p.numel() for p in model.denoiser.network.parameters())}
     row |= {"steps": steps, "puzzles": steps * model.config["batch_size"]}
+    falling = model.config["optimiser"]["decay"]
+    row |= {"rate falls": falling} if falling else {}
     row["hours"] = round(sum(s for at, s in used.items() if int(at) <= steps) / 3600, 3)
     row |= {"nats, cell": round(cell, 4), "nats, value": round(value, 4)}
     row |= {f"{s} %": round(100 * solved(model, s, num, "margin"), 1) for s in sets}
@@ -285,17 +326,16 @@ def verdict(rows: list[Row], sets: list[str]) -> str:
     if len(rows) < 2:
         return "-"
     before, now = ({"nats": r["nats, cell"] + r["nats, value"], **r} for r in rows[-2:])
-    fell = 1 - now["nats"] / before["nats"]
-    rose = max(now[f"{s} %"] - before[f"{s} %"] for s in sets)
     if min(row[f"{s} %"] for row in (before, now) for s in sets) >= FULL:
         return "solves all"
+    fell = 1 - now["nats"] / before["nats"]
+    rose = max(now[f"{s} %"] - before[f"{s} %"] for s in sets)
     return "flat" if fell < GAIN and rose < POINTS else "not converged"
 
 
 ORDERS = f"""
 Exact match of {{num}} fresh puzzles ({{cells}} cells) of each set by the last model of each kind, every symbol the most
-likely one, one position a call; Wilson 95 % interval. Sets: `unmask.data.sudoku.puzzles`, seed {SEED} plus clues. Puzzles
-are fresh; of 28 million 6x6 grids some are met again in training, and nearly all are symmetric to one that was.
+likely one, one position a call; Wilson 95 % interval. Sets: `unmask.data.sudoku.puzzles`, seed {SEED} plus clues. {FRESH}
 """
 
 

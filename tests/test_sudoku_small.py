@@ -206,14 +206,15 @@ class TestBoards:
 
 
 class TestModels:
-    @pytest.mark.parametrize("name", ["sudoku6_solver", "sudoku6_fixed"])
-    def test_a_batch_has_the_puzzles_of_the_masked_recipe(self, name: str) -> None:
-        run = recipes.all_recipes()[name]()
-        posed = replace(recipes.sudoku6(), data=run.data, batch_size=run.batch_size)
+    @pytest.mark.parametrize("size", [4, 6])
+    @pytest.mark.parametrize("order", ["solver", "fixed"])
+    def test_a_batch_has_the_puzzles_of_the_masked_recipe(self, size: int, order: str) -> None:
+        run, masked = (recipes.all_recipes()[f"sudoku{size}{kind}"]() for kind in (f"_{order}", ""))
+        posed = replace(masked, data=run.data, batch_size=run.batch_size)
         ours, theirs = run.batch(run, 5), posed.batch(posed, 5)
-        shown = grids_of(torch.where(ours.masked, 42, ours.tokens))
+        shown = grids_of(torch.where(ours.masked, size**2 + size, ours.tokens))
         assert torch.equal(grids_of(ours.tokens), theirs.tokens)
-        assert torch.equal(shown == 6, theirs.masked)
+        assert torch.equal(shown == size, theirs.masked)
         assert sudoku.is_unique(shown).all()
 
     @pytest.mark.global_random

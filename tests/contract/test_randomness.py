@@ -321,6 +321,7 @@ def small(name):
     if name in ("sudoku_hard", "sudoku_equivariant"):  # their bank is a file
         return replace(run, data=replace(run.data, banked=0.0))
     boards = ("sudoku", "sudoku_solver", "sudoku_fixed", "sudoku6", "sudoku6_solver", "sudoku6_fixed")
+    boards += ("sudoku4", "sudoku4_solver", "sudoku4_fixed")
     generated = (*boards, "lo_nae_sat", "zebra")
     return run if name in generated else replace(run, data=Stub())
 

@@ -25,7 +25,7 @@ from unmask.orders.selectors import in_blocks
 from unmask.planning import plans, profiles
 from unmask.variants import genmd4, upscale
 
-BOARDS = ("sudoku", "sudoku_hard", "sudoku_equivariant", "sudoku6")
+BOARDS = ("sudoku", "sudoku_hard", "sudoku_equivariant", "sudoku4", "sudoku6")
 """Names of models of Sudoku grids, those of their recipes."""
 
 

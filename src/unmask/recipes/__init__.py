@@ -15,6 +15,8 @@ from unmask.recipes.digits import (
 from unmask.recipes.items import lines, molecules, records
 from unmask.recipes.laboratory import (
     lo_nae_sat,
+    sudoku4_fixed,
+    sudoku4_solver,
     sudoku6_fixed,
     sudoku6_solver,
     sudoku_fixed,
@@ -23,7 +25,7 @@ from unmask.recipes.laboratory import (
     zebra,
 )
 from unmask.recipes.run import Batch, Machine, Optimiser, Run
-from unmask.recipes.sudoku import sudoku, sudoku6, sudoku_equivariant, sudoku_hard
+from unmask.recipes.sudoku import sudoku, sudoku4, sudoku6, sudoku_equivariant, sudoku_hard
 from unmask.recipes.text import text, text_autoregressive, text_d3pm, text_genmd4, text_md4
 
 __all__ = [
@@ -45,6 +47,9 @@ __all__ = [
     "pictures",
     "records",
     "sudoku",
+    "sudoku4",
+    "sudoku4_fixed",
+    "sudoku4_solver",
     "sudoku6",
     "sudoku6_fixed",
     "sudoku6_solver",
@@ -67,6 +72,7 @@ def all_recipes() -> dict[str, Callable[[], Run]]:
     images = (digits, digits_md4, digits_upscale4, digits_upscale16, digits_autoregressive, emoji, pictures)
     texts = (text, text_md4, text_genmd4, text_d3pm, text_autoregressive, text_pi)
     boards = (sudoku, sudoku_hard, sudoku_equivariant, sudoku_solver, sudoku_fixed)
-    puzzles = (lo_nae_sat, zebra, *boards, sudoku6, sudoku6_solver, sudoku6_fixed)
+    smaller = (sudoku4, sudoku4_solver, sudoku4_fixed, sudoku6, sudoku6_solver, sudoku6_fixed)
+    puzzles = (lo_nae_sat, zebra, *boards, *smaller)
     ours = {recipe.__name__: recipe for recipe in (*images, molecules, records, lines, *puzzles, *texts)}
     return ours | papers.RECIPES

@@ -3,6 +3,8 @@
 from unmask.recipes.laboratory.imbalance import text_pi
 from unmask.recipes.laboratory.latents import lo_nae_sat
 from unmask.recipes.laboratory.sudoku_sequences import (
+    sudoku4_fixed,
+    sudoku4_solver,
     sudoku6_fixed,
     sudoku6_solver,
     sudoku_fixed,
@@ -12,6 +14,8 @@ from unmask.recipes.laboratory.zebra import zebra
 
 __all__ = [
     "lo_nae_sat",
+    "sudoku4_fixed",
+    "sudoku4_solver",
     "sudoku6_fixed",
     "sudoku6_solver",
     "sudoku_fixed",

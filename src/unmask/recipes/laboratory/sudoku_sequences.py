@@ -1,8 +1,8 @@
-"""Recipes `sudoku_solver` and `sudoku_fixed`: Sudoku as (cell, value) pairs, autoregressive, in one order; 6x6 as well.
+"""Recipes `sudoku_solver` and `sudoku_fixed`: Sudoku as (cell, value) pairs, autoregressive, in one order; also small.
 
 What masked diffusion in an adaptive order is compared with (arXiv 2502.06768; the pairs follow arXiv 2409.10502). A puzzle
-is 162 tokens (72 of a 6x6 board): its clues in cell order, then the blanks in a solver's order or row by row. Puzzles are
-those of `sudoku`, or `sudoku6`, with the same data, seed and batch size; the loss is on blanks only.
+is 162 tokens (72 of a 6x6 board, 32 of a 4x4 one): its clues in cell order, then the blanks in a solver's order or row by
+row. Puzzles are those of `sudoku`, `sudoku6` or `sudoku4`, with the same data, seed and batch size; the loss is on blanks.
 """
 
 from __future__ import annotations
@@ -43,6 +43,16 @@ def sudoku6_solver() -> Run:
 def sudoku6_fixed() -> Run:
     """Boards of 6x6, blanks row by row; the size of `sudoku6`."""
     return _run("sudoku6_fixed", _fixed, cells=36, width=64)
+
+
+def sudoku4_solver() -> Run:
+    """Boards of 4x4, blanks as a solver finds them; the size of `sudoku4`."""
+    return _run("sudoku4_solver", _solver, cells=16, width=32)
+
+
+def sudoku4_fixed() -> Run:
+    """Boards of 4x4, blanks row by row; the size of `sudoku4`."""
+    return _run("sudoku4_fixed", _fixed, cells=16, width=32)
 
 
 def _solver(puzzles: Tensor, solutions: Tensor) -> Tensor:

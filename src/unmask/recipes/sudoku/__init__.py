@@ -16,6 +16,7 @@ from unmask.recipes.sudoku.plain import (
     objective,
     puzzle_counts,
     sudoku,
+    sudoku4,
     sudoku6,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "objective",
     "puzzle_counts",
     "sudoku",
+    "sudoku4",
     "sudoku6",
     "sudoku_equivariant",
     "sudoku_hard",

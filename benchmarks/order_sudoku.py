@@ -45,9 +45,9 @@ SEED = 20_261_129
 HELD_OUT = 2**31 - 1
 """Seed of the run whose batches the held-out loss is of."""
 
-FIRST, GAIN, POINTS = 256, 0.02, 2.0
-"""First number of steps noted; a curve is flat when, over the last doubling, the loss fell by a smaller share than GAIN and
-exact match rose by less than POINTS on every set."""
+FIRST, GAIN, NATS, POINTS = 256, 0.02, 0.01, 2.0
+"""First number of steps noted; a curve is flat when, over the last doubling, the loss fell by a smaller share than GAIN or
+by less than NATS a blank, and exact match rose by less than POINTS on every set."""
 
 FULL = 99.0
 """Exact match, %, from which on there is nothing to rise to: at both ends of a doubling, on every set."""
@@ -282,9 +282,9 @@ Training: minimal puzzles with floor(blanks u^2) blanks shown, the same generato
 falling where the row says over what last share of steps; average of weights 0.998. Nats per blank
 on held-out puzzles of that law, for the cell and for its value (masked: each hidden cell given what is visible, before any
 is filled in, so not comparable between kinds). "Told where": exact match where each next cell is the taught order's.
-Verdict: flat if over the last doubling of steps the nats fell by less than {100 * GAIN:.0f} % and exact match rose by less
-than {POINTS:g} points on every set; "solves all" if exact match was {FULL:g} % or more of every set at both ends; else not
-converged. Hours are processor hours, starts included; the machine was shared.
+Verdict: flat if over the last doubling of steps the nats fell by less than {100 * GAIN:.0f} % or {NATS:g} and exact match
+rose by less than {POINTS:g} points on every set; "solves all" if exact match was {FULL:g} % or more of every set at both
+ends; else not converged. Hours are processor hours, starts included; the machine was shared.
 """
 
 
@@ -328,9 +328,10 @@ def verdict(rows: list[Row], sets: list[str]) -> str:
     before, now = ({"nats": r["nats, cell"] + r["nats, value"], **r} for r in rows[-2:])
     if min(row[f"{s} %"] for row in (before, now) for s in sets) >= FULL:
         return "solves all"
-    fell = 1 - now["nats"] / before["nats"]
+    fell = before["nats"] - now["nats"]
     rose = max(now[f"{s} %"] - before[f"{s} %"] for s in sets)
-    return "flat" if fell < GAIN and rose < POINTS else "not converged"
+    slow = fell < max(GAIN * before["nats"], NATS)
+    return "flat" if slow and rose < POINTS else "not converged"
 
 
 ORDERS = f"""

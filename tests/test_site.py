@@ -109,6 +109,9 @@ def test_the_api_shows_all_public_names():
     }
     assert not missing
     assert wrappers <= shown
+    rooms = {"laws": unmask.laws, "plans": unmask.planning.plans, "profiles": unmask.profiles}
+    listed = {f"{room}.{name}" for room, module in rooms.items() for name in module.__all__}
+    assert listed - shown == {"plans.continuum", "profiles.Profile"}
     for name in shown:
         found = unmask
         for part in name.split("."):

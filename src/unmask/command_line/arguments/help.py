@@ -103,7 +103,7 @@ EXAMPLES = {
         "unmask data prepare book.txt --as text8 -o book",
         "unmask data prepare molecules.csv --as smiles --column SMILES -o mols --split train=0.9 valid=0.1",
     ),
-    "data fetch": ("unmask data fetch --list", "unmask data fetch sudoku"),
+    "data fetch": ("unmask data fetch --list", "unmask data fetch molecules"),
     "data check": ("unmask data check book",),
     "orders": ("unmask orders", "unmask orders --json"),
     "doctor": ("unmask doctor",),

@@ -101,7 +101,7 @@ def test_a_state_of_other_data_is_refused(law, data, tmp_path):
 
 def test_bad_input(law, data):
     for tokens in (data[0], data.float(), torch.full((2, 16), law.mask_id), data[:0]):
-        with pytest.raises(ValueError, match="expected clean int64"):
+        with pytest.raises(ValueError, match=r"expected int64 \[batch|no masks|expected at least one"):
             profiles.measure(law, tokens, generator=seeded(0))
     with pytest.raises(ValueError, match="at least 1"):
         profiles.measure(law, data, generator=seeded(0), rounds=0)
@@ -154,10 +154,42 @@ def test_the_size_of_batches_changes_nothing(law, data):
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 64, 100])
-def test_levels_of_a_round_take_each_stratum_once_and_any_stretch_is_spread(count):
+def test_levels_of_a_round_take_each_stratum_once(count):
     levels = measuring.spread_levels(5, 1, count)
     assert torch.equal(((levels * count).floor().long() % count).sort().values, torch.arange(count))
     assert not torch.equal(levels, measuring.spread_levels(5, 2, count))
-    if count == 64:
-        for part in torch.split(levels, 16):
-            assert part.sort().values.diff().max() <= 1 / 8
+
+
+def test_data_of_pairs_are_a_sample_like_any_other():
+    law = laws.Mixture([0.5, 0.5], [[1.0, 0.0], [0.5, 0.5]], 8)
+    drawn = law.sample(1024, seeded(0))
+    kind = (drawn > 0).any(1)
+    many = int(min(kind.sum(), (~kind).sum()))
+    pairs = torch.stack([drawn[~kind][:many], drawn[kind][:many]], 1).flatten(0, 1)
+    for seed in range(3):
+        measured = profiles.measure(law, pairs, generator=seeded(seed), rounds=2)
+        assert (measured.stderr > 0).all()
+        within(measured, law.profile())
+
+
+class Coins:
+    """Fair bits before an end, symbol 2."""
+
+    vocab_size, mask_id = 3, 3
+
+    def __call__(self, tokens, rows=None, *, time=None):
+        told = torch.nn.functional.one_hot(tokens.clamp(max=2), 3).double().log()
+        fair = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64).log()
+        laws_ = torch.where((tokens == 3)[..., None], fair, told)
+        return laws_ if rows is None else laws_.gather(1, rows[..., None].expand(-1, -1, 3))
+
+
+def test_sequences_without_a_symbol_say_nothing():
+    tokens = torch.randint(0, 2, (200, 4), generator=seeded(0))
+    tokens[::2] = 2
+    for how in ({"end": 2}, {"visible": lambda t: t == 2}):
+        measured = profiles.measure(Coins(), tokens, generator=seeded(1), **how)
+        np.testing.assert_allclose(measured.entropies, np.log(2), rtol=1e-12)
+        assert measured.counts.sum() == 100
+        with pytest.raises(ValueError, match="every position is visible"):
+            profiles.measure(Coins(), tokens[::2], generator=seeded(1), **how)

@@ -294,7 +294,10 @@ BAD = {
         r"length 17: expected 1..16.*use unmask.nelbo",
     ),
     "long orders": (lambda: bound_by_orders(TOY, torch.zeros(1, 9).long()), r"length 9: expected 1..8"),
-    "masks": (lambda: bound_by_counts(TOY, torch.tensor([[0, 3]])), r"symbols 0..3; expected 0..2, no masks"),
+    "masks": (
+        lambda: bound_by_counts(TOY, torch.tensor([[0, 3]])),
+        r"token 3 at row 0, position 1; expected symbols 0..2, no masks",
+    ),
     "dtype": (lambda: bound_by_counts(TOY, torch.zeros(1, 4)), r"dtype torch.float32.*expected int64"),
     "samples": (
         lambda: unmask.nelbo(TOY, DATA, generator=seeded(0), samples=0),

@@ -559,6 +559,13 @@ def test_stages_share_the_steps_at_the_least_cost():
         assert cost == pytest.approx(best, abs=1e-12)
     even = plans.staged(stages, 9, equal=True)
     assert even == tuple(plans.optimal(stage, steps=3) for stage in stages)
+    short = [Profile([3.0, 2.0, 1.0]), Profile([2.0, 1.0]), Profile([1.0])]
+    assert [tuple(map(len, plans.staged(short, k, equal=True))) for k in range(3, 7)] == [
+        (1, 1, 1),
+        (1, 2, 1),
+        (2, 2, 1),
+        (3, 2, 1),
+    ]
     for steps in (2, 17):
         with pytest.raises(ValueError, match=r"expected 3\.\.16"):
             plans.staged(stages, steps)

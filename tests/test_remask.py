@@ -470,3 +470,24 @@ def test_errors_say_what_was_expected():
         remask.sample(
             law, hidden(2, law), remask.p2(2), generator=seeded(0), prompt=torch.ones(2, 3, dtype=torch.bool)
         )
+
+
+@pytest.mark.parametrize("reliability", [None, remask.symbol_margin, scores.confidence, scores.margin])
+def test_gibbs_leaves_alone_what_is_all_given(reliability):
+    law, tokens = laws.Permutation(4), torch.arange(4)[None]
+    for given in (tokens, tokens[:0]):
+        found = remask.sample(law, given, [remask.gibbs(1, reliability)], generator=seeded(0))
+        assert torch.equal(found.tokens, given)
+        assert not found.nfe.any()
+
+
+def test_a_symbol_without_a_rival_has_the_largest_margin():
+    law = unmask.from_logits(lambda tokens: torch.zeros(*tokens.shape, 1), 1, 1)
+    found = remask.sample(
+        law,
+        torch.zeros(1, 2, dtype=torch.int64),
+        [remask.gibbs(1, remask.symbol_margin)],
+        generator=seeded(0),
+        prompt=torch.zeros(1, 2, dtype=torch.bool),
+    )
+    assert found.tokens.tolist() == [[0, 0]]

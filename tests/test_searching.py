@@ -14,6 +14,7 @@ from unmask import laws, scores, selectors
 from unmask.orders import presets
 
 MARGIN = selectors.top_k(scores.margin, 1)
+LEFT = selectors.top_k(scores.left_to_right, 1)
 ORDERS = {
     "margin": MARGIN,
     "random": selectors.top_k(scores.at_random(3), 1),
@@ -390,3 +391,42 @@ def test_draws_of_a_sampler_come_from_its_tempered_law():
         )
     with pytest.raises(ValueError, match="such draws are all the same"):
         unmask.best_of(law, start, unmask.Sampler(order, source="greedy"), count=2, generator=seeded(0))
+
+
+def tied(tokens):
+    """Position 1 repeats 0, and 3 is sure where 2 is small: many fillings are as probable as each other."""
+    logits, symbols = torch.zeros(len(tokens), 4, 8), torch.arange(8)
+    logits[:, 1] = torch.where((tokens[:, :1] < 8) & (symbols != tokens[:, :1]), -torch.inf, 0.0)
+    logits[:, 3] = torch.where((tokens[:, 2:3] < 3) & (symbols != 0), -torch.inf, 0.0)
+    return logits
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_of_equal_ones_the_first_goes_on_whoever_else_is_in_the_batch(way):
+    denoiser, tokens = unmask.from_logits(tied, 8, 8), torch.full((2, 4), 8)
+    tokens[0, 0] = 1
+    for width in (1, 3, 4):
+        together = WAYS[way](width)(denoiser, tokens, LEFT)
+        alone = WAYS[way](width)(denoiser, tokens[:1], LEFT)
+        assert torch.equal(alone.tokens[0], together.tokens[0])
+    assert alone.tokens[0, 0].tolist() == [1, 1, 0, 0]
+    law = laws.Permutation(6)
+    only = WAYS[way](1)(law, torch.full((1, 6), law.mask_id), LEFT)
+    assert only.tokens[0, 0].tolist() == list(range(6))
+
+
+def test_an_empty_batch_has_no_draws():
+    law = table(1)
+    found = unmask.best_of(
+        law, torch.empty(0, 5, dtype=torch.int64), ORDERS["random"], count=2, generator=seeded(0)
+    )
+    assert found.tokens.shape == (0, 2, 5)
+
+
+def test_more_fillings_than_were_kept_are_refused():
+    law = table(1)
+    found = unmask.search(law, torch.full((2, 5), law.mask_id), ORDERS["random"], width=2)
+    assert len(found.told(2).tokens) == 4
+    for num in (0, 3):
+        with pytest.raises(ValueError, match=rf"num={num}; expected 1\.\.2"):
+            found.told(num)

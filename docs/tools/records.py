@@ -23,10 +23,10 @@ command, commit and machine. This page lists the newest record of each name. It 
 docs/tools/records.py`; do not edit it.
 
 Run from a clone in its environment (`make check` makes it). `--write` adds a record of today beside the old ones.
-Commands stand as records have them, with today's names of programs and without quotation marks: options of two words, such as `"17 clues"`, need them. A
-commit with `+changes` had changes that were committed later. MODEL, FOLDER, RUN and `runs/..` are yours to make
-([training](train.md)). Data and models come by `unmask data fetch` ([data](data.md)). How long a command takes, and
-what it needs, is told where its program tells it.
+Commands stand as records have them, with today's names of programs and without quotation marks: options of two words,
+such as `"17 clues"`, need them. A commit with `+changes` had changes that were committed later. MODEL, FOLDER, RUN
+and `runs/..` are yours to make ([training](train.md)). Data and models come by `unmask data fetch` ([data](data.md)).
+How long a command takes, and what it needs, is told where its program tells it.
 """
 
 

@@ -413,3 +413,49 @@ def test_background_frequencies_are_checked(values: Any) -> None:
     if isinstance(values, list):
         values = torch.tensor(values)
     refused(lambda: scores.position_prior(values), "background")
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.Tensor.tolist], ids=["array", "list"])
+def test_arrays_and_lists_are_no_tensors_and_say_so(kind):
+    law, order = unmask.laws.Permutation(3), unmask.selectors.top_k(unmask.scores.at_random(0), 1)
+    masked, full = torch.full((2, 3), law.mask_id), torch.tensor([[0, 1, 2], [2, 1, 0]])
+    ids, seen = torch.arange(2), torch.zeros(2, 3, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    calls = {
+        "tokens": lambda: unmask.sample(law, kind(masked), order, generator=generator),
+        "item_ids": lambda: unmask.sample(law, masked, order, generator=generator, item_ids=kind(ids)),
+        "order_ids": lambda: unmask.log_likelihood(law, full, order, order_ids=kind(ids)),
+        "visible": lambda: unmask.nelbo(law, full, generator=generator, visible=kind(seen)),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ValueError, match=f"^{name} of type .*; expected a tensor"):
+            call()
+
+
+def test_what_bounds_and_profiles_are_given_is_checked():
+    law, generator = unmask.laws.Permutation(3), torch.Generator().manual_seed(0)
+    wild, full, powers = torch.tensor([[0, 1, 7]]), torch.tensor([[0, 1, 2]]), torch.ones(3)
+    genmd4, consistency = unmask.variants.genmd4, unmask.evaluation.consistency.consistency
+    bad = {
+        "token 7": [
+            lambda: unmask.profiles.measure(law, wild, generator=generator, rounds=9),
+            lambda: unmask.profiles.measure_gains(law, wild, edges=(0, 2), generator=generator),
+            lambda: genmd4.nelbo(law, wild, powers, generator=generator),
+            lambda: genmd4.exact_bound(law, wild, powers),
+        ],
+        "powers of shape": [
+            lambda: genmd4.nelbo(law, full, powers[:2], generator=generator),
+            lambda: genmd4.nelbo(law, full, -powers, generator=generator),
+            lambda: genmd4.exact_bound(law, full, powers[:2]),
+        ],
+        "visible has dtype": [
+            lambda: consistency(law, full, visible=torch.zeros(7, 3, dtype=torch.bool)),
+            lambda: consistency(law, full, visible=torch.zeros(1, 3)),
+        ],
+        "batch_size": [lambda: consistency(law, full, batch_size=0)],
+        "levels have dtype": [lambda: unmask.variants.upscale.encode_digits(torch.ones(1, 3), 2, 4)],
+    }
+    for message, calls in bad.items():
+        for call in calls:
+            with pytest.raises(ValueError, match=message):
+                call()

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmask.base import numbers
 from unmask.base.devices import precise
 
 ORDER, SYMBOL = 1, 2
@@ -147,7 +148,7 @@ def checked_ids(ids: Tensor | None, tokens: Tensor, default: Tensor, name: str =
     """
     if ids is None:
         return default
-    if ids.dtype != torch.int64 or ids.shape != tokens.shape[:1]:
+    if numbers.tensor(ids, name).dtype != torch.int64 or ids.shape != tokens.shape[:1]:
         raise ValueError(
             f"{name} have dtype {ids.dtype} and shape {list(ids.shape)}; "
             f"expected int64 [{len(tokens)}], each at least 0"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unmask.base.types import PerStep
 
@@ -34,6 +35,17 @@ def real(value: object, name: str, low: float | None = None, high: float | None 
     if number is None or math.isnan(number) or not _inside(number, low, high):
         raise ValueError(f"{name} {shown(value)}: expected a number{_limits(low, high)}; change {name}")
     return float(number)
+
+
+def tensor(value: object, name: str) -> Tensor:
+    """The value, if it is a tensor; ValueError for an array or a list."""
+    if isinstance(value, Tensor):
+        return value
+    kind = type(value)
+    known = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    raise ValueError(
+        f"{name} of type {known}; expected a tensor: torch.as_tensor makes one of an array or a list"
+    )
 
 
 def seed(value: object, name: str = "seed") -> int:

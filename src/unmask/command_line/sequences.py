@@ -37,7 +37,7 @@ from unmask.data.vocabularies import (
     to_record,
 )
 from unmask.data.writing import encode
-from unmask.engine.sampling import check_tokens
+from unmask.denoisers import check_tokens
 from unmask.models import Model
 from unmask.variants import upscale
 

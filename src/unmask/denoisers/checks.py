@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from unmask.base.numbers import tensor
 from unmask.base.types import Denoiser
 
 TOLERANCE = 1e-3
@@ -93,3 +94,34 @@ def complaint(log_probs: Tensor, totals: Tensor, rows: Tensor, wrong: Tensor) ->
         f"the denoiser's probabilities sum to e^{total:.4g} {where}; expected 1: "
         "give log_softmax of its values, or wrap a network in unmask.from_logits"
     )
+
+
+def check_tokens(tokens: Tensor, denoiser: Denoiser, *, masks: bool) -> None:
+    """ValueError unless tokens are int64 [B, L] data symbols (or, with ``masks``, the mask)."""
+    if tensor(tokens, "tokens").dtype != torch.int64 or tokens.ndim != 2:
+        raise ValueError(
+            f"tokens have dtype {tokens.dtype} and shape {list(tokens.shape)}; expected int64 [batch, length]"
+        )
+    if tokens.is_meta:
+        raise ValueError("tokens are on the meta device, without values; expected tokens on a real one")
+    symbol = (tokens >= 0) & (tokens < denoiser.vocab_size) & (tokens != denoiser.mask_id)
+    good = symbol | (tokens == denoiser.mask_id) if masks else symbol
+    if not good.all():
+        row, column = (~good).nonzero()[0].tolist()
+        allowed = f"0..{denoiser.vocab_size - 1}" + (
+            f" or the mask {denoiser.mask_id}" if masks else ", no masks"
+        )
+        raise ValueError(
+            f"token {int(tokens[row, column])} at row {row}, position {column}; expected symbols {allowed}"
+        )
+
+
+def checked_visible(visible: Tensor | None, tokens: Tensor) -> Tensor:
+    """The prompt as bool [B, L], nothing for None; ValueError on another shape or dtype."""
+    if visible is None:
+        return torch.zeros_like(tokens, dtype=torch.bool)
+    if tensor(visible, "visible").dtype != torch.bool or visible.shape != tokens.shape:
+        raise ValueError(
+            f"visible has dtype {visible.dtype} and shape {list(visible.shape)}; expected bool {list(tokens.shape)}"
+        )
+    return visible

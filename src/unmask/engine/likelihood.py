@@ -13,8 +13,8 @@ from unmask import engine
 from unmask.base import noise
 from unmask.base.numbers import whole
 from unmask.base.types import Choice, Denoiser, Estimate, Selector, State, View
-from unmask.denoisers import gradients
-from unmask.engine.sampling import check_tokens, opened
+from unmask.denoisers import check_tokens, checked_visible, gradients
+from unmask.engine.sampling import opened
 from unmask.masking.corruption import Draws, counted
 from unmask.masking.objectives import cross_entropies
 from unmask.orders.samplers import Sampler
@@ -66,7 +66,7 @@ def along(
 ) -> State:
     """The last state of the loop that is given these tokens, as `log_likelihood`: it holds the network calls as well."""
     check_tokens(tokens, denoiser, masks=False)
-    visible = _visible(visible, tokens)
+    visible = checked_visible(visible, tokens)
     if isinstance(selector, Sampler) and not selector.is_law:
         raise ValueError(
             "the sampler takes the most probable symbols, which is no law; expected source 'draw'"
@@ -105,7 +105,7 @@ def nelbo(
     """
     check_tokens(tokens, denoiser, masks=False)
     samples = whole(samples, "samples", 1)
-    maskable = ~_visible(visible, tokens)
+    maskable = ~checked_visible(visible, tokens)
     draw, denoiser = Draws.of(generator, tokens, item_ids), _recorded(denoiser, differentiable, recompute)
     with nullcontext() if differentiable else torch.no_grad():
         each = [_one_bound(denoiser, tokens, maskable, draw, s, samples) for s in range(samples)]
@@ -130,14 +130,3 @@ def _recorded(denoiser: Denoiser, differentiable: bool, recompute: bool) -> Deno
             "recompute=True without differentiable=True; expected both, for there is nothing to recompute"
         )
     return gradients.differentiable(denoiser, recompute=recompute) if differentiable else denoiser
-
-
-def _visible(visible: Tensor | None, tokens: Tensor) -> Tensor:
-    """The prompt as bool [B, L]; ValueError on another shape or dtype."""
-    if visible is None:
-        return torch.zeros_like(tokens, dtype=torch.bool)
-    if visible.dtype != torch.bool or visible.shape != tokens.shape:
-        raise ValueError(
-            f"visible has dtype {visible.dtype} and shape {list(visible.shape)}; expected bool {list(tokens.shape)}"
-        )
-    return visible

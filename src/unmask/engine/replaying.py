@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from unmask.base.types import Choice, Denoiser, Result, Selector, TokenSource, View
-from unmask.denoisers import denoiser_name
-from unmask.engine.sampling import check_tokens, checksum, sampled
+from unmask.denoisers import check_tokens, denoiser_name
+from unmask.engine.sampling import checksum, sampled
 from unmask.engine.searching import backtrack, best_drawn, judged, search
 from unmask.orders.described import made
 from unmask.orders.samplers import SOURCES

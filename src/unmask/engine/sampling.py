@@ -17,7 +17,7 @@ from torch import Tensor
 from unmask import engine
 from unmask.base import noise
 from unmask.base.types import Choice, Denoiser, Info, Result, Selector, State, TokenSource, View
-from unmask.denoisers import denoiser_name, networks
+from unmask.denoisers import check_tokens, denoiser_name, networks
 from unmask.orders.described import made_by
 from unmask.orders.samplers import Sampler
 from unmask.orders.sources import draw
@@ -167,23 +167,3 @@ def took(began: float, trace: Sequence[Info], tokens: Tensor) -> dict[str, Any]:
         "network_seconds": math.fsum(info.network_seconds for info in trace),
         "tokens": checksum(tokens),
     }
-
-
-def check_tokens(tokens: Tensor, denoiser: Denoiser, *, masks: bool) -> None:
-    """ValueError unless tokens are int64 [B, L] data symbols (or, with ``masks``, the mask)."""
-    if tokens.dtype != torch.int64 or tokens.ndim != 2:
-        raise ValueError(
-            f"tokens have dtype {tokens.dtype} and shape {list(tokens.shape)}; expected int64 [batch, length]"
-        )
-    if tokens.is_meta:
-        raise ValueError("tokens are on the meta device, without values; expected tokens on a real one")
-    symbol = (tokens >= 0) & (tokens < denoiser.vocab_size) & (tokens != denoiser.mask_id)
-    good = symbol | (tokens == denoiser.mask_id) if masks else symbol
-    if not good.all():
-        row, column = (~good).nonzero()[0].tolist()
-        allowed = f"0..{denoiser.vocab_size - 1}" + (
-            f" or the mask {denoiser.mask_id}" if masks else ", no masks"
-        )
-        raise ValueError(
-            f"token {int(tokens[row, column])} at row {row}, position {column}; expected symbols {allowed}"
-        )

@@ -24,7 +24,7 @@ from torch import Tensor
 from unmask import engine
 from unmask.base.numbers import whole
 from unmask.base.types import Denoiser, Plan, Selector
-from unmask.engine.sampling import check_tokens
+from unmask.denoisers import check_tokens, checked_visible
 from unmask.orders import presets
 from unmask.orders.sources import given
 
@@ -72,7 +72,7 @@ def consistency(
     if whole(orders, "orders", 2) and not len(tokens):
         raise ValueError("no sequences; expected at least one")
     selector, parts = presets.random(plan, seed), []
-    given_ = torch.zeros_like(tokens, dtype=torch.bool) if visible is None else visible
+    given_, batch_size = checked_visible(visible, tokens), whole(batch_size, "batch_size", 1)
     for places in torch.split(torch.arange(len(tokens) * orders, device=tokens.device), batch_size):
         items, ids = places // orders, places % orders
         parts.append(_terms(denoiser, tokens[items], given_[items], ids, selector))

@@ -22,9 +22,8 @@ from torch import Tensor
 
 from unmask.base.numbers import whole
 from unmask.base.types import Choice, Denoiser, Selector, View
-from unmask.denoisers import ask, ask_everywhere
+from unmask.denoisers import ask, ask_everywhere, check_tokens
 from unmask.engine.likelihood import log_likelihood
-from unmask.engine.sampling import check_tokens
 from unmask.masking.objectives import cross_entropies
 
 Mutant: TypeAlias = tuple[tuple[int, int], ...]

@@ -27,8 +27,8 @@ from unmask.base import noise
 from unmask.base.numbers import per_step, real, whole
 from unmask.base.profile import accepted
 from unmask.base.types import Choice, Denoiser, PerStep, Plan, Request, Result, Selector, TokenSource, View
-from unmask.denoisers import take_symbols
-from unmask.engine.sampling import Each, check_tokens, manifest, telling, took
+from unmask.denoisers import check_tokens, take_symbols
+from unmask.engine.sampling import Each, manifest, telling, took
 from unmask.orders.rules import law_of, rows_of
 from unmask.orders.scores import at_step, setting, spread
 from unmask.orders.selectors import in_blocks, step_sizes, take

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from unmask.base.numbers import whole
 from unmask.base.types import Denoiser
+from unmask.denoisers import check_tokens
 from unmask.masking.objectives import cross_entropies
 from unmask.masking.schedules import Schedule
 
@@ -152,7 +153,7 @@ def subset_losses(denoiser: Denoiser, tokens: Tensor) -> Tensor:
     Entry m of the second axis masks the positions whose bits are set in m. ValueError for N > 16 or for symbols that are
     not data.
     """
-    _check(denoiser, tokens)
+    check_tokens(tokens, denoiser, masks=False)
     hidden = _all_masks(tokens.shape[1], _LONGEST).to(tokens.device)
     rows = tokens[:, None].expand(-1, len(hidden), -1).flatten(0, 1)
     masks = hidden.repeat(len(tokens), 1)
@@ -184,15 +185,3 @@ def _short_enough(length: int, longest: int) -> int:
             f"length {length}: expected 1..{longest}, since all masks are visited; use unmask.nelbo"
         )
     return length
-
-
-def _check(denoiser: Denoiser, tokens: Tensor) -> None:
-    """ValueError unless tokens are int64 [B, N] data symbols."""
-    if tokens.dtype != torch.int64 or tokens.ndim != 2:
-        raise ValueError(
-            f"tokens have dtype {tokens.dtype} and shape {list(tokens.shape)}; expected int64 [batch, length]"
-        )
-    if tokens.numel() and bool(((tokens < 0) | (tokens >= denoiser.vocab_size)).any()):
-        raise ValueError(
-            f"symbols {int(tokens.min())}..{int(tokens.max())}; expected 0..{denoiser.vocab_size - 1}, no masks"
-        )

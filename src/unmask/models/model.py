@@ -16,9 +16,8 @@ from unmask.base.numbers import whole
 from unmask.base.profile import Profile
 from unmask.base.types import Denoiser, Estimate, Result, Selector
 from unmask.data.vocabularies import Vocabulary
-from unmask.denoisers import NetworkDenoiser, take_symbols
+from unmask.denoisers import NetworkDenoiser, check_tokens, take_symbols
 from unmask.engine.likelihood import log_likelihood, nelbo
-from unmask.engine.sampling import check_tokens
 from unmask.models import verbs
 from unmask.models.frames import Frame
 from unmask.orders.selectors import in_blocks

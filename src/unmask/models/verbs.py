@@ -18,8 +18,8 @@ from unmask.base.profile import Profile
 from unmask.base.progress import IN_TURN, Pieces
 from unmask.base.types import Plan, Result, Selector
 from unmask.data.vocabularies import Levels, word_starts
-from unmask.denoisers import take_symbols, tempered
-from unmask.engine.sampling import check_tokens, sample
+from unmask.denoisers import check_tokens, take_symbols, tempered
+from unmask.engine.sampling import sample
 from unmask.networks.sceptr import RESIDUES
 from unmask.orders import presets
 from unmask.orders.samplers import Sampler
@@ -267,12 +267,15 @@ def halves(
         raise ValueError(f"{len(tokens)} sequences; expected at least 2, one for each half")
     enough = max(4, math.ceil(4 * tokens.shape[1] / (len(tokens) // 2))) if rounds is None else rounds
     device = _device(model, tokens)
+    halves = torch.randperm(len(tokens), generator=noise.seeded(seed)).chunk(
+        2
+    )  # no pattern, as data may have one
     special = None if model.frame is None else model.visible(tokens)
 
     def half(part: int) -> Profile:
         return profiles.measure(
             model.denoiser,
-            tokens[part::2].to(device),
+            tokens[halves[part].sort().values.to(tokens.device)].to(device),
             generator=noise.seeded(2 * seed + part),
             rounds=enough,
             batch_size=batch_size,

@@ -24,7 +24,7 @@ from unmask.base.numbers import whole
 from unmask.base.progress import IN_TURN, Piece, Pieces, Progress, Work
 from unmask.base.records import read_record, write_text
 from unmask.base.types import Denoiser
-from unmask.denoisers import ask_everywhere, take_symbols
+from unmask.denoisers import ask_everywhere, checked_visible, take_symbols
 from unmask.masking.corruption import Draws, least
 
 Array = NDArray[np.float64]
@@ -80,8 +80,9 @@ class Tally:
         }
 
     def add(self, index: Tensor, values: Tensor) -> None:
-        """Adds observations: index int64 [B, M], values float64 [B, M, C]."""
+        """Adds observations: index int64 [B, M], -1 for none, values float64 [B, M, C]."""
         where, what = index.flatten().cpu().numpy(), values.flatten(0, 1).cpu().numpy()
+        where, what = where[where >= 0], what[where >= 0]
         np.add.at(self.arrays["counts"], where, 1)
         np.add.at(self.arrays["sums"], where, what)
         np.add.at(self.arrays["squares"], where, what**2)
@@ -105,14 +106,13 @@ def losses_and_entropies(
 
     ``levels`` u float64 [B] on 0..1 say how many: i = floor(u L). The visible set is uniform; index int64 [B, 1], values
     float64 [B, 1, 2]. Positions of the symbol ``end``, and those of ``visible``, are always visible: of n others,
-    floor(u n) are. The index is among ``entries`` (default L).
+    floor(u n) are. The index is among ``entries`` (default L), and -1 where a sequence has no others.
     """
-    known = None if visible is None else visible(tokens)
-    maskable = torch.ones_like(tokens, dtype=torch.bool) if known is None else ~known
+    maskable = ~checked_visible(None if visible is None else visible(tokens), tokens)
     maskable = maskable if end is None else maskable & (tokens != end)
     size = maskable.sum(1)
     masked = least(maskable, size - torch.floor(size * levels).long(), keys)
-    index = torch.floor((entries or tokens.shape[1]) * levels).long()
+    index = torch.floor((entries or tokens.shape[1]) * levels).long().where(size > 0, -1)
     hidden = tokens.masked_fill(masked, denoiser.mask_id)
     log_probs = ask_everywhere(denoiser, hidden, masked).double()
     loss = -take_symbols(log_probs, tokens)
@@ -185,17 +185,13 @@ class Passes:
 
 
 def spread_levels(seed: int, turn: int, count: int) -> Tensor:
-    """Levels on 0..1 of ``count`` sequences in one round, float64: one in each of ``count`` equal strata, in mixed order.
+    """Levels on 0..1 of ``count`` sequences in one round, float64: one in each of ``count`` equal strata, shuffled.
 
-    Sequence i takes the stratum of its rank by reversed bits, so any stretch of them is spread over 0..1 as well. So a
-    round of N sequences observes each of N numbers of visible positions.
+    So a round of N sequences observes each of N numbers of visible positions. The shuffle is of all of them: any pattern
+    would meet data with the same one, such as pairs of sequences, whose kinds would then show at other numbers.
     """
-    places, bits = torch.arange(count), max(count - 1, 0).bit_length()
-    flipped = torch.zeros_like(places)
-    for bit in range(bits):
-        flipped += (places >> bit & 1) << (bits - 1 - bit)
-    start = noise.uniform(seed, noise.LEVEL, torch.tensor([0]), torch.tensor([turn]))
-    return (start + flipped.argsort().argsort() / count) % 1
+    drawn = noise.uniform(seed, noise.LEVEL, torch.arange(count + 1), torch.tensor([turn]))
+    return (drawn[0] + drawn[1:].argsort().argsort() / count) % 1
 
 
 def collect(denoiser: Denoiser, tokens: Tensor, observe: Observe, tally: Tally, passes: Passes) -> Sums:
@@ -230,6 +226,7 @@ def _which(tally: Tally, passes: Passes, tokens: Tensor) -> dict[str, Any]:
         "data": fingerprint(tokens),
         "length": tally.length,
         "rounds": passes.rounds,
+        "levels": "shuffled",
         "model or settings": passes.about,
     }
 

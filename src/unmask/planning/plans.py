@@ -154,8 +154,8 @@ def staged(profiles: Sequence[Profile], steps: int, *, equal: bool = False) -> t
     """One plan per stage of a model in stages, ``steps`` calls in all, at the least total KL (nats).
 
     ``profiles[s]`` is the profile of stage s with all earlier stages visible; each stage takes one call or
-    more. With ``equal`` the calls are shared evenly instead. Exact. Raises ValueError for too few or too many
-    steps.
+    more. With ``equal`` the calls are shared evenly instead, as far as stages have positions for them. Exact. Raises
+    ValueError for too few or too many steps.
     """
     longest, steps = sum(profile.length for profile in profiles), whole(steps, "steps")
     if not profiles or not len(profiles) <= steps <= longest:
@@ -163,11 +163,21 @@ def staged(profiles: Sequence[Profile], steps: int, *, equal: bool = False) -> t
             f"got steps={steps}, expected {len(profiles)}..{longest}: at least one for every stage"
         )
     if equal:
-        shares = uniform(steps, len(profiles))
+        shares = _even(steps, [profile.length for profile in profiles])
         return tuple(optimal(profile, steps=k) for profile, k in zip(profiles, shares))
     spare = steps - len(profiles) + 1
     curves = [all_budgets(profile, min(spare, profile.length)) for profile in profiles]
     return tuple(optimal(profile, steps=k) for profile, k in zip(profiles, _shares(curves, steps)))
+
+
+def _even(steps: int, lengths: Sequence[int]) -> list[int]:
+    """``steps`` shared evenly among stages, none with more than its length: what one cannot take the others do."""
+    shares = [0] * len(lengths)
+    while left := steps - sum(shares):
+        open_ = sorted((s for s, most in enumerate(lengths) if shares[s] < most), key=shares.__getitem__)
+        for s, more in zip(open_, uniform(left, min(left, len(open_)))):
+            shares[s] = min(shares[s] + more, lengths[s])
+    return shares
 
 
 @dataclass(frozen=True)

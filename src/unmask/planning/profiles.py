@@ -18,7 +18,7 @@ from unmask.base.numbers import listed, whole
 from unmask.base.profile import Profile
 from unmask.base.progress import IN_TURN, Pieces
 from unmask.base.types import Denoiser
-from unmask.denoisers import ask_everywhere
+from unmask.denoisers import ask_everywhere, check_tokens, checked_visible
 from unmask.planning import measuring
 
 Array: TypeAlias = NDArray[np.float64]
@@ -117,9 +117,10 @@ def measure(
     about = json.dumps(provenance or {}, sort_keys=True)
     passes = measuring.Passes(rounds, batch_size, state, quiet, about, pieces)
     end = None if end is None else whole(end, "end", 0)
+    _check_data(denoiser, tokens)
     known = None if visible is None else visible(tokens)
     if known is not None and entries is None:
-        entries = max(int((~known).sum(1).max()), 1)
+        entries = max(int((~checked_visible(known, tokens)).sum(1).max()), 1)
     tally = _tally(denoiser, tokens, generator, columns=2, entries=entries)
     given = end is not None or known is not None
     if not given and len(tokens) * passes.rounds < tokens.shape[1]:
@@ -136,6 +137,8 @@ def measure(
     )
     if not given:
         check_seen(sums.counts)
+    if not sums.counts.any():
+        raise ValueError("every position is visible in all sequences; expected some that can be masked")
     means, errors = (_bridged(values, sums.counts) for values in (sums.means, sums.stderrs))
     facts: dict[str, Any] = {"estimator": "cross-entropy", "sequences": len(tokens), "rounds": passes.rounds}
     facts |= {"data": measuring.fingerprint(tokens)}
@@ -227,6 +230,13 @@ def check_seen(counts: Array) -> None:
         )
 
 
+def _check_data(denoiser: Denoiser, tokens: torch.Tensor) -> None:
+    """ValueError unless tokens are int64 [n, L] data symbols, n at least 1."""
+    check_tokens(tokens, denoiser, masks=False)
+    if not len(tokens):
+        raise ValueError("no sequences; expected at least one")
+
+
 def _tally(
     denoiser: Denoiser,
     tokens: torch.Tensor,
@@ -235,11 +245,6 @@ def _tally(
     entries: int | None = None,
 ) -> measuring.Tally:
     """An empty tally with its seed, after checking the data."""
-    clean = tokens.ndim == 2 and tokens.dtype == torch.int64 and len(tokens) > 0
-    if not clean or bool((tokens == denoiser.mask_id).any()):
-        raise ValueError(
-            f"got tokens of dtype {tokens.dtype} and shape {list(tokens.shape)}, "
-            "expected clean int64 [sequences, length] without masks"
-        )
+    _check_data(denoiser, tokens)
     seed = noise.drawn_seed(generator)
     return measuring.Tally(tokens.shape[1] if entries is None else entries, columns, seed)

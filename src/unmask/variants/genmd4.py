@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unmask.base.numbers import real, whole
 from unmask.base.numbers import seed as checked_seed
 from unmask.base.types import Choice, Denoiser, Estimate, Selector, View
-from unmask.denoisers import ask_everywhere, take_symbols
+from unmask.denoisers import ask_everywhere, check_tokens, take_symbols
 from unmask.masking.corruption import Draws, low_discrepancy
 from unmask.masking.schedules import check_times
 from unmask.networks import Transformer
@@ -143,7 +143,8 @@ def nelbo(
     samples, eps, first = whole(samples, "samples", 1), real(eps, "eps"), real(first, "first")
     if not 0 <= eps < 1 or not 0 <= first < 1:
         raise ValueError(f"eps {eps}, first {first}: expected 0 <= eps < 1 and 0 <= first < 1")
-    powers = powers.detach().double()
+    check_tokens(tokens, denoiser, masks=False)
+    powers = _checked(powers.detach(), denoiser)
     draw = Draws.of(generator, tokens, item_ids)
     draws = []
     for s in range(samples):
@@ -170,9 +171,10 @@ def exact_bound(
     Differentiable in the powers. ValueError for longer sequences.
     """
     eps, first, nodes = real(eps, "eps", 0, 1), real(first, "first", 0, 1), whole(nodes, "nodes", 1)
+    check_tokens(tokens, denoiser, masks=False)
     if tokens.shape[1] > _LONGEST:
         raise ValueError(f"length {tokens.shape[1]}: expected 1..{_LONGEST}, since all masks are visited")
-    powers = powers.double()
+    powers = _checked(powers, denoiser)
     masks = torch.tensor(list(itertools.product([False, True], repeat=tokens.shape[1])))
     points, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(nodes))
     low = first**0.25
@@ -197,6 +199,23 @@ def draw_times(count: int, generator: torch.Generator, first: float = FIRST) -> 
 # --- the reverse process ---------------------------------------------------------------------------
 
 
+def _positive(powers: Tensor) -> Tensor:
+    """The powers as float64 [V]; ValueError unless they are positive and finite."""
+    w = powers.double()
+    if w.ndim != 1 or not (w > 0).all() or not w.isfinite().all():
+        raise ValueError(f"powers of shape {list(w.shape)}: expected positive finite numbers [vocab_size]")
+    return w
+
+
+def _checked(powers: Tensor, denoiser: Denoiser) -> Tensor:
+    """`_positive`; ValueError also unless there is one for each symbol."""
+    if powers.shape != (denoiser.vocab_size,):
+        raise ValueError(
+            f"powers of shape {list(powers.shape)}: expected [{denoiser.vocab_size}], one a symbol"
+        )
+    return _positive(powers)
+
+
 def reverse(powers: Tensor, times: Tensor, seed: int) -> Selector:
     """Reverse diffusion on a grid: a masked position unmasks from t to s with sum_v (1 - (s/t)^w_v) mu_v.
 
@@ -206,9 +225,7 @@ def reverse(powers: Tensor, times: Tensor, seed: int) -> Selector:
     stayed masked so far sinks below it (derived), so there is an exact likelihood given the order. The last step unmasks
     the rest. With equal powers it is `selectors.ancestral` of the polynomial schedule, position for position.
     """
-    w = powers.detach().double()
-    if w.ndim != 1 or not (w > 0).all() or not w.isfinite().all():
-        raise ValueError(f"powers of shape {list(w.shape)}: expected positive finite numbers [vocab_size]")
+    w = _positive(powers.detach())
     times, seed = check_times(times), checked_seed(seed)
     steps = len(times) - 1
     ratios = (times[1:] / times[:-1]).double().tolist()
@@ -216,8 +233,11 @@ def reverse(powers: Tensor, times: Tensor, seed: int) -> Selector:
     def choose(view: View) -> Choice:
         step = min(view.step, steps - 1)
         left = unmask_probability(w.to(view.tokens.device), 0.0 if step == steps - 1 else ratios[step])
+        law = law_of(view)
+        if law.shape[-1] != len(w):
+            raise ValueError(f"{len(w)} powers for {law.shape[-1]} symbols; expected one a symbol")
         stayed = view.memory[0] if view.memory else torch.ones_like(view.tokens, dtype=torch.float64)
-        rate = spread(view, by_slices(lambda law: law.double().exp() @ left, law_of(view)))
+        rate = spread(view, by_slices(lambda law: law.double().exp() @ left, law))
         stayed = torch.where(view.masked, stayed * (1 - rate), stayed)
         u = public_uniform(view, seed)
         falls = view.masked & ((u >= stayed) | (step == steps - 1))

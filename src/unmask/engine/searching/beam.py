@@ -13,8 +13,9 @@ from torch import Tensor
 from unmask.base import noise
 from unmask.base.numbers import whole
 from unmask.base.types import Choice, Denoiser, Info, Request, Selector, View
+from unmask.denoisers import check_tokens
 from unmask.engine.loop import step
-from unmask.engine.sampling import Each, check_tokens, manifest, took
+from unmask.engine.sampling import Each, manifest, took
 from unmask.engine.searching.hypotheses import Found, branches, order_of, shared, sorted_, watch, worth
 from unmask.engine.state import branched, init
 from unmask.orders.samplers import Sampler

@@ -12,10 +12,10 @@ from torch import Tensor
 from unmask.base import noise
 from unmask.base.numbers import whole
 from unmask.base.types import Choice, Denoiser, Selector, View
-from unmask.denoisers import denoiser_name
+from unmask.denoisers import check_tokens, denoiser_name
 from unmask.engine.likelihood import log_likelihood
 from unmask.engine.loop import run
-from unmask.engine.sampling import Each, check_tokens, checksum, manifest, sampled, telling, took
+from unmask.engine.sampling import Each, checksum, manifest, sampled, telling, took
 from unmask.engine.searching.hypotheses import Found, order_of
 from unmask.engine.state import init
 from unmask.orders.described import made_by
@@ -76,7 +76,7 @@ def best_drawn(
         nfe = 2 * nfe
     nfe = nfe.view(size, count)
     score, order = log_prob.view(size, count).sort(dim=1, descending=True, stable=True)
-    found = drawn.tokens.view(size, count, -1)[places[:, None], order]
+    found = drawn.tokens.view(size, count, tokens.shape[1])[places[:, None], order]
     way = {"best_of": count} | ({} if proposal is None else {"proposal": denoiser_name(proposal)})
     record = manifest(denoiser, tokens, selector, draw, 1, seed, ids) | {"search": way}
     record |= took(began, drawn.trace, found[:, 0])

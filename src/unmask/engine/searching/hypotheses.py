@@ -33,7 +33,12 @@ class Found:
     rounds: Tensor | None = None
 
     def told(self, num: int = 1) -> Result:
-        """The ``num`` most probable fillings of each sequence one after another, as a sample of B * num rows."""
+        """The ``num`` most probable fillings of each sequence one after another, as a sample of B * num rows.
+
+        ValueError where so many were not kept.
+        """
+        if not 1 <= num <= self.tokens.shape[1]:
+            raise ValueError(f"num={num}; expected 1..{self.tokens.shape[1]}, as many as the search kept")
         tokens, log_prob = self.tokens[:, :num].flatten(0, 1), self.log_prob[:, :num].flatten()
         search = self.manifest.get("search", {}) | {"told": num}
         record = self.manifest | {"search": search, "tokens": checksum(tokens)}
@@ -69,7 +74,10 @@ def branches(state: State, asked: list[Request], owner: Tensor, width: int) -> t
 
 
 def _kept(options: Tensor, owner: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of log-probabilities [H, V] of sequences ``owner`` [H] the best ``width`` of each: place, symbol and value [H']."""
+    """Of log-probabilities [H, V] of sequences ``owner`` [H] the best ``width`` of each: place, symbol and value [H'].
+
+    Of equal ones the first, so that what others are in the batch changes nothing.
+    """
     first = torch.searchsorted(owner, owner)  # where its sequence begins
     rank, group = (
         torch.arange(len(owner), device=owner.device) - first,
@@ -78,10 +86,20 @@ def _kept(options: Tensor, owner: Tensor, width: int) -> tuple[Tensor, Tensor, T
     size, most, vocab = int(group[-1]) + 1, int(rank.max()) + 1, options.shape[1]
     dense = options.new_full((size, most, vocab), -torch.inf)
     dense[group, rank] = options
-    value, flat = dense.flatten(1).topk(min(width, most * vocab), dim=1)
+    value, flat = _first_best(dense.flatten(1), min(width, most * vocab))
     start = first.new_zeros(size).scatter(0, group, first)
     good = value > -torch.inf
     return (start[:, None] + flat // vocab)[good], (flat % vocab)[good], value[good]
+
+
+def _first_best(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest of each row and their places, descending, of equal ones the first: `torch.topk` takes any."""
+    least = values.topk(count, dim=1).values[:, -1:]
+    equal, more = values == least, values > least
+    chosen = more | (equal & (equal.cumsum(1) <= count - more.sum(1, keepdim=True)))
+    places = chosen.nonzero()[:, 1].view(len(values), count)
+    value, order = values.gather(1, places).sort(dim=1, descending=True, stable=True)
+    return value, places.gather(1, order)
 
 
 def worth(tokens: Tensor, score: Tensor, owner: Tensor, mask_id: int, size: int) -> Tensor:

@@ -38,8 +38,7 @@ from unmask.base import noise
 from unmask.base.numbers import whole
 from unmask.base.profile import check
 from unmask.base.types import Denoiser, Plan, Request, Selector, State, TokenSource
-from unmask.denoisers import ask, take_symbols
-from unmask.engine.sampling import check_tokens
+from unmask.denoisers import ask, check_tokens, take_symbols
 from unmask.evaluation.tuning.surface import cheapest, correction, rising, shortest, smoothed
 from unmask.orders.sources import given
 from unmask.planning import families

@@ -15,7 +15,7 @@ from unmask import engine
 from unmask.base import noise
 from unmask.base.numbers import real
 from unmask.base.types import Denoiser, State, TokenSource
-from unmask.engine.sampling import check_tokens
+from unmask.denoisers import check_tokens
 from unmask.masking.corruption import random_subset
 from unmask.orders.samplers import Sampler
 from unmask.orders.sources import given

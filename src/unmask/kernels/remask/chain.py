@@ -13,7 +13,8 @@ from torch import Tensor
 
 from unmask.base import noise
 from unmask.base.types import Denoiser, Info, Result
-from unmask.engine.sampling import Each, check_tokens, manifest, took
+from unmask.denoisers import check_tokens
+from unmask.engine.sampling import Each, manifest, took
 from unmask.orders.sources import draw
 
 

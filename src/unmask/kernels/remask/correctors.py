@@ -31,7 +31,8 @@ def gibbs(count: int = 1, reliability: Score | None = None) -> Kernel:
         scores, seconds = uniforms(state, seed), 0.0
         if reliability is not None:
             state, view, seconds = look_at(state, None if is_blind(reliability) else denoiser, visible)
-            scores = scores.index_copy(0, rows_with(visible), reliability(view))
+            if len(view.tokens):
+                scores = scores.index_copy(0, rows_with(visible), reliability(view))
         again = best_of(View(state.tokens, visible), -scores, torch.full((len(scores),), count))
         state, hidden = hide(state, again, denoiser.mask_id)
         state, shown = fill(state, denoiser, again, seed)
@@ -44,6 +45,8 @@ def _symbol_margin(view: View) -> Tensor:
     if view.log_probs is None or view.rows is None:
         raise ValueError("symbol_margin reads log-probabilities and there are none: a blind kernel called it")
     symbols = view.tokens.gather(1, view.rows.clamp(min=0))
+    if view.log_probs.shape[-1] == 1:  # no rival
+        return spread(view, torch.full_like(symbols, 100.0, dtype=view.log_probs.dtype))
     best = view.log_probs.topk(2, dim=-1)
     rival = torch.where(best.indices[..., 0] == symbols, best.values[..., 1], best.values[..., 0])
     return spread(view, (take_symbols(view.log_probs, symbols) - rival).clamp(-100, 100))

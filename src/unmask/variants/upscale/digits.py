@@ -28,6 +28,10 @@ def stages_of(network: Mapping[str, Any]) -> int:
 
 def encode_digits(values: Tensor, base: int, levels: int) -> Tensor:
     """Levels int64 [B, N] in 0..K-1 as digits int64 [B, S N], coarsest stage first; ValueError for other levels."""
+    if values.ndim != 2 or values.is_floating_point():
+        raise ValueError(
+            f"levels have dtype {values.dtype} and shape {list(values.shape)}; expected int64 [batch, length]"
+        )
     if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < levels:
         raise ValueError(f"levels {int(values.min())}..{int(values.max())}; expected 0..{levels - 1}")
     steps = steps_of(base, levels, values.device)

@@ -426,6 +426,7 @@ def test_arrays_and_lists_are_no_tensors_and_say_so(kind):
         "item_ids": lambda: unmask.sample(law, masked, order, generator=generator, item_ids=kind(ids)),
         "order_ids": lambda: unmask.log_likelihood(law, full, order, order_ids=kind(ids)),
         "visible": lambda: unmask.nelbo(law, full, generator=generator, visible=kind(seen)),
+        "prompt": lambda: remask.sample(law, full, [remask.gibbs()], generator=generator, prompt=kind(seen)),
     }
     for name, call in calls.items():
         with pytest.raises(ValueError, match=f"^{name} of type .*; expected a tensor"):

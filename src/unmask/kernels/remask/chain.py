@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unmask.base import noise
+from unmask.base.numbers import tensor
 from unmask.base.types import Denoiser, Info, Result
 from unmask.denoisers import check_tokens
 from unmask.engine.sampling import Each, manifest, took
@@ -83,7 +84,7 @@ def start(
 ) -> Chain:
     """The chain before the first kernel; ``prompt`` and ``item_ids`` as in `sample`."""
     masked = tokens == mask_id
-    given = ~masked if prompt is None else prompt
+    given = ~masked if prompt is None else tensor(prompt, "prompt")
     if given.shape != tokens.shape or given.dtype != torch.bool or bool((given & masked).any()):
         raise ValueError(
             f"prompt of dtype {given.dtype} and shape {list(given.shape)}: expected bool {list(tokens.shape)}, "

@@ -181,7 +181,7 @@ SECTIONS = (
     ),
     Section(
         "Does a falling rate end it? 6x6",
-        """The model of 7 times the size trained once more, its learning rate twice as high and falling to 0 over the last half:
+        """The model of 7 times the size trained once more, its learning rate twice as high, falling to 0 in the last half:
         as far as at a constant rate after as many steps, so it is steps that are missing.""",
         "order_sudoku6_curves_falling",
         "rows",

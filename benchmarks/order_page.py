@@ -46,6 +46,10 @@ class Section:
         yield from (*shown(rows, self.columns), "", link) if rows else ("Not measured yet.",)
 
 
+TRAINED, COSTS = ("model", "steps", "puzzles", "hours"), ("nats, cell", "nats, value")
+MINIMAL = ("minimal %", "minimal, told where %")
+"""Columns of the curves of smaller boards."""
+
 SECTIONS = (
     Section(
         "Latents and observations",
@@ -166,19 +170,7 @@ SECTIONS = (
         digits.""",
         "order_sudoku6_curves",
         "rows",
-        (
-            "model",
-            "steps",
-            "puzzles",
-            "hours",
-            "nats, cell",
-            "nats, value",
-            "16 clues %",
-            "12 clues %",
-            "minimal %",
-            "minimal, told where %",
-            "verdict",
-        ),
+        (*TRAINED, *COSTS, "16 clues %", "12 clues %", *MINIMAL, "verdict"),
     ),
     Section(
         "Does a falling rate end it? 6x6",
@@ -186,19 +178,7 @@ SECTIONS = (
         hardly further than at a constant rate after as many steps, so it is steps that are missing.""",
         "order_sudoku6_curves_falling",
         "rows",
-        (
-            "model",
-            "steps",
-            "puzzles",
-            "hours",
-            "rate falls",
-            "nats, cell",
-            "nats, value",
-            "16 clues %",
-            "12 clues %",
-            "minimal %",
-            "minimal, told where %",
-        ),
+        (*TRAINED, "rate falls", *COSTS, "16 clues %", "12 clues %", *MINIMAL),
     ),
     Section(
         "Masked against autoregressive, 4x4",
@@ -209,19 +189,7 @@ SECTIONS = (
         doubling.""",
         "order_sudoku4_curves",
         "rows",
-        (
-            "model",
-            "steps",
-            "puzzles",
-            "hours",
-            "nats, cell",
-            "nats, value",
-            "8 clues %",
-            "6 clues %",
-            "minimal %",
-            "minimal, told where %",
-            "verdict",
-        ),
+        (*TRAINED, *COSTS, "8 clues %", "6 clues %", *MINIMAL, "verdict"),
     ),
     Section(
         "Every order, 6x6",

@@ -76,8 +76,9 @@ class Entry:
         ``decay`` is the share of steps over which it falls to 0 at the end, ``rate`` another one than the entry's.
         """
         run = override(recipes.all_recipes()[self.recipe](), DATA | self.changes)
-        optimiser = replace(run.optimiser, steps=steps, decay=decay, warmup=100, ema=0.998, muon=True)
-        optimiser = replace(optimiser, learning_rate=rate or optimiser.learning_rate)
+        rate = rate or run.optimiser.learning_rate
+        chosen: dict[str, Any] = {"steps": steps, "learning_rate": rate, "decay": decay, "warmup": 100}
+        optimiser = replace(run.optimiser, ema=0.998, muon=True, **chosen)
         machine = Machine(bfloat16=None, compile=True, threads=1, save_minutes=5, keep=1)
         return replace(run, optimiser=optimiser, machine=machine)
 

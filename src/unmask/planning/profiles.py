@@ -121,7 +121,7 @@ def measure(
     known = None if visible is None else visible(tokens)
     if known is not None and entries is None:
         entries = max(int((~checked_visible(known, tokens)).sum(1).max()), 1)
-    tally = _tally(denoiser, tokens, generator, columns=2, entries=entries)
+    tally = _tally(tokens, generator, columns=2, entries=entries)
     given = end is not None or known is not None
     if not given and len(tokens) * passes.rounds < tokens.shape[1]:
         raise ValueError(
@@ -194,7 +194,8 @@ def measure_gains(
     last = tokens.shape[-1] - 1
     if points[:1] != (0,) or points[-1] != last or any(b <= a for a, b in pairwise(points)):
         raise ValueError(f"got edges {points}, expected increasing numbers from 0 to N-1 = {last}")
-    tally = _tally(denoiser, tokens, generator, columns=1, entries=len(points) - 1)
+    _check_data(denoiser, tokens)
+    tally = _tally(tokens, generator, columns=1, entries=len(points) - 1)
     passes = measuring.Passes(rounds, batch_size)
     sums = measuring.collect(denoiser, tokens, measuring.nested_gains(points), tally, passes)
     hidden = ask_everywhere(denoiser, torch.full_like(tokens[:1], denoiser.mask_id)).double()
@@ -238,13 +239,11 @@ def _check_data(denoiser: Denoiser, tokens: torch.Tensor) -> None:
 
 
 def _tally(
-    denoiser: Denoiser,
     tokens: torch.Tensor,
     generator: torch.Generator,
     columns: int,
     entries: int | None = None,
 ) -> measuring.Tally:
-    """An empty tally with its seed, after checking the data."""
-    _check_data(denoiser, tokens)
+    """An empty tally with its seed."""
     seed = noise.drawn_seed(generator)
     return measuring.Tally(tokens.shape[1] if entries is None else entries, columns, seed)

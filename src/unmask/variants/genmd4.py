@@ -123,6 +123,16 @@ def training_loss(
     return (1 - first) * inside + sum(end_terms(tokens, powers, eps, first))
 
 
+def _positive(powers: Tensor, symbols: int | None = None) -> Tensor:
+    """The powers as float64 [V]; ValueError unless they are positive and finite, of so many ``symbols`` if told."""
+    w = powers.double()
+    fits = w.ndim == 1 and symbols in (None, len(w))
+    if not fits or not (w > 0).all() or not w.isfinite().all():
+        expected = "vocab_size" if symbols is None else symbols
+        raise ValueError(f"powers of shape {list(w.shape)}: expected positive finite numbers [{expected}]")
+    return w
+
+
 def nelbo(
     denoiser: Denoiser,
     tokens: Tensor,
@@ -144,7 +154,7 @@ def nelbo(
     if not 0 <= eps < 1 or not 0 <= first < 1:
         raise ValueError(f"eps {eps}, first {first}: expected 0 <= eps < 1 and 0 <= first < 1")
     check_tokens(tokens, denoiser, masks=False)
-    powers = _checked(powers.detach(), denoiser)
+    powers = _positive(powers.detach(), denoiser.vocab_size)
     draw = Draws.of(generator, tokens, item_ids)
     draws = []
     for s in range(samples):
@@ -174,7 +184,7 @@ def exact_bound(
     check_tokens(tokens, denoiser, masks=False)
     if tokens.shape[1] > _LONGEST:
         raise ValueError(f"length {tokens.shape[1]}: expected 1..{_LONGEST}, since all masks are visited")
-    powers = _checked(powers, denoiser)
+    powers = _positive(powers, denoiser.vocab_size)
     masks = torch.tensor(list(itertools.product([False, True], repeat=tokens.shape[1])))
     points, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(nodes))
     low = first**0.25
@@ -197,23 +207,6 @@ def draw_times(count: int, generator: torch.Generator, first: float = FIRST) -> 
 
 
 # --- the reverse process ---------------------------------------------------------------------------
-
-
-def _positive(powers: Tensor) -> Tensor:
-    """The powers as float64 [V]; ValueError unless they are positive and finite."""
-    w = powers.double()
-    if w.ndim != 1 or not (w > 0).all() or not w.isfinite().all():
-        raise ValueError(f"powers of shape {list(w.shape)}: expected positive finite numbers [vocab_size]")
-    return w
-
-
-def _checked(powers: Tensor, denoiser: Denoiser) -> Tensor:
-    """`_positive`; ValueError also unless there is one for each symbol."""
-    if powers.shape != (denoiser.vocab_size,):
-        raise ValueError(
-            f"powers of shape {list(powers.shape)}: expected [{denoiser.vocab_size}], one a symbol"
-        )
-    return _positive(powers)
 
 
 def reverse(powers: Tensor, times: Tensor, seed: int) -> Selector:
